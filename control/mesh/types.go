@@ -1,0 +1,61 @@
+// Package mesh holds the Snapshot: the whole mesh at one generation, indexed and
+// immutable; the Proxy, a connected data plane; and the Scope, what one proxy sees.
+package mesh
+
+import (
+	meshconfig "istio.io/api/mesh/v1alpha1"
+
+	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/registry"
+)
+
+// A Snapshot is the mesh at one generation. It is built by Build, shared by all
+// readers and never changed.
+type Snapshot struct {
+	Generation uint64
+	Config     *config.Set
+	Registry   *registry.Registry
+	MeshConfig *meshconfig.MeshConfig
+
+	index index
+}
+
+// A ProxyType is the role of a proxy, the first part of its node id.
+type ProxyType string
+
+// The roles of a proxy.
+const (
+	SidecarProxy ProxyType = "sidecar"
+	Router       ProxyType = "router"
+)
+
+// A Proxy is one connected data plane, read from the node of its first
+// discovery request (id "type~ip~name.namespace~domain" and metadata).
+type Proxy struct {
+	ID               string
+	Type             ProxyType
+	Addresses        []string // INSTANCE_IPS, first the one of the node id
+	Name             string
+	Namespace        string
+	Domain           string // "default.svc.cluster.local"
+	Labels           map[string]string
+	ServiceAccount   string
+	WorkloadName     string
+	ClusterID        string
+	Network          string
+	Locality         registry.Locality
+	IstioVersion     string
+	InterceptionMode string // REDIRECT, TPROXY, NONE
+	DNSCapture       bool
+	// Extensions are the node's extension names; empty when the node lists none,
+	// which is taken as the original's proxy (all istio filters present).
+	Extensions map[string]bool
+	// Metadata is the raw node metadata as decoded JSON.
+	Metadata map[string]any
+}
+
+// Has reports whether the proxy can load the named extension: true also where
+// the proxy lists none (DESIGN "Foreign Envoys").
+func (p *Proxy) Has(extension string) bool {
+	return len(p.Extensions) == 0 || p.Extensions[extension]
+}

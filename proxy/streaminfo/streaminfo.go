@@ -1,0 +1,71 @@
+// Package streaminfo holds the facts of one connection or stream, gathered while
+// it runs; access logs, stats, spans and header formatters read them.
+package streaminfo
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/lateen-mesh/lateen/proxy/endpoint"
+)
+
+// Info is the record of one HTTP stream or, where there is no HTTP, of one
+// connection. It belongs to the goroutine that runs the stream until the stream
+// is over; Reset makes it ready for the next one.
+type Info struct {
+	Start time.Time // when the first byte of the request was read, or the connection accepted
+	End   time.Time // when the stream was over; zero before
+
+	// Points in time after Start, 0 when not reached.
+	RequestReceived     time.Duration // last byte of the request read
+	UpstreamRequestSent time.Duration // first byte sent upstream
+	UpstreamResponse    time.Duration // first byte of the response read from upstream
+	UpstreamResponseEnd time.Duration // last byte of the response read from upstream
+	ResponseSent        time.Duration // first byte of the response sent downstream
+
+	Protocol              string // "HTTP/1.1", "" without HTTP
+	UpstreamProtocol      string
+	Code                  int // response status, 0 before or without HTTP
+	Flags                 Flags
+	CodeDetails           string // RESPONSE_CODE_DETAILS
+	TerminationDetails    string // CONNECTION_TERMINATION_DETAILS
+	UpstreamFailureReason string // UPSTREAM_TRANSPORT_FAILURE_REASON
+
+	BytesReceived uint64 // body bytes from downstream (TCP: all bytes)
+	BytesSent     uint64 // body bytes to downstream
+
+	RouteName     string
+	VirtualHost   string
+	Cluster       string // name of the chosen cluster
+	Upstream      *endpoint.Endpoint
+	UpstreamLocal netip.AddrPort
+	Attempts      int
+
+	ConnectionID           uint64
+	DownstreamLocal        netip.AddrPort // address the client connected to (restored when captured)
+	DownstreamDirectLocal  netip.AddrPort
+	DownstreamRemote       netip.AddrPort // client, after x-forwarded-for rules
+	DownstreamDirectRemote netip.AddrPort // peer of the socket
+	ServerName             string         // SNI
+	FilterChain            string
+
+	TLSVersion, TLSCipher string
+	PeerURISANs           []string
+	LocalURISANs          []string
+	PeerSubject           string
+
+	// Metadata is dynamic metadata by filter name, nil until set.
+	Metadata map[string]map[string]any
+	// FilterState is per-stream state by key, nil until set.
+	FilterState map[string]any
+}
+
+// Reset clears everything that belongs to a stream, keeping the facts of the connection.
+func (i *Info) Reset() {
+	*i = Info{
+		ConnectionID: i.ConnectionID, DownstreamLocal: i.DownstreamLocal, DownstreamDirectLocal: i.DownstreamDirectLocal,
+		DownstreamRemote: i.DownstreamDirectRemote, DownstreamDirectRemote: i.DownstreamDirectRemote, ServerName: i.ServerName,
+		FilterChain: i.FilterChain, TLSVersion: i.TLSVersion, TLSCipher: i.TLSCipher,
+		PeerURISANs: i.PeerURISANs, LocalURISANs: i.LocalURISANs, PeerSubject: i.PeerSubject,
+	}
+}
