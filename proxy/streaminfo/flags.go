@@ -5,36 +5,36 @@ type Flag uint8
 
 // The response flags.
 const (
-	FailedLocalHealthCheck           Flags = 1 << iota // LH
-	NoHealthyUpstream                                  // UH
-	UpstreamRequestTimeout                             // UT
-	LocalReset                                         // LR
-	UpstreamRemoteReset                                // UR
-	UpstreamConnectionFailure                          // UF
-	UpstreamConnectionTermination                      // UC
-	UpstreamOverflow                                   // UO
-	NoRouteFound                                       // NR
-	DelayInjected                                      // DI
-	FaultInjected                                      // FI
-	RateLimited                                        // RL
-	UnauthorizedExternalService                        // UAEX
-	RateLimitServiceError                              // RLSE
-	DownstreamConnectionTermination                    // DC
-	UpstreamRetryLimitExceeded                         // URX
-	StreamIdleTimeout                                  // SI
-	InvalidEnvoyRequestHeaders                         // IH
-	DownstreamProtocolError                            // DPE
-	UpstreamMaxStreamDurationReached                   // UMSDR
-	ResponseFromCacheFilter                            // RFCF
-	NoFilterConfigFound                                // NFCF
-	DurationTimeout                                    // DT
-	UpstreamProtocolError                              // UPE
-	NoClusterFound                                     // NC
-	OverloadManager                                    // OM
-	DNSResolutionFailed                                // DF
-	DropOverload                                       // DO
-	DownstreamRemoteReset                              // DR
-	UnconditionalDropOverload                          // UDO
+	FailedLocalHealthCheck           Flag = iota + 1 // LH
+	NoHealthyUpstream                                // UH
+	UpstreamRequestTimeout                           // UT
+	LocalReset                                       // LR
+	UpstreamRemoteReset                              // UR
+	UpstreamConnectionFailure                        // UF
+	UpstreamConnectionTermination                    // UC
+	UpstreamOverflow                                 // UO
+	NoRouteFound                                     // NR
+	DelayInjected                                    // DI
+	FaultInjected                                    // FI
+	RateLimited                                      // RL
+	UnauthorizedExternalService                      // UAEX
+	RateLimitServiceError                            // RLSE
+	DownstreamConnectionTermination                  // DC
+	UpstreamRetryLimitExceeded                       // URX
+	StreamIdleTimeout                                // SI
+	InvalidEnvoyRequestHeaders                       // IH
+	DownstreamProtocolError                          // DPE
+	UpstreamMaxStreamDurationReached                 // UMSDR
+	ResponseFromCacheFilter                          // RFCF
+	NoFilterConfigFound                              // NFCF
+	DurationTimeout                                  // DT
+	UpstreamProtocolError                            // UPE
+	NoClusterFound                                   // NC
+	OverloadManager                                  // OM
+	DNSResolutionFailed                              // DF
+	DropOverload                                     // DO
+	DownstreamRemoteReset                            // DR
+	UnconditionalDropOverload                        // UDO
 )
 
 var flagNames = [...]struct{ short, long string }{
