@@ -1,0 +1,88 @@
+// Package http is the vocabulary of one HTTP exchange: heads, bodies, streams,
+// filters. Codecs (http1, http2) produce and consume these values, the connection
+// manager moves them through filters, the router sends them upstream.
+//
+// Memory: the byte slices of a head point into the buffer of the codec that read
+// it, which stays untouched until the stream is over; what outlives the stream is
+// copied by whoever keeps it. A filter that sets a header hands over bytes that
+// live at least as long (Stream.Copy puts bytes into the stream's arena).
+package http
+
+// A Protocol is an HTTP version on the wire.
+type Protocol uint8
+
+// The protocol versions.
+const (
+	HTTP10 Protocol = iota
+	HTTP11
+	HTTP2
+	HTTP3
+)
+
+// String is the form of access logs: "HTTP/1.1", "HTTP/2".
+func (p Protocol) String() string {
+	return [...]string{"HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"}[p]
+}
+
+// A Request is the head of a request with its body still to be read.
+type Request struct {
+	Method, Scheme, Authority, Path []byte
+	Protocol                        Protocol
+	Headers                         Headers
+	// ContentLength is the declared length of the body, 0 for none, -1 when only
+	// its end will tell.
+	ContentLength int64
+	Body          Body // never nil
+}
+
+// A Response is the head of a response with its body still to be read.
+type Response struct {
+	Status        int
+	Protocol      Protocol
+	Headers       Headers
+	ContentLength int64 // as in Request
+	Body          Body  // never nil
+}
+
+// A Body is one direction's bytes after the head. It is read by one goroutine.
+type Body interface {
+	// Next returns the next bytes, at least one, valid until the following call of
+	// Next; io.EOF after the last; another error when the peer failed before the end.
+	Next() ([]byte, error)
+	// Ready reports that Next would not block: bytes or the end are at hand. A writer
+	// flushes before it calls Next on a body that is not ready.
+	Ready() bool
+	// Done reports that the body has ended, without blocking: the codec knows that
+	// no byte will follow. It is true for an empty body from the start.
+	Done() bool
+	// Trailers are valid once Next returned io.EOF; nil when there are none.
+	Trailers() *Headers
+}
+
+// A ServerStream is the downstream side of one exchange as its codec offers it.
+// Writes are buffered; Flush puts them on the wire.
+type ServerStream interface {
+	// WriteHead writes a response head. last says that neither body nor trailers
+	// follow. 1xx heads (but 101) may come before the final one.
+	WriteHead(r *Response, last bool) error
+	// WriteBody writes body bytes, framed as the head demanded. p is not kept.
+	WriteBody(p []byte, last bool) error
+	// WriteTrailers ends the body with trailers.
+	WriteTrailers(h *Headers) error
+	Flush() error
+}
+
+// A ClientStream is the upstream side of one exchange.
+type ClientStream interface {
+	// WriteHead, WriteBody and WriteTrailers send the request, buffered.
+	WriteHead(r *Request, last bool) error
+	WriteBody(p []byte, last bool) error
+	WriteTrailers(h *Headers) error
+	Flush() error
+	// ReadHead flushes, waits for a response head (1xx heads included, each by one
+	// call) and fills r; r's bytes stay valid until Release.
+	ReadHead(r *Response) error
+	// Release gives the stream back. The connection is used again if the exchange
+	// was complete and both sides allow it, else it is closed.
+	Release()
+}

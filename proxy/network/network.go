@@ -1,0 +1,57 @@
+// Package network holds the L4 filters: what a connection meets after its
+// filter chain is chosen and its transport socket is set up.
+package network
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
+	"github.com/lateen-mesh/lateen/proxy/transport"
+)
+
+// A Conn is an accepted downstream connection on its way through the filters.
+type Conn struct {
+	transport.Conn
+	// Info are the facts of the connection; a terminal filter with streams of its own
+	// copies them.
+	Info *streaminfo.Info
+	// Draining is closed when the listener or the proxy drains: idle connections end,
+	// busy ones finish what they do and end.
+	Draining <-chan struct{}
+}
+
+// A Filter sees each connection of its chain. Shared by all of them.
+type Filter interface {
+	// OnConnect runs before the terminal filter; false closes the connection.
+	OnConnect(*Conn) bool
+}
+
+// A Terminal filter owns the connection until Serve returns; the caller then closes it.
+type Terminal interface {
+	Serve(ctx context.Context, c *Conn)
+}
+
+// A Factory compiles the configuration of a network filter. What New returns is a
+// Filter or a Terminal. Warm, if not nil, is closed when the filter may take traffic
+// (its route configuration has arrived).
+type Factory struct {
+	Name     string
+	TypeURLs []string
+	New      func(cfg *anypb.Any, env Env) (Built, error)
+}
+
+// Built is a compiled network filter.
+type Built struct {
+	Filter   Filter
+	Terminal Terminal
+	Warm     <-chan struct{} // nil: at once
+	Close    func()          // gives up subscriptions when the chain is gone; nil: nothing to do
+}
+
+// Env is what network filter factories may use of the listener around them.
+type Env struct {
+	Direction string // traffic_direction
+	Listener  string // name of the listener
+}
