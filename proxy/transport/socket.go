@@ -1,0 +1,62 @@
+package transport
+
+import (
+	"context"
+	"net"
+)
+
+// A ServerSocket turns accepted sockets into streams: as they are, or by a TLS
+// handshake. It is shared by all connections of a filter chain.
+type ServerSocket interface {
+	// Accept does the server's side of the handshake, bounded by ctx, and owns raw
+	// from then on: on an error raw is closed. ahead are bytes of the stream that
+	// listener filters have already taken from raw; nil if they only peeked.
+	Accept(ctx context.Context, raw net.Conn, ahead []byte) (Conn, error)
+	// Ready is closed when all certificates and roots are there.
+	Ready() <-chan struct{}
+	// Close gives up the secrets' subscriptions. Connections live on.
+	Close()
+}
+
+// A ClientSocket turns dialled sockets into streams. It is shared by all
+// connections of a cluster, or of a transport socket match.
+type ClientSocket interface {
+	// Connect does the client's side of the handshake, bounded by ctx, and owns raw
+	// from then on: on an error raw is closed. The error is an *Error.
+	Connect(ctx context.Context, raw net.Conn, t Target) (Conn, error)
+	// Ready and Close are as in ServerSocket.
+	Ready() <-chan struct{}
+	Close()
+	// Secure reports TLS; the scheme of HTTP requests through it is then "https".
+	Secure() bool
+}
+
+// A Target is what one connection asks of the peer beyond its socket's configuration.
+type Target struct {
+	// SNI is sent where the configuration has none (auto_sni), and the name that the
+	// certificate is checked for if VerifySNI (auto_san_validation).
+	SNI       string
+	VerifySNI bool
+	// ALPN replaces the configured protocols when not nil.
+	ALPN []string
+}
+
+// An Error is a connection that failed before its first byte. Reason is what Envoy
+// puts into UPSTREAM_TRANSPORT_FAILURE_REASON and into the body of the local reply,
+// with blanks: "delayed connect error: Connection refused"; "" when it has none.
+type Error struct {
+	Reason  string
+	Timeout bool // connect_timeout ran out
+	Err     error
+}
+
+// Error names the reason and the cause.
+func (e *Error) Error() string {
+	if e.Reason == "" {
+		return e.Err.Error()
+	}
+	return e.Reason + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
