@@ -195,4 +195,8 @@ type Facts struct {
 	Random   uint64 // for runtime fractions; the same number serves weighted clusters
 	TLS      bool   // downstream connection is TLS
 	SourceIP func() string
+	// PeerPresented and PeerValidated: the client showed a certificate, and it was verified.
+	PeerPresented, PeerValidated bool
+	// Metadata is the stream's dynamic metadata (streaminfo.Info.Metadata), nil for none.
+	Metadata map[string]map[string]any
 }
