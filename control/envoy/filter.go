@@ -1,0 +1,99 @@
+package envoy
+
+import (
+	udpatypev1 "github.com/cncf/xds/go/udpa/type/v1"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+	alpnv2 "istio.io/api/envoy/config/filter/http/alpn/v2alpha1"
+
+	"github.com/lateen-mesh/lateen/control/ir"
+)
+
+// Names of filters that route and virtual host configuration refers to.
+const (
+	faultFilter = "envoy.filters.http.fault"
+	corsFilter  = "envoy.filters.http.cors"
+)
+
+func httpFilters(filters []ir.HTTPFilter) []*hcmv3.HttpFilter {
+	var out []*hcmv3.HttpFilter
+	for _, f := range filters {
+		name, config := httpFilter(f)
+		out = append(out, &hcmv3.HttpFilter{Name: name,
+			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: typed(config)}})
+	}
+	return out
+}
+
+// httpFilter is the table of HTTP filters: name on the wire and settings.
+func httpFilter(f ir.HTTPFilter) (string, proto.Message) {
+	switch f {
+	case ir.PeerMetadataUpstream:
+		return "istio.metadata_exchange", peerMetadata("upstream")
+	case ir.PeerMetadataDownstream:
+		return "istio.metadata_exchange", peerMetadata("downstream")
+	case ir.GRPCWeb:
+		return "envoy.filters.http.grpc_web", &grpcwebv3.GrpcWeb{}
+	case ir.GRPCStats:
+		return "envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{
+			EmitFilterState: true,
+			PerMethodStatSpecifier: &grpcstatsv3.FilterConfig_StatsForAllMethods{
+				StatsForAllMethods: wrapperspb.Bool(false)},
+		}
+	case ir.ALPN:
+		return "istio.alpn", alpn()
+	case ir.Fault:
+		return faultFilter, &faultv3.HTTPFault{}
+	case ir.CORS:
+		return corsFilter, &corsv3.Cors{}
+	case ir.Stats:
+		return "istio.stats", typedStruct("stats.PluginConfig", nil)
+	}
+	return "envoy.filters.http.router", &routerv3.Router{}
+}
+
+// peerMetadata trades the workload's description with peers in headers; the side is
+// that of the peer.
+func peerMetadata(side string) *udpatypev1.TypedStruct {
+	headers := map[string]any{"istio_headers": map[string]any{}}
+	workloads := map[string]any{"workload_discovery": map[string]any{}}
+	return typedStruct("io.istio.http.peer_metadata.Config", map[string]any{
+		side + "_discovery":   []any{headers, workloads},
+		side + "_propagation": []any{headers},
+	})
+}
+
+// peerExchange trades the workload's description in the first bytes of a TLS connection.
+func peerExchange() *listenerv3.Filter {
+	return networkFilter("istio.metadata_exchange", typedStruct("envoy.tcp.metadataexchange.config.MetadataExchange",
+		map[string]any{"protocol": "istio-peer-exchange", "enable_discovery": true}))
+}
+
+// alpn offers upstream TLS the mesh's own protocol names beside the plain ones.
+func alpn() *alpnv2.FilterConfig {
+	names := func(p alpnv2.FilterConfig_Protocol, own, plain string) *alpnv2.FilterConfig_AlpnOverride {
+		return &alpnv2.FilterConfig_AlpnOverride{UpstreamProtocol: p, AlpnOverride: []string{own, "istio", plain}}
+	}
+	return &alpnv2.FilterConfig{AlpnOverride: []*alpnv2.FilterConfig_AlpnOverride{
+		names(alpnv2.FilterConfig_HTTP10, "istio-http/1.0", "http/1.0"),
+		names(alpnv2.FilterConfig_HTTP11, "istio-http/1.1", "http/1.1"),
+		names(alpnv2.FilterConfig_HTTP2, "istio-h2", "h2"),
+	}}
+}
+
+// typedStruct is the form of a filter's settings whose proto is not in Envoy's API.
+func typedStruct(typeName string, value map[string]any) *udpatypev1.TypedStruct {
+	v, err := structpb.NewStruct(value)
+	if err != nil { // only for Go types that the calls above do not use
+		v = &structpb.Struct{}
+	}
+	return &udpatypev1.TypedStruct{TypeUrl: "type.googleapis.com/" + typeName, Value: v}
+}
