@@ -8,6 +8,11 @@
 // live at least as long (Stream.Copy puts bytes into the stream's arena).
 package http
 
+import (
+	"net/netip"
+	"time"
+)
+
 // A Protocol is an HTTP version on the wire.
 type Protocol uint8
 
@@ -72,7 +77,8 @@ type ServerStream interface {
 	Flush() error
 }
 
-// A ClientStream is the upstream side of one exchange.
+// A ClientStream is the upstream side of one exchange. Errors of its methods and of
+// the response's body are *Reset, or os.ErrDeadlineExceeded.
 type ClientStream interface {
 	// WriteHead, WriteBody and WriteTrailers send the request, buffered.
 	WriteHead(r *Request, last bool) error
@@ -82,7 +88,17 @@ type ClientStream interface {
 	// ReadHead flushes, waits for a response head (1xx heads included, each by one
 	// call) and fills r; r's bytes stay valid until Release.
 	ReadHead(r *Response) error
-	// Release gives the stream back. The connection is used again if the exchange
-	// was complete and both sides allow it, else it is closed.
+	// SetDeadline bounds all later reads and writes; the zero time is no bound.
+	SetDeadline(t time.Time)
+	// Interrupt ends the exchange from another goroutine: blocked calls return.
+	Interrupter
+	// LocalAddr is our end of the connection.
+	LocalAddr() netip.AddrPort
+	// Release gives the stream's memory back. The connection itself is used again as
+	// soon as the exchange is complete and both sides allow it; an exchange that is
+	// released before its end closes the connection (or resets the stream).
 	Release()
 }
+
+// An Interrupter is something a goroutine waits on, which another can end.
+type Interrupter interface{ Interrupt() }

@@ -1,0 +1,46 @@
+package http
+
+import "strings"
+
+// A Reset is why an exchange with an upstream broke off before its end. It is an
+// error; the router decides by it whether to try again and what to answer.
+type Reset struct {
+	Reason ResetReason
+	// Detail is the transport's own reason, UPSTREAM_TRANSPORT_FAILURE_REASON, "".
+	Detail string
+	// Unused says that the upstream has provably not seen any byte of the request.
+	Unused bool
+}
+
+// A ResetReason is one of Envoy's reasons.
+type ResetReason uint8
+
+// The reset reasons.
+const (
+	ConnectionTermination ResetReason = iota
+	RemoteConnectionFailure
+	LocalConnectionFailure
+	ConnectionTimeout
+	Overflow
+	LocalReset
+	RemoteReset
+	RemoteRefusedStream
+	ProtocolError
+)
+
+var resetTexts = [...]string{
+	"connection termination", "remote connection failure", "local connection failure", "connection timeout", "overflow",
+	"local reset", "remote reset", "remote refused stream reset", "protocol error",
+}
+
+// String is the form of Envoy's answer texts: "remote connection failure".
+func (r ResetReason) String() string { return resetTexts[r] }
+
+// Error is the form of response code details: the reason, then the transport's.
+func (r *Reset) Error() string {
+	text := r.Reason.String()
+	if r.Detail != "" {
+		text += "|" + r.Detail
+	}
+	return strings.ReplaceAll(text, " ", "_")
+}
