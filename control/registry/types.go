@@ -66,6 +66,7 @@ type Service struct {
 	Ports        []Port
 	Addresses    []string // virtual IPs or CIDRs
 	AutoAddress  string   // address allocated to a ServiceEntry host without addresses, "" if none
+	Aliases      []string // hosts of ExternalName Services that name this host
 	Resolution   Resolution
 	MeshExternal bool
 	Headless     bool

@@ -1,0 +1,224 @@
+package registry
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/lateen-mesh/lateen/control/config"
+)
+
+// Options are the facts about this mesh that services and endpoints carry.
+type Options struct {
+	Domain      string // DNS domain of Kubernetes Services; "" is cluster.local
+	ClusterID   string // name of this cluster in endpoints; "" is Kubernetes
+	Network     string // network of endpoints that name none
+	TrustDomain string // trust domain of service accounts; "" is cluster.local
+	// ServiceExportTo is what services export to that do not say it themselves
+	// (MeshConfig.defaultServiceExportTo); empty is everybody.
+	ServiceExportTo []string
+}
+
+func (o Options) withDefaults() Options {
+	o.Domain = cmp.Or(o.Domain, "cluster.local")
+	o.ClusterID = cmp.Or(o.ClusterID, "Kubernetes")
+	o.TrustDomain = cmp.Or(o.TrustDomain, "cluster.local")
+	if len(o.ServiceExportTo) == 0 {
+		o.ServiceExportTo = []string{"*"}
+	}
+	return o
+}
+
+// A Registry is every service and endpoint at one generation. It is immutable and
+// safe for any number of readers.
+type Registry struct {
+	opts      Options
+	services  []*Service
+	byHost    map[string][]*Service    // in conflict order
+	endpoints map[*Service][]*Endpoint // of all ports
+	byAddress map[string][]Instance
+}
+
+// An Instance is an endpoint together with what it serves.
+type Instance struct {
+	Service  *Service
+	Port     Port
+	Endpoint *Endpoint
+}
+
+// Build makes the registry of a set of objects. Objects that cannot be used have
+// been refused on decoding; what is still contradictory (a host without any port)
+// yields a service that nothing is sent to.
+func Build(set *config.Set, opts Options) *Registry {
+	b := builder{set: set, opts: opts.withDefaults(), endpoints: map[*Service][]*Endpoint{}}
+	b.kubernetes()
+	b.entries()
+	return b.registry()
+}
+
+// Services returns all services in conflict order: older first, then by
+// "name.namespace", then by host. The caller must not change the slice.
+func (r *Registry) Services() []*Service { return r.services }
+
+// Lookup returns the service that has the host name, nil if there is none. Where
+// several namespaces define the host a Kubernetes Service wins, then the oldest.
+func (r *Registry) Lookup(host string) *Service {
+	if all := r.byHost[host]; len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+// LookupIn returns the service that the namespace defines for the host, nil if
+// it defines none.
+func (r *Registry) LookupIn(host, namespace string) *Service {
+	for _, s := range r.byHost[host] {
+		if s.Namespace == namespace {
+			return s
+		}
+	}
+	return nil
+}
+
+// Hosts returns every service that has the host name, one a namespace, the
+// preferred one first. The caller must not change the slice.
+func (r *Registry) Hosts(host string) []*Service { return r.byHost[host] }
+
+// Endpoints returns the endpoints of one port of a service, in a stable order.
+// Endpoints that must not get traffic any more are marked, not left out.
+func (r *Registry) Endpoints(s *Service, port Port) []*Endpoint {
+	var list []*Endpoint
+	for _, e := range r.endpoints[s] {
+		if e.PortName == port.Name {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// Instances returns what the workload at any of the addresses serves, in the
+// order of services.
+func (r *Registry) Instances(addresses []string) []Instance {
+	var list []Instance
+	for _, a := range addresses {
+		list = append(list, r.byAddress[a]...)
+	}
+	return list
+}
+
+// builder collects services and endpoints while a Registry is made.
+type builder struct {
+	set       *config.Set
+	opts      Options
+	services  []*Service
+	aliases   map[string]string // ExternalName host → target
+	endpoints map[*Service][]*Endpoint
+}
+
+func (b *builder) add(s *Service, endpoints []*Endpoint) {
+	b.services = append(b.services, s)
+	b.endpoints[s] = endpoints
+}
+
+// serviceOrder is the order in which services claim hosts, ports and addresses.
+func serviceOrder(x, y *Service) int {
+	return cmp.Or(
+		x.CreationTime.Compare(y.CreationTime),
+		cmp.Compare(x.Name+"."+x.Namespace, y.Name+"."+y.Namespace),
+		cmp.Compare(x.Host, y.Host),
+	)
+}
+
+func (b *builder) registry() *Registry {
+	slices.SortStableFunc(b.services, serviceOrder)
+	r := &Registry{opts: b.opts, byHost: map[string][]*Service{}, byAddress: map[string][]Instance{}}
+	r.endpoints, r.services = b.merge()
+	b.alias(r.services)
+	allocateAddresses(r.services)
+	for _, s := range r.services {
+		r.byHost[s.Host] = append(r.byHost[s.Host], s)
+		r.indexAddresses(s)
+	}
+	for _, list := range r.byHost {
+		slices.SortStableFunc(list, func(x, y *Service) int { return rank(x) - rank(y) })
+	}
+	return r
+}
+
+// rank puts Kubernetes Services before ServiceEntries of the same host.
+func rank(s *Service) int {
+	if s.FromEntry {
+		return 1
+	}
+	return 0
+}
+
+// merge joins services of one host and namespace: a Kubernetes Service keeps its
+// addresses and takes the endpoints of a ServiceEntry; of two ServiceEntries the
+// first keeps its ports and addresses and takes ports that only the second has.
+func (b *builder) merge() (map[*Service][]*Endpoint, []*Service) {
+	type key struct{ host, namespace string }
+	first := map[key]*Service{}
+	for _, s := range b.services {
+		k := key{s.Host, s.Namespace}
+		if f := first[k]; f == nil || rank(s) < rank(f) {
+			first[k] = s
+		}
+	}
+	kept := make([]*Service, 0, len(first))
+	endpoints := make(map[*Service][]*Endpoint, len(first))
+	for _, s := range b.services {
+		f := first[key{s.Host, s.Namespace}]
+		if f == s {
+			kept = append(kept, s)
+		} else {
+			f.Ports = unitePorts(f.Ports, s.Ports, f.FromEntry)
+		}
+		endpoints[f] = append(endpoints[f], b.endpoints[s]...)
+	}
+	return endpoints, kept
+}
+
+func unitePorts(have, more []Port, grow bool) []Port {
+	if !grow {
+		return have
+	}
+	for _, p := range more {
+		if !slices.ContainsFunc(have, func(h Port) bool { return h.Number == p.Number || h.Name == p.Name }) {
+			have = append(have, p)
+		}
+	}
+	return have
+}
+
+// alias hands the hosts of ExternalName Services to the service that they name,
+// through any number of steps.
+func (b *builder) alias(services []*Service) {
+	byHost := map[string]*Service{}
+	for _, s := range services {
+		if byHost[s.Host] == nil {
+			byHost[s.Host] = s
+		}
+	}
+	for _, host := range slices.Sorted(maps.Keys(b.aliases)) {
+		target := b.aliases[host]
+		for range b.aliases { // bounds a cycle
+			if next, ok := b.aliases[target]; ok {
+				target = next
+			}
+		}
+		if s := byHost[target]; s != nil {
+			s.Aliases = append(s.Aliases, host)
+		}
+	}
+}
+
+func (r *Registry) indexAddresses(s *Service) {
+	for _, e := range r.endpoints[s] {
+		for _, p := range s.Ports {
+			if p.Name == e.PortName {
+				r.byAddress[e.Address] = append(r.byAddress[e.Address], Instance{Service: s, Port: p, Endpoint: e})
+			}
+		}
+	}
+}
