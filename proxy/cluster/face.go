@@ -9,6 +9,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
 	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/transport"
+	"github.com/lateen-mesh/lateen/proxy/upstream"
 )
 
 // Clusters are all clusters of the proxy by name.
@@ -40,3 +41,19 @@ func (c *Cluster) ConnectTimeout() time.Duration { return 0 }
 
 // Secure reports that connections to ep are TLS.
 func (c *Cluster) Secure(ep *endpoint.Endpoint) bool { return false }
+
+// HTTP is the pool of HTTP connections to ep, made on first use. It takes no lock.
+func (c *Cluster) HTTP(ep *endpoint.Endpoint) *upstream.Pool { return nil }
+
+// AutoSNI reports that TLS connections ask for the host of the request (auto_sni);
+// the router then takes its pool from HTTPFor instead of HTTP.
+func (c *Cluster) AutoSNI() bool { return false }
+
+// HTTPFor is the pool of connections to ep whose server name is host.
+func (c *Cluster) HTTPFor(ep *endpoint.Endpoint, host string) *upstream.Pool { return nil }
+
+// Limits are the circuit breakers of a priority: 0 default, 1 high.
+func (c *Cluster) Limits(priority int) *upstream.Limits { return nil }
+
+// Stats are the cluster's upstream stats, made on first use.
+func (c *Cluster) Stats() *upstream.Stats { return nil }

@@ -50,12 +50,12 @@ type Error struct {
 	Err     error
 }
 
-// Error names the reason and the cause.
+// Error is the reason where there is one, else the cause's text.
 func (e *Error) Error() string {
-	if e.Reason == "" {
-		return e.Err.Error()
+	if e.Reason != "" {
+		return e.Reason
 	}
-	return e.Reason + ": " + e.Err.Error()
+	return e.Err.Error()
 }
 
 // Unwrap returns the cause.
