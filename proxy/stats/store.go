@@ -1,22 +1,85 @@
 package stats
 
-import "sync"
+import (
+	"regexp"
+	"sort"
+	"strings"
+	"sync"
+)
+
+// Options are what the bootstrap's stats_config decides; see Compile. The zero
+// value accepts every stat and extracts Envoy's default tags.
+type Options struct {
+	// Accept reports whether a stat of that full name is kept; nil keeps all.
+	Accept func(name string) bool
+	// Tags are the extractors in the order of the printed tags; nil is Envoy's default set.
+	Tags []Tag
+	// Buckets are the Prometheus bucket limits by stat name, first match wins; where
+	// none matches Envoy's default limits are used.
+	Buckets []Buckets
+}
 
 // A Store owns the stats of one proxy. It is safe for concurrent use.
 type Store struct {
+	options Options
+
 	mu         sync.Mutex
 	counters   map[string]*Counter
 	gauges     map[string]*Gauge
 	histograms map[string]*Histogram
+	sources    []func()
 }
 
-// NewStore returns an empty Store.
-func NewStore() *Store {
-	return &Store{counters: map[string]*Counter{}, gauges: map[string]*Gauge{}, histograms: map[string]*Histogram{}}
+// NewStore returns an empty Store with the zero Options.
+func NewStore() *Store { return New(Options{}) }
+
+// New returns an empty Store.
+func New(o Options) *Store {
+	if o.Tags == nil {
+		o.Tags = DefaultTags()
+	}
+	return &Store{options: o, counters: map[string]*Counter{}, gauges: map[string]*Gauge{}, histograms: map[string]*Histogram{}}
 }
 
 // Scope returns the scope with the given prefix, which may be empty.
 func (s *Store) Scope(prefix string) *Scope { return &Scope{store: s, prefix: prefix} }
+
+// Before registers a function that runs before every reading of the whole store; it
+// sets gauges whose value is only worth computing when somebody looks (memory, uptime).
+func (s *Store) Before(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sources = append(s.sources, f)
+}
+
+// Forget drops every stat whose name begins with prefix. Whoever still holds one may
+// go on updating it; nobody sees it any more.
+func (s *Store) Forget(prefix string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	drop(s.counters, prefix)
+	drop(s.gauges, prefix)
+	drop(s.histograms, prefix)
+}
+
+func drop[T any](m map[string]T, prefix string) {
+	for name := range m {
+		if strings.HasPrefix(name, prefix) {
+			delete(m, name)
+		}
+	}
+}
+
+// ResetCounters sets every counter to zero.
+func (s *Store) ResetCounters() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.counters {
+		c.v.Store(0)
+	}
+}
+
+func (s *Store) accepts(name string) bool { return s.options.Accept == nil || s.options.Accept(name) }
 
 // A Scope is a prefix of names within a Store.
 type Scope struct {
@@ -29,41 +92,102 @@ func (s *Scope) Scope(prefix string) *Scope {
 	return &Scope{store: s.store, prefix: s.prefix + prefix + "."}
 }
 
-// Counter returns the counter of that name, made on first use.
+// Counter returns the counter of that name, made on first use; nil when the store
+// rejects it.
 func (s *Scope) Counter(name string) *Counter {
-	s.store.mu.Lock()
-	defer s.store.mu.Unlock()
-	full := s.prefix + name
-	c := s.store.counters[full]
-	if c == nil {
-		c = &Counter{name: full}
-		s.store.counters[full] = c
-	}
-	return c
+	return find(s, s.store.counters, name, func(full string) *Counter { return &Counter{name: full} })
 }
 
-// Gauge returns the gauge of that name, made on first use.
+// Gauge returns the gauge of that name, made on first use; nil when the store rejects it.
 func (s *Scope) Gauge(name string) *Gauge {
-	s.store.mu.Lock()
-	defer s.store.mu.Unlock()
-	full := s.prefix + name
-	g := s.store.gauges[full]
-	if g == nil {
-		g = &Gauge{name: full}
-		s.store.gauges[full] = g
-	}
-	return g
+	return find(s, s.store.gauges, name, func(full string) *Gauge { return &Gauge{name: full} })
 }
 
-// Histogram returns the histogram of that name, made on first use.
+// Histogram returns the histogram of that name, made on first use; nil when the
+// store rejects it.
 func (s *Scope) Histogram(name string) *Histogram {
+	return find(s, s.store.histograms, name, func(full string) *Histogram { return &Histogram{name: full} })
+}
+
+func find[T any](s *Scope, m map[string]*T, name string, make func(string) *T) *T {
+	full := s.prefix + name
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
-	full := s.prefix + name
-	h := s.store.histograms[full]
-	if h == nil {
-		h = &Histogram{name: full}
-		s.store.histograms[full] = h
+	if v := m[full]; v != nil {
+		return v
 	}
-	return h
+	if !s.store.accepts(full) {
+		return nil
+	}
+	v := make(full)
+	m[full] = v
+	return v
+}
+
+// A Query says which stats a page shows.
+type Query struct {
+	Filter   *regexp.Regexp // nil: all; matches anywhere in the name
+	Invert   bool           // show what Filter does not match
+	UsedOnly bool           // only stats that were written since the start
+	Type     Type
+	Buckets  BucketMode
+}
+
+// A Type selects stats by kind.
+type Type uint8
+
+// The kinds of stats.
+const (
+	All Type = iota
+	Counters
+	Gauges
+	Histograms
+	TextReadouts // none exist here
+)
+
+func (q Query) shows(name string, used bool) bool {
+	if q.UsedOnly && !used {
+		return false
+	}
+	return q.Filter == nil || q.Filter.MatchString(name) != q.Invert
+}
+
+// view is the sorted extract that a page prints.
+type view struct {
+	counters   []*Counter
+	gauges     []*Gauge
+	histograms []*Histogram
+}
+
+func (s *Store) view(q Query) view {
+	s.mu.Lock()
+	sources := s.sources
+	s.mu.Unlock()
+	for _, f := range sources {
+		f()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var v view
+	if q.Type == All || q.Type == Counters {
+		v.counters = sorted(s.counters, func(c *Counter) bool { return q.shows(c.name, c.Value() > 0) })
+	}
+	if q.Type == All || q.Type == Gauges {
+		v.gauges = sorted(s.gauges, func(g *Gauge) bool { return q.shows(g.name, g.used.Load()) })
+	}
+	if q.Type == All || q.Type == Histograms {
+		v.histograms = sorted(s.histograms, func(h *Histogram) bool { return q.shows(h.name, h.used()) })
+	}
+	return v
+}
+
+func sorted[T interface{ Name() string }](m map[string]T, keep func(T) bool) []T {
+	var list []T
+	for _, x := range m {
+		if keep(x) {
+			list = append(list, x)
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Name() < list[j].Name() })
+	return list
 }
