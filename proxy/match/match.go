@@ -1,8 +1,8 @@
 // Package match compiles the matchers of xDS: strings, headers, query parameters,
-// paths, CIDR ranges and metadata values. Matching reads bytes and allocates nothing.
-// Each matcher prints what it wants in a form fit for an explanation.
+// paths, address ranges and metadata values.
+//
+// Each matcher is built once by its New function, which refuses what it does not
+// know by name, and is then immutable. Matching reads bytes, allocates nothing and
+// may be done by many goroutines. Each matcher's String method says what it wants,
+// for explanations and traces of decisions.
 package match
-
-import "google.golang.org/protobuf/types/known/structpb"
-
-var _ *structpb.Value
