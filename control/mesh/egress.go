@@ -1,0 +1,128 @@
+package mesh
+
+import (
+	"slices"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"github.com/lateen-mesh/lateen/control/registry"
+)
+
+// selectEgress works out the egress listeners and with them the services and
+// VirtualServices of the scope.
+func (sc *Scope) selectEgress() {
+	exported, virtual := sc.exported(), sc.bound[MeshGateway]
+	listeners := sc.Sidecar().GetEgress()
+	if len(listeners) == 0 {
+		sc.egress = []EgressListener{{Services: exported, VirtualServices: virtual}}
+		sc.index(exported)
+		sc.virtual = virtual
+		return
+	}
+	chosen := map[*registry.Service]bool{}
+	picked := map[*VirtualService]bool{}
+	for _, spec := range listeners {
+		e := sc.egressListener(spec)
+		for _, s := range e.Services {
+			chosen[s] = true
+		}
+		for _, v := range e.VirtualServices {
+			picked[v] = true
+		}
+		sc.egress = append(sc.egress, e)
+	}
+	sc.index(sc.onePerHost(sc.sortServices(chosen)))
+	for _, v := range virtual {
+		if picked[v] {
+			sc.virtual = append(sc.virtual, v)
+		}
+	}
+}
+
+// egressListener selects by the listener's hosts ("namespace/host") and adds what
+// the selected VirtualServices send to, which the hosts need not name.
+func (sc *Scope) egressListener(spec *networking.IstioEgressListener) EgressListener {
+	imports := parseImports(spec.Hosts, sc.namespace)
+	e := EgressListener{Spec: spec}
+	chosen := map[*registry.Service]bool{}
+	for _, s := range sc.snapshot.Registry.Services() {
+		if imports.hasService(s) && visible(s.ExportTo, nil, s.Namespace, sc.namespace) && servesPort(s, spec.Port) {
+			chosen[s] = true
+		}
+	}
+	for _, v := range sc.bound[MeshGateway] {
+		if !imports.hasVirtualService(v) {
+			continue
+		}
+		e.VirtualServices = append(e.VirtualServices, v)
+		for _, d := range destinations(v.Spec) {
+			if s := sc.preferred(sc.visibleHosts(d.Host)); s != nil && !hasHost(chosen, d.Host) {
+				chosen[s] = true
+			}
+		}
+	}
+	e.Services = sc.onePerHost(sc.sortServices(chosen))
+	return e
+}
+
+func hasHost(set map[*registry.Service]bool, host string) bool {
+	for s := range set {
+		if s.Host == host {
+			return true
+		}
+	}
+	return false
+}
+
+func servesPort(s *registry.Service, port *networking.SidecarPort) bool {
+	return port.GetNumber() == 0 || s.Port(port.Number) != nil
+}
+
+// onePerHost keeps the preferred service of each host.
+func (sc *Scope) onePerHost(services []*registry.Service) []*registry.Service {
+	byHost := map[string][]*registry.Service{}
+	for _, s := range services {
+		byHost[s.Host] = append(byHost[s.Host], s)
+	}
+	return slices.DeleteFunc(services, func(s *registry.Service) bool { return sc.preferred(byHost[s.Host]) != s })
+}
+
+// imports are the hosts of an egress listener by namespace; "*" is every
+// namespace.
+type imports map[string][]string
+
+func parseImports(hosts []string, own string) imports {
+	m := imports{}
+	for _, h := range hosts {
+		ns, host, found := strings.Cut(h, "/")
+		if !found {
+			ns, host = "*", h
+		}
+		switch ns {
+		case ".":
+			ns = own
+		case "~":
+			continue
+		}
+		m[ns] = append(m[ns], strings.ToLower(host))
+	}
+	return m
+}
+
+func (m imports) hasService(s *registry.Service) bool {
+	return slices.ContainsFunc(m.of(s.Namespace), func(h string) bool { return HostWithin(s.Host, h) })
+}
+
+func (m imports) hasVirtualService(v *VirtualService) bool {
+	for _, h := range m.of(v.Namespace) {
+		if slices.ContainsFunc(v.Spec.Hosts, func(vh string) bool { return HostMatches(vh, h) }) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m imports) of(namespace string) []string {
+	return slices.Concat(m[namespace], m["*"])
+}

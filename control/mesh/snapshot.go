@@ -1,0 +1,125 @@
+package mesh
+
+import (
+	"cmp"
+	"strings"
+
+	meshconfig "istio.io/api/mesh/v1alpha1"
+	networking "istio.io/api/networking/v1alpha3"
+
+	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/registry"
+)
+
+// MeshGateway is the name by which a VirtualService binds to sidecars.
+const MeshGateway = "mesh"
+
+// Options are the facts of a mesh that no object holds.
+type Options struct {
+	MeshConfig *meshconfig.MeshConfig // nil: Istio's defaults
+	Domain     string                 // DNS domain of the cluster; "" is cluster.local
+	ClusterID  string                 // "" is Kubernetes
+	Network    string                 // network of workloads that name none
+}
+
+// index is what Build derives from the objects.
+type index struct {
+	domain    string
+	gateways  []*Gateway
+	virtual   []*VirtualService
+	bound     map[string][]*VirtualService // by gateway "ns/name" or "mesh"
+	rules     map[string]*ruleSet          // DestinationRules by namespace
+	sidecars  map[string][]*config.Config  // by namespace, in conflict order
+	delegates map[string]*VirtualService   // by "ns/name"
+}
+
+// A Gateway is a Gateway object with its typed body.
+type Gateway struct {
+	*config.Config
+	Spec *networking.Gateway
+}
+
+// FullName is "namespace/name", as VirtualServices name the gateway.
+func (g *Gateway) FullName() string { return g.Namespace + "/" + g.Name }
+
+// Build makes the snapshot of a set of objects.
+func Build(set *config.Set, opts Options) *Snapshot {
+	mc := opts.MeshConfig
+	if mc == nil {
+		mc = config.DefaultMeshConfig()
+	}
+	s := &Snapshot{
+		Generation: set.Generation(),
+		Config:     set,
+		MeshConfig: mc,
+		Registry: registry.Build(set, registry.Options{
+			Domain:          opts.Domain,
+			ClusterID:       opts.ClusterID,
+			Network:         opts.Network,
+			TrustDomain:     mc.TrustDomain,
+			ServiceExportTo: mc.DefaultServiceExportTo,
+		}),
+	}
+	s.index.domain = cmp.Or(opts.Domain, "cluster.local")
+	s.indexGateways()
+	s.indexVirtualServices()
+	s.indexDestinationRules()
+	s.indexSidecars()
+	return s
+}
+
+// RootNamespace is the namespace whose objects apply to the whole mesh.
+func (s *Snapshot) RootNamespace() string {
+	return cmp.Or(s.MeshConfig.RootNamespace, config.DefaultRootNamespace)
+}
+
+// Domain is the DNS domain of the cluster, "cluster.local" unless set otherwise.
+func (s *Snapshot) Domain() string { return s.index.domain }
+
+func (s *Snapshot) indexGateways() {
+	for _, c := range s.Config.List(config.Gateway) {
+		s.index.gateways = append(s.index.gateways, &Gateway{Config: c, Spec: c.Spec.(*networking.Gateway)})
+	}
+}
+
+func (s *Snapshot) indexSidecars() {
+	s.index.sidecars = map[string][]*config.Config{}
+	for _, c := range s.Config.List(config.Sidecar) {
+		s.index.sidecars[c.Namespace] = append(s.index.sidecars[c.Namespace], c)
+	}
+}
+
+// fqdn resolves a host as objects write it: a name without a dot is a Service of
+// the object's own namespace.
+func (s *Snapshot) fqdn(host, namespace string) string {
+	host = strings.ToLower(host)
+	if host == "" || strings.ContainsAny(host, ".*/:") {
+		return host
+	}
+	return host + "." + namespace + ".svc." + s.index.domain
+}
+
+// visible reports whether an object of namespace owner that exports to the given
+// namespaces (empty: by default) is seen from namespace from.
+func visible(exportTo, byDefault []string, owner, from string) bool {
+	if len(exportTo) == 0 {
+		exportTo = byDefault
+	}
+	for _, e := range exportTo {
+		switch {
+		case e == "*", e == from, e == "." && owner == from:
+			return true
+		}
+	}
+	return len(exportTo) == 0
+}
+
+// matchLabels reports whether every label of the selector is among the labels.
+func matchLabels(selector, labels map[string]string) bool {
+	for k, v := range selector {
+		if have, ok := labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}

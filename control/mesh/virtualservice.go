@@ -1,0 +1,120 @@
+package mesh
+
+import (
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	networking "istio.io/api/networking/v1alpha3"
+
+	"github.com/lateen-mesh/lateen/control/config"
+)
+
+// A VirtualService is a VirtualService object whose names are absolute: hosts and
+// destination hosts are fully qualified and in lower case, gateways are
+// "namespace/name" or "mesh" (never empty), and delegates are merged into its
+// HTTP routes. It shares nothing with the stored object that could be changed.
+type VirtualService struct {
+	*config.Config
+	Spec *networking.VirtualService
+}
+
+func (s *Snapshot) indexVirtualServices() {
+	ix := &s.index
+	ix.bound = map[string][]*VirtualService{}
+	ix.delegates = map[string]*VirtualService{}
+	for _, c := range s.Config.List(config.VirtualService) {
+		v := &VirtualService{Config: c, Spec: s.resolveVirtualService(c)}
+		if len(v.Spec.Hosts) == 0 {
+			ix.delegates[c.Namespace+"/"+c.Name] = v
+			continue
+		}
+		ix.virtual = append(ix.virtual, v)
+		for _, g := range v.Spec.Gateways {
+			ix.bound[g] = append(ix.bound[g], v)
+		}
+	}
+	for _, v := range ix.virtual {
+		v.Spec.Http = s.mergeDelegates(v)
+	}
+}
+
+func (s *Snapshot) resolveVirtualService(c *config.Config) *networking.VirtualService {
+	vs := proto.Clone(c.Spec.(*networking.VirtualService)).(*networking.VirtualService)
+	for i, h := range vs.Hosts {
+		vs.Hosts[i] = s.fqdn(h, c.Namespace)
+	}
+	if len(vs.Gateways) == 0 {
+		vs.Gateways = []string{MeshGateway}
+	}
+	resolveGateways(vs.Gateways, c.Namespace)
+	for _, d := range destinations(vs) {
+		d.Host = s.fqdn(d.Host, c.Namespace)
+	}
+	for _, r := range vs.Http {
+		for _, m := range r.Match {
+			resolveGateways(m.Gateways, c.Namespace)
+		}
+		if r.Delegate != nil && r.Delegate.Namespace == "" {
+			r.Delegate.Namespace = c.Namespace
+		}
+	}
+	for _, r := range vs.Tls {
+		for _, m := range r.Match {
+			resolveGateways(m.Gateways, c.Namespace)
+		}
+	}
+	for _, r := range vs.Tcp {
+		for _, m := range r.Match {
+			resolveGateways(m.Gateways, c.Namespace)
+		}
+	}
+	return vs
+}
+
+// destinations are all destinations of a VirtualService that name a host.
+func destinations(vs *networking.VirtualService) []*networking.Destination {
+	var list []*networking.Destination
+	add := func(d *networking.Destination) {
+		if d != nil {
+			list = append(list, d)
+		}
+	}
+	for _, r := range vs.Http {
+		for _, w := range r.Route {
+			add(w.Destination)
+		}
+		for _, m := range r.Mirrors {
+			add(m.Destination)
+		}
+		add(r.Mirror)
+	}
+	for _, r := range vs.Tls {
+		for _, w := range r.Route {
+			add(w.Destination)
+		}
+	}
+	for _, r := range vs.Tcp {
+		for _, w := range r.Route {
+			add(w.Destination)
+		}
+	}
+	return list
+}
+
+// resolveGateways makes gateway names absolute in place. The old form
+// "name.namespace.svc.cluster.local" still occurs.
+func resolveGateways(names []string, namespace string) {
+	for i, n := range names {
+		switch {
+		case n == MeshGateway:
+		case strings.HasPrefix(n, "./"):
+			names[i] = namespace + n[1:]
+		case strings.Contains(n, "/"):
+		case strings.Contains(n, "."):
+			parts := strings.SplitN(n, ".", 3)
+			names[i] = parts[1] + "/" + parts[0]
+		default:
+			names[i] = namespace + "/" + n
+		}
+	}
+}
