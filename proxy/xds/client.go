@@ -225,4 +225,3 @@ func (c *Client) Connected() bool {
 	defer c.mu.Unlock()
 	return c.stream != nil
 }
-

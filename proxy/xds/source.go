@@ -72,7 +72,9 @@ func (o *Options) google(g *corev3.GrpcService_GoogleGrpc) error {
 	if path, ok := strings.CutPrefix(g.GetTargetUri(), "unix:"); ok {
 		network, address = "unix", strings.TrimPrefix(path, "//")
 	}
-	o.Authority = address
+	if o.Authority = address; network == "unix" {
+		o.Authority = "localhost"
+	}
 	o.Dial = func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, network, address)
