@@ -10,25 +10,29 @@ import (
 
 // mergeDelegates replaces each HTTP route that delegates by the routes of its
 // delegate. A delegate that is missing or not visible from the root's namespace,
-// or that delegates on, leaves nothing in the route's place.
-func (s *Snapshot) mergeDelegates(root *VirtualService) []*networking.HTTPRoute {
+// or that delegates on, leaves nothing in the route's place. The second result is
+// where each route is written.
+func (s *Snapshot) mergeDelegates(root *VirtualService) ([]*networking.HTTPRoute, []RuleOrigin) {
 	var merged []*networking.HTTPRoute
-	for _, r := range root.Spec.Http {
+	var origins []RuleOrigin
+	for i, r := range root.Spec.Http {
 		if r.Delegate == nil {
 			merged = append(merged, r)
+			origins = append(origins, RuleOrigin{root.Config, i})
 			continue
 		}
 		d := s.index.delegates[r.Delegate.Namespace+"/"+r.Delegate.Name]
 		if d == nil || !visible(d.Spec.ExportTo, s.MeshConfig.DefaultVirtualServiceExportTo, d.Namespace, root.Namespace) {
 			continue
 		}
-		for _, leaf := range d.Spec.Http {
+		for j, leaf := range d.Spec.Http {
 			if m := mergeRoute(r, leaf); m != nil {
 				merged = append(merged, m)
+				origins = append(origins, RuleOrigin{d.Config, j})
 			}
 		}
 	}
-	return merged
+	return merged, origins
 }
 
 // mergeRoute is the delegate's route under the root's conditions: it matches what

@@ -16,6 +16,15 @@ import (
 type VirtualService struct {
 	*config.Config
 	Spec *networking.VirtualService
+	// Origins says for each rule of Spec.Http where it is written: in this object or
+	// in a delegate.
+	Origins []RuleOrigin
+}
+
+// A RuleOrigin is a rule's place: http[Index] of an object.
+type RuleOrigin struct {
+	*config.Config
+	Index int
 }
 
 func (s *Snapshot) indexVirtualServices() {
@@ -34,7 +43,7 @@ func (s *Snapshot) indexVirtualServices() {
 		}
 	}
 	for _, v := range ix.virtual {
-		v.Spec.Http = s.mergeDelegates(v)
+		v.Spec.Http, v.Origins = s.mergeDelegates(v)
 	}
 }
 
