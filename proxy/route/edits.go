@@ -1,6 +1,14 @@
 package route
 
 import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unsafe"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
 	"github.com/lateen-mesh/lateen/proxy/format"
 	"github.com/lateen-mesh/lateen/proxy/http"
 )
@@ -12,7 +20,8 @@ type HeaderValue struct {
 	format  *format.Format // nil: literal
 }
 
-// Append appends the value for stream s to dst. A literal costs one copy.
+// Append appends the value for stream s to dst; what the stream does not have is
+// empty. A literal costs one copy.
 func (v HeaderValue) Append(dst []byte, s *http.Stream) []byte {
 	if v.format == nil {
 		return append(dst, v.literal...)
@@ -23,26 +32,239 @@ func (v HeaderValue) Append(dst []byte, s *http.Stream) []byte {
 // Literal returns the value and true when it holds no operators; the bytes are shared.
 func (v HeaderValue) Literal() ([]byte, bool) { return v.literal, v.format == nil }
 
-// ApplyRequest edits the request head of s. New values live in the arena of s.
+// bytes is the value for s, which lives as long as the stream.
+func (v HeaderValue) bytes(s *http.Stream) []byte {
+	if v.format == nil {
+		return v.literal // belongs to the table, which the stream holds
+	}
+	return v.format.Append(nil, format.Of(s))
+}
+
+// ApplyRequest edits the request head of s.
 func (e *Edits) ApplyRequest(s *http.Stream) {
-	for _, name := range e.RequestRemove {
-		s.Request.Headers.Remove(string(name))
-	}
-	for i := range e.RequestAdd {
-		applyRequest(&e.RequestAdd[i], s)
-	}
+	apply(&s.Request.Headers, e.RequestRemove, e.RequestAdd, s)
 }
 
 // ApplyResponse edits the response head of s.
 func (e *Edits) ApplyResponse(s *http.Stream) {
-	for _, name := range e.ResponseRemove {
-		s.Response.Headers.Remove(string(name))
+	apply(&s.Response.Headers, e.ResponseRemove, e.ResponseAdd, s)
+}
+
+// apply removes, then sets, then adds. All values are made before the first is put
+// in place, so that none sees another edit of its list.
+func apply(h *http.Headers, remove [][]byte, add []HeaderEdit, s *http.Stream) {
+	for _, name := range remove {
+		h.Remove(text(name))
 	}
-	for i := range e.ResponseAdd {
-		applyTo(&s.Response.Headers, &e.ResponseAdd[i], s)
+	if len(add) == 0 {
+		return
+	}
+	var few [8][]byte
+	values := few[:0]
+	for i := range add {
+		values = append(values, add[i].valueFor(h, s))
+	}
+	for i := range add {
+		if add[i].overwrites() && values[i] != nil {
+			h.Remove(text(add[i].Name))
+			h.Add(add[i].Name, values[i])
+		}
+	}
+	for i := range add {
+		if !add[i].overwrites() && values[i] != nil {
+			add[i].addTo(h, values[i])
+		}
 	}
 }
 
-func applyRequest(e *HeaderEdit, s *http.Stream) {}
+// valueFor is the value to put in place, nil for none.
+func (e *HeaderEdit) valueFor(h *http.Headers, s *http.Stream) []byte {
+	switch e.Append {
+	case AddIfAbsent:
+		if h.Has(text(e.Name)) {
+			return nil
+		}
+	case OverwriteIfExists:
+		if !h.Has(text(e.Name)) {
+			return nil
+		}
+	}
+	v := e.Value.bytes(s)
+	if len(v) > 0 {
+		return v
+	}
+	if e.KeepEmpty {
+		return []byte{}
+	}
+	return nil
+}
 
-func applyTo(h *http.Headers, e *HeaderEdit, s *http.Stream) {}
+func (e *HeaderEdit) overwrites() bool {
+	return e.Append == OverwriteIfExistsOrAdd || e.Append == OverwriteIfExists
+}
+
+func (e *HeaderEdit) addTo(h *http.Headers, value []byte) {
+	if e.inline {
+		if before, ok := h.First(text(e.Name)); ok {
+			h.Set(text(e.Name), slices.Concat(before, []byte(","), value))
+			return
+		}
+	}
+	h.Add(e.Name, value)
+}
+
+// text is a header name of the table, which never changes, as a string without a copy.
+func text(name []byte) string { return unsafe.String(unsafe.SliceData(name), len(name)) }
+
+// EditRequest applies the request header edits of all levels in Envoy's order: from
+// the weighted cluster (nil for none) up to the table, or the other way round with
+// most_specific_header_mutations_wins.
+func (d Decision) EditRequest(s *http.Stream, w *WeightedCluster) {
+	for _, e := range d.edits(w) {
+		if e != nil {
+			e.ApplyRequest(s)
+		}
+	}
+}
+
+// EditResponse is EditRequest for the response head.
+func (d Decision) EditResponse(s *http.Stream, w *WeightedCluster) {
+	for _, e := range d.edits(w) {
+		if e != nil {
+			e.ApplyResponse(s)
+		}
+	}
+}
+
+func (d Decision) edits(w *WeightedCluster) (order [4]*Edits) {
+	if w != nil {
+		order[0] = &w.Edits
+	}
+	if d.Route != nil {
+		order[1] = &d.Route.Edits
+	}
+	if d.VirtualHost != nil {
+		order[2] = &d.VirtualHost.Edits
+	}
+	if d.Table != nil {
+		order[3] = &d.Table.Edits
+		if d.Table.SpecificWins {
+			slices.Reverse(order[:])
+		}
+	}
+	return order
+}
+
+// headerEdits are the four fields that every level has.
+type headerEdits interface {
+	GetRequestHeadersToAdd() []*corev3.HeaderValueOption
+	GetRequestHeadersToRemove() []string
+	GetResponseHeadersToAdd() []*corev3.HeaderValueOption
+	GetResponseHeadersToRemove() []string
+}
+
+func newEdits(from headerEdits) (e Edits, err error) {
+	if e.RequestRemove, err = newRemovals("request_headers_to_remove", from.GetRequestHeadersToRemove()); err != nil {
+		return e, err
+	}
+	if e.ResponseRemove, err = newRemovals("response_headers_to_remove", from.GetResponseHeadersToRemove()); err != nil {
+		return e, err
+	}
+	if e.RequestAdd, err = newAdditions("request_headers_to_add", from.GetRequestHeadersToAdd()); err != nil {
+		return e, err
+	}
+	e.ResponseAdd, err = newAdditions("response_headers_to_add", from.GetResponseHeadersToAdd())
+	return e, err
+}
+
+func newRemovals(field string, names []string) ([][]byte, error) {
+	var out [][]byte
+	for i, name := range names {
+		if err := editable(name); err != nil {
+			return nil, fmt.Errorf("%s[%d]: %w", field, i, err)
+		}
+		out = append(out, []byte(strings.ToLower(name)))
+	}
+	return out, nil
+}
+
+func newAdditions(field string, options []*corev3.HeaderValueOption) ([]HeaderEdit, error) {
+	var out []HeaderEdit
+	for i, o := range options {
+		e, err := newEdit(o)
+		if err != nil {
+			return nil, fmt.Errorf("%s[%d] %q: %w", field, i, o.GetHeader().GetKey(), err)
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// editable refuses what Envoy refuses: the target of a request is changed by rewrites.
+func editable(name string) error {
+	switch {
+	case name == "":
+		return errors.New("name: must not be empty")
+	case name[0] == ':' || strings.EqualFold(name, "host"):
+		return errors.New("pseudo headers and host may not be edited")
+	case strings.ContainsAny(name, "\x00\r\n"):
+		return errors.New("name: has a control character")
+	}
+	return nil
+}
+
+var appendActions = map[corev3.HeaderValueOption_HeaderAppendAction]AppendAction{
+	corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD: AppendIfExistsOrAdd, corev3.HeaderValueOption_ADD_IF_ABSENT: AddIfAbsent,
+	corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD: OverwriteIfExistsOrAdd, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS: OverwriteIfExists,
+}
+
+func newEdit(o *corev3.HeaderValueOption) (HeaderEdit, error) {
+	name := strings.ToLower(o.GetHeader().GetKey())
+	e := HeaderEdit{Name: []byte(name), KeepEmpty: o.GetKeepEmptyValue(), Append: appendActions[o.GetAppendAction()], inline: inline[name]}
+	if err := editable(name); err != nil {
+		return e, err
+	}
+	if old := o.GetAppend(); old != nil {
+		if o.GetAppendAction() != corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD {
+			return e, errors.New("append and append_action: only one may be set")
+		}
+		if !old.GetValue() {
+			e.Append = OverwriteIfExistsOrAdd
+		}
+	}
+	value := o.GetHeader().GetValue()
+	if raw := o.GetHeader().GetRawValue(); len(raw) > 0 {
+		if value != "" {
+			return e, errors.New("value and raw_value: only one may be set")
+		}
+		value = string(raw)
+	}
+	v, err := newHeaderValue(value)
+	e.Value = v
+	return e, err
+}
+
+func newHeaderValue(value string) (HeaderValue, error) {
+	if strings.ContainsAny(value, "\x00\r\n") {
+		return HeaderValue{}, errors.New("value: has a control character")
+	}
+	if !strings.Contains(value, "%") {
+		return HeaderValue{literal: []byte(value)}, nil
+	}
+	f, err := format.ParseHeader(value)
+	if err != nil {
+		return HeaderValue{}, fmt.Errorf("value: %w", err)
+	}
+	return HeaderValue{format: f}, nil
+}
+
+// inline are headers that Envoy keeps as one field, to which it appends by a comma.
+var inline = map[string]bool{
+	"accept": true, "accept-encoding": true, "access-control-request-method": true, "authorization": true, "cache-control": true,
+	"connection": true, "content-encoding": true, "content-length": true, "content-type": true, "date": true, "etag": true,
+	"expect": true, "forwarded": true, "grpc-timeout": true, "keep-alive": true, "location": true, "origin": true, "pragma": true,
+	"proxy-connection": true, "referer": true, "server": true, "te": true, "upgrade": true, "user-agent": true, "vary": true,
+	"via": true, "x-forwarded-client-cert": true, "x-forwarded-for": true, "x-forwarded-host": true, "x-forwarded-port": true,
+	"x-forwarded-proto": true, "x-request-id": true, "x-envoy-upstream-service-time": true, "x-envoy-attempt-count": true,
+	"x-envoy-decorator-operation": true, "x-envoy-original-path": true,
+}

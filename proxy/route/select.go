@@ -1,15 +1,60 @@
 package route
 
+import "github.com/lateen-mesh/lateen/proxy/match"
+
+// toTLS is the route of a request that came without TLS to a virtual host that
+// requires it.
+var toTLS = &Route{Redirect: &Redirect{Status: 301, HTTPS: true, KeepPort: true}}
+
 // Select decides the virtual host and the route of a request. It allocates nothing
 // when r is nil.
 //
 // A virtual host that requires TLS decides for a redirect to https when the request
-// came without; the Route is then not one of its own.
+// came without; that Route is none of its own.
 func (t *Table) Select(f *Facts, r *Recorder) Decision {
-	return Decision{Table: t}
+	d := Decision{Table: t, VirtualHost: t.hosts.find(f.Request.Authority, r)}
+	if d.VirtualHost == nil {
+		return d
+	}
+	if d.VirtualHost.tls != tlsFree && d.VirtualHost.wantsTLS(f) {
+		d.Route = toTLS
+		if r != nil {
+			r.Steps = append(r.Steps, Step{VirtualHost: d.VirtualHost.Name, Index: -1, Matched: true, Reason: "the virtual host requires TLS"})
+		}
+		return d
+	}
+	path, query := match.SplitPath(f.Request.Path)
+	for i, rt := range d.VirtualHost.Routes {
+		miss := rt.matcher.miss(f, path, query)
+		if r != nil {
+			r.Steps = append(r.Steps, Step{d.VirtualHost.Name, i, rt.Name, miss.what == nothing, rt.matcher.explain(miss, f)})
+		}
+		if miss.what == nothing {
+			d.Route = rt
+			return d
+		}
+	}
+	return d
 }
 
-// AppendPath appends the path of a request as the route's Forward rewrites it:
-// prefix_rewrite and regex_rewrite apply to the path and keep the query. Without a
-// rewrite it is path itself.
-func (rt *Route) AppendPath(dst, path []byte) []byte { return append(dst, path...) }
+type tlsRequirement uint8
+
+const (
+	tlsFree     tlsRequirement = iota
+	tlsExternal                // of requests that are not from inside
+	tlsAll
+)
+
+// wantsTLS reports that the request came without TLS and may not. What counts is
+// the scheme that the client used at the edge, x-forwarded-proto.
+func (vh *VirtualHost) wantsTLS(f *Facts) bool {
+	proto, ok := f.Request.Headers.First("x-forwarded-proto")
+	if ok && string(proto) == "https" || !ok && f.TLS {
+		return false
+	}
+	if vh.tls == tlsAll {
+		return true
+	}
+	internal, _ := f.Request.Headers.First("x-envoy-internal")
+	return string(internal) != "true"
+}

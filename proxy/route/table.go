@@ -17,6 +17,9 @@ type CompileEnv struct {
 	Filters []http.Factory
 	// HTTP is handed to the factories.
 	HTTP http.Env
+	// HasCluster tells whether a cluster is there, for resources that set
+	// validate_clusters; nil: not checked.
+	HasCluster func(name string) bool
 }
 
 // A Table is one compiled RouteConfiguration. It is immutable.
@@ -30,9 +33,6 @@ type Table struct {
 	// PerFilter is typed_per_filter_config of the RouteConfiguration.
 	PerFilter map[string]any
 	Metadata  map[string]map[string]any
-	// ValidateClusters: an unknown cluster refuses the resource; the owner checks
-	// Clusters against what it has.
-	ValidateClusters bool
 
 	hosts hosts
 }

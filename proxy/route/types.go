@@ -19,21 +19,27 @@ type VirtualHost struct {
 	Edits                         Edits // request_headers_to_add …, of the virtual host
 	IncludeAttemptCount           bool  // x-envoy-attempt-count to the upstream
 	IncludeAttemptCountInResponse bool
-	RequireTLS                    bool
+	RequireTLS                    bool           // ALL or EXTERNAL_ONLY; Select itself decides for the redirect
 	PerFilter                     map[string]any // typed_per_filter_config, compiled, by filter name
+	Metadata                      map[string]map[string]any
+
+	tls tlsRequirement
 }
 
 // A Route is one rule: how it matches (unexported) and what it does. Exactly one
 // of Forward, Redirect, Direct is set.
 type Route struct {
 	Name      string // ROUTE_NAME
-	Decorator string // x-envoy-decorator-operation, ""
+	Decorator string // x-envoy-decorator-operation, "" also when the decorator is not propagated
+	Operation string // name of the span, "" without decorator
 	Forward   *Forward
 	Redirect  *Redirect
 	Direct    *Direct
 	Edits     Edits
 	PerFilter map[string]any
 	Metadata  map[string]map[string]any // filter_metadata; provenance is under "istio" and "lateen"
+	// StatPrefix asks for the stats "vhost.<virtual host>.route.<prefix>.…".
+	StatPrefix string
 
 	matcher matcher
 }
@@ -47,10 +53,12 @@ type Edits struct {
 
 // A HeaderEdit adds or sets one header.
 type HeaderEdit struct {
-	Name      []byte // lower case; ":authority", ":path", "host" are the pseudo headers
+	Name      []byte // lower case; never a pseudo header or host, which Envoy refuses too
 	Value     HeaderValue
 	Append    AppendAction
 	KeepEmpty bool
+
+	inline bool // Envoy keeps one field of this name and appends by a comma
 }
 
 // An AppendAction says what happens when the header is there already.
@@ -88,9 +96,9 @@ type Forward struct {
 	HashPolicy          []HashPolicy
 	ClusterNotFoundCode int // 503 by default
 	Upgrades            map[string]bool
-	MetadataMatch       map[string]any
-	Priority            int   // 0 default, 1 high
-	MaxRequestBytes     int64 // per_request_buffer_limit, -1 not set
+	MetadataMatch       map[string]any // envoy.lb of metadata_match: the subset wanted
+	Priority            int            // 0 default, 1 high
+	MaxRequestBytes     int64          // per_request_buffer_limit, -1 not set
 }
 
 // A WeightedCluster is one destination of several.
@@ -100,6 +108,8 @@ type WeightedCluster struct {
 	Edits       Edits
 	PerFilter   map[string]any
 	HostRewrite string
+	// MetadataMatch is envoy.lb of metadata_match, merged over the route's.
+	MetadataMatch map[string]any
 }
 
 // A RegexRewrite replaces all matches of Pattern in the path by Substitution
@@ -121,7 +131,7 @@ type HashPolicy struct {
 	Header, Cookie, Query string
 	CookieTTL             time.Duration
 	CookiePath            string
-	CookieTTLSet          bool
+	CookieTTLSet          bool // a missing cookie is made; without it a missing cookie is no hash
 	SourceIP              bool
 	Terminal              bool
 }
@@ -136,6 +146,7 @@ type RetryPolicy struct {
 	BackOffBase, BackOffMax time.Duration // defaults 25 ms, 10 × base
 	PreviousHosts           bool
 	HostAttempts            int
+	PreviousPriorities      bool // envoy.retry_priorities.previous_priorities
 	RetriableHeaders        []HeaderMatcher
 }
 
@@ -173,6 +184,9 @@ type Redirect struct {
 	PrefixRewrite string
 	RegexRewrite  *RegexRewrite
 	StripQuery    bool
+	// KeepPort leaves the port of the request's authority in place also when the
+	// scheme changes, as a virtual host's require_tls does.
+	KeepPort bool
 }
 
 // Direct answers with a fixed status and body.
@@ -193,7 +207,7 @@ type Decision struct {
 type Facts struct {
 	Request  *http.Request
 	Random   uint64 // for runtime fractions; the same number serves weighted clusters
-	TLS      bool   // downstream connection is TLS
+	TLS      bool   // downstream connection is TLS; require_tls goes by it when x-forwarded-proto is missing
 	SourceIP func() string
 	// PeerPresented and PeerValidated: the client showed a certificate, and it was verified.
 	PeerPresented, PeerValidated bool

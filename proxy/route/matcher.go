@@ -1,0 +1,286 @@
+package route
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+
+	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/match"
+	"github.com/lateen-mesh/lateen/proxy/xds"
+)
+
+// A HeaderMatcher is a condition on one header of a request or response.
+type HeaderMatcher struct{ header match.Header }
+
+// MatchRequest decides by a request head, pseudo headers included.
+func (m *HeaderMatcher) MatchRequest(r *http.Request) bool {
+	return m.header.Match(r.Joined(m.header.Name))
+}
+
+// MatchResponse decides by a response head, ":status" included.
+func (m *HeaderMatcher) MatchResponse(r *http.Response) bool {
+	return m.header.Match(r.Joined(m.header.Name))
+}
+
+// String says what m wants.
+func (m *HeaderMatcher) String() string { return m.header.String() }
+
+// NewHeaderMatchers compiles a list of HeaderMatchers; field names it in errors.
+func NewHeaderMatchers(field string, list []*routev3.HeaderMatcher) ([]HeaderMatcher, error) {
+	var out []HeaderMatcher
+	for i, m := range list {
+		h, err := match.NewHeader(m)
+		if err != nil {
+			return nil, fmt.Errorf("%s[%d]: %w", field, i, err)
+		}
+		out = append(out, HeaderMatcher{h})
+	}
+	return out, nil
+}
+
+type pathKind uint8
+
+const (
+	pathExact pathKind = iota
+	pathPrefix
+	pathSeparated
+	pathRegex
+	pathConnect
+)
+
+// A matcher is a compiled RouteMatch.
+type matcher struct {
+	kind     pathKind
+	path     match.String
+	length   int // of the prefix, for rewrites
+	headers  []HeaderMatcher
+	query    []match.Query
+	metadata []match.Metadata
+	grpc     bool
+	// presented and validated: 0 does not matter, 1 must be, -1 must not be.
+	presented, validated int8
+	fraction             Fraction
+	sampled              bool // fraction decides
+}
+
+// A Fraction is a compiled FractionalPercent.
+type Fraction struct{ Numerator, Denominator uint32 }
+
+// Of reports whether a random number falls into the fraction.
+func (f Fraction) Of(random uint64) bool { return random%uint64(f.Denominator) < uint64(f.Numerator) }
+
+// NewFraction compiles a FractionalPercent; nil is none.
+func NewFraction(p *typev3.FractionalPercent) Fraction {
+	f := Fraction{p.GetNumerator(), 100}
+	switch p.GetDenominator() {
+	case typev3.FractionalPercent_TEN_THOUSAND:
+		f.Denominator = 10_000
+	case typev3.FractionalPercent_MILLION:
+		f.Denominator = 1_000_000
+	}
+	return f
+}
+
+// A miss is the condition that a request did not meet.
+type miss struct {
+	what  condition
+	index int
+}
+
+type condition uint8
+
+const (
+	nothing condition = iota // it matches
+	onPath
+	onFraction
+	onGRPC
+	onHeader
+	onQuery
+	onTLS
+	onMetadata
+)
+
+// miss returns the first condition that the request does not meet.
+func (m *matcher) miss(f *Facts, path, query []byte) miss {
+	if !m.matchPath(f, path) {
+		return miss{what: onPath}
+	}
+	if m.sampled && !m.fraction.Of(f.Random) {
+		return miss{what: onFraction}
+	}
+	if m.grpc && !isGRPC(f.Request) {
+		return miss{what: onGRPC}
+	}
+	for i := range m.headers {
+		if !m.headers[i].MatchRequest(f.Request) {
+			return miss{onHeader, i}
+		}
+	}
+	for i := range m.query {
+		if !m.query[i].Match(query) {
+			return miss{onQuery, i}
+		}
+	}
+	if !agrees(m.presented, f.PeerPresented) || !agrees(m.validated, f.PeerValidated) {
+		return miss{what: onTLS}
+	}
+	for i := range m.metadata {
+		if !m.metadata[i].Match(f.Metadata) {
+			return miss{onMetadata, i}
+		}
+	}
+	return miss{}
+}
+
+func (m *matcher) matchPath(f *Facts, path []byte) bool {
+	if m.kind == pathConnect {
+		return string(f.Request.Method) == "CONNECT"
+	}
+	if len(path) == 0 { // a CONNECT without a path
+		return false
+	}
+	return m.path.Match(path) && (m.kind != pathSeparated || len(path) == m.length || path[m.length] == '/')
+}
+
+func agrees(want int8, is bool) bool { return want == 0 || (want > 0) == is }
+
+func isGRPC(r *http.Request) bool {
+	const media = "application/grpc"
+	v := r.Headers.Get("content-type")
+	return bytes.HasPrefix(v, []byte(media)) && (len(v) == len(media) || v[len(media)] == '+')
+}
+
+// explain says why a request missed, or by what path it matched.
+func (m *matcher) explain(why miss, f *Facts) string {
+	switch why.what {
+	case onFraction:
+		return fmt.Sprintf("not among the %d in %d of runtime_fraction", m.fraction.Numerator, m.fraction.Denominator)
+	case onGRPC:
+		return "not a gRPC request"
+	case onHeader:
+		h := &m.headers[why.index]
+		v, ok := f.Request.Joined(h.header.Name)
+		return h.String() + but(v, ok)
+	case onQuery:
+		return m.query[why.index].String() + but(f.Request.Path, true)
+	case onTLS:
+		return "tls_context: client certificate presented " + strconv.FormatBool(f.PeerPresented) + ", validated " + strconv.FormatBool(f.PeerValidated)
+	case onMetadata:
+		return m.metadata[why.index].String()
+	case onPath:
+		return m.pathText() + but(f.Request.Path, true)
+	}
+	return m.pathText()
+}
+
+func but(v []byte, ok bool) string {
+	if !ok {
+		return ", but it is missing"
+	}
+	return ", but it is " + strconv.Quote(string(v))
+}
+
+func (m *matcher) pathText() string {
+	switch m.kind {
+	case pathConnect:
+		return "method CONNECT"
+	case pathSeparated:
+		return "path segment " + m.path.String()
+	}
+	return "path " + m.path.String()
+}
+
+// newMatcher compiles a RouteMatch.
+func newMatcher(m *routev3.RouteMatch) (matcher, error) {
+	if m == nil {
+		return matcher{}, errors.New("must be set")
+	}
+	err := xds.Only(m, "prefix", "path", "safe_regex", "connect_matcher", "path_separated_prefix", "case_sensitive",
+		"runtime_fraction", "headers", "query_parameters", "grpc", "tls_context", "dynamic_metadata")
+	if err != nil {
+		return matcher{}, err
+	}
+	out, err := newPath(m)
+	if err != nil {
+		return matcher{}, err
+	}
+	out.grpc = m.GetGrpc() != nil
+	out.setFraction(m.GetRuntimeFraction())
+	out.setTLS(m.GetTlsContext())
+	if out.headers, err = NewHeaderMatchers("headers", m.GetHeaders()); err != nil {
+		return matcher{}, err
+	}
+	for i, q := range m.GetQueryParameters() {
+		query, err := match.NewQuery(q)
+		if err != nil {
+			return matcher{}, fmt.Errorf("query_parameters[%d]: %w", i, err)
+		}
+		out.query = append(out.query, query)
+	}
+	for i, d := range m.GetDynamicMetadata() {
+		metadata, err := match.NewMetadata(d)
+		if err != nil {
+			return matcher{}, fmt.Errorf("dynamic_metadata[%d]: %w", i, err)
+		}
+		out.metadata = append(out.metadata, metadata)
+	}
+	return out, nil
+}
+
+func newPath(m *routev3.RouteMatch) (matcher, error) {
+	text := &matcherv3.StringMatcher{IgnoreCase: m.GetCaseSensitive() != nil && !m.GetCaseSensitive().GetValue()}
+	out := matcher{}
+	switch p := m.GetPathSpecifier().(type) {
+	case *routev3.RouteMatch_Prefix:
+		if p.Prefix == "" { // matches every path
+			return matcher{kind: pathPrefix, path: match.Prefix("")}, nil
+		}
+		out.kind, out.length = pathPrefix, len(p.Prefix)
+		text.MatchPattern = &matcherv3.StringMatcher_Prefix{Prefix: p.Prefix}
+	case *routev3.RouteMatch_Path:
+		text.MatchPattern = &matcherv3.StringMatcher_Exact{Exact: p.Path}
+	case *routev3.RouteMatch_PathSeparatedPrefix:
+		out.kind, out.length = pathSeparated, len(p.PathSeparatedPrefix)
+		text.MatchPattern = &matcherv3.StringMatcher_Prefix{Prefix: p.PathSeparatedPrefix}
+	case *routev3.RouteMatch_SafeRegex:
+		out.kind = pathRegex
+		text.MatchPattern = &matcherv3.StringMatcher_SafeRegex{SafeRegex: p.SafeRegex}
+	case *routev3.RouteMatch_ConnectMatcher_:
+		return matcher{kind: pathConnect}, nil
+	default:
+		return matcher{}, errors.New("path_specifier: not set")
+	}
+	s, err := match.NewString(text)
+	if err != nil {
+		return matcher{}, fmt.Errorf("path: %w", err)
+	}
+	out.path = s
+	return out, nil
+}
+
+func (m *matcher) setFraction(p *corev3.RuntimeFractionalPercent) {
+	if p != nil {
+		m.sampled, m.fraction = true, NewFraction(p.GetDefaultValue())
+	}
+}
+
+func (m *matcher) setTLS(o *routev3.RouteMatch_TlsContextMatchOptions) {
+	want := func(set, value bool) int8 {
+		switch {
+		case !set:
+			return 0
+		case value:
+			return 1
+		}
+		return -1
+	}
+	m.presented = want(o.GetPresented() != nil, o.GetPresented().GetValue())
+	m.validated = want(o.GetValidated() != nil, o.GetValidated().GetValue())
+}
