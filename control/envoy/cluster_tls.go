@@ -1,0 +1,79 @@
+package envoy
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
+	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/lateen-mesh/lateen/control/ir"
+)
+
+// upstreamSocket is nil for plain connections.
+func upstreamSocket(c ir.Cluster) *corev3.TransportSocket {
+	var socket *corev3.TransportSocket
+	if c.TLS != nil {
+		socket = transportSocket("envoy.transport_sockets.tls", &tlsv3.UpstreamTlsContext{
+			CommonTlsContext: upstreamTLS(*c.TLS),
+			Sni:              c.TLS.SNI,
+		})
+	}
+	if c.ProxyProtocol == 0 {
+		return socket
+	}
+	if socket == nil {
+		socket = transportSocket("envoy.transport_sockets.raw_buffer", &rawbufferv3.RawBuffer{})
+	}
+	version := corev3.ProxyProtocolConfig_V1
+	if c.ProxyProtocol == 2 {
+		version = corev3.ProxyProtocolConfig_V2
+	}
+	return transportSocket("envoy.transport_sockets.upstream_proxy_protocol", &proxyprotocolv3.ProxyProtocolUpstreamTransport{
+		Config:          &corev3.ProxyProtocolConfig{Version: version},
+		TransportSocket: socket,
+	})
+}
+
+func transportSocket(name string, config proto.Message) *corev3.TransportSocket {
+	return &corev3.TransportSocket{Name: name, ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: typed(config)}}
+}
+
+func upstreamTLS(t ir.UpstreamTLS) *tlsv3.CommonTlsContext {
+	out := &tlsv3.CommonTlsContext{
+		AlpnProtocols: t.ALPN,
+		TlsParams: &tlsv3.TlsParameters{
+			TlsMinimumProtocolVersion: tlsVersion(t.MinVersion),
+			TlsMaximumProtocolVersion: tlsVersion(t.MaxVersion),
+			CipherSuites:              t.Ciphers,
+			EcdhCurves:                t.Curves,
+		},
+	}
+	if t.Certificate != nil {
+		out.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{secretConfig(*t.Certificate)}
+	}
+	if t.CA == nil {
+		out.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{
+			ValidationContext: &tlsv3.CertificateValidationContext{}}
+		return out
+	}
+	out.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
+		CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+			DefaultValidationContext:         serverValidation(t),
+			ValidationContextSdsSecretConfig: secretConfig(*t.CA),
+		}}
+	return out
+}
+
+func serverValidation(t ir.UpstreamTLS) *tlsv3.CertificateValidationContext {
+	out := &tlsv3.CertificateValidationContext{}
+	for _, s := range t.SANs {
+		out.MatchSubjectAltNames = append(out.MatchSubjectAltNames, //nolint:staticcheck // any kind of SAN, as the original
+			&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}})
+	}
+	if t.CRL != "" {
+		out.Crl = &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: t.CRL}}
+	}
+	return out
+}
