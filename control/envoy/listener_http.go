@@ -17,6 +17,7 @@ func connectionManager(h ir.HTTPConnectionManager) *hcmv3.HttpConnectionManager 
 		AccessLog:                accessLogs(h.AccessLogs),
 		ServerName:               h.ServerName,
 		UseRemoteAddress:         wrapperspb.Bool(h.UseRemoteAddress),
+		XffNumTrustedHops:        h.TrustedHops,
 		ForwardClientCertDetails: forwardClientCert(h.ForwardCert),
 		NormalizePath:            wrapperspb.Bool(h.Paths.Normalize),
 		MergeSlashes:             h.Paths.MergeSlashes,

@@ -126,7 +126,9 @@ type HTTPConnectionManager struct {
 	// UseRemoteAddress takes the client's address from the connection rather than
 	// from x-forwarded-for: the edge of the mesh.
 	UseRemoteAddress bool
-	ForwardCert      ForwardClientCert
+	// TrustedHops is how many proxies in front are believed in x-forwarded-for.
+	TrustedHops uint32
+	ForwardCert ForwardClientCert
 	// ForwardCertificate adds the whole PEM certificate to x-forwarded-client-cert,
 	// besides subject and SANs.
 	ForwardCertificate bool

@@ -1,0 +1,251 @@
+package compile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"github.com/lateen-mesh/lateen/control/ir"
+	"github.com/lateen-mesh/lateen/control/mesh"
+)
+
+// gatewayListeners are one listener for each bound address and port. Servers that
+// lead nowhere (TCP or pass-through without a route) get no chain, and a listener
+// without chains is not opened.
+func (b *listenerBuilder) gatewayListeners() []ir.Listener {
+	var out []ir.Listener
+	for _, port := range gatewayPorts(b.scope) {
+		chains := b.gatewayChains(port)
+		if len(chains) == 0 {
+			continue
+		}
+		name := listenerName(port.address(), port.port)
+		i := slices.IndexFunc(out, func(l ir.Listener) bool { return l.Name == name })
+		if i < 0 {
+			out = append(out, b.newListener(name, port.address(), port.port))
+			i = len(out) - 1
+		}
+		out[i].Chains = append(out[i].Chains, chains...)
+	}
+	out = append(out, b.unclaimed(out)...)
+	for i := range out {
+		out[i].Chains = distinctChains(out[i].Chains)
+		if slices.ContainsFunc(out[i].Chains, seesClientHello) {
+			out[i].Inspectors = []ir.Inspector{{Kind: ir.TLSInspector}}
+		}
+	}
+	return out
+}
+
+// unclaimed is the listener on port 80 of an ingress gateway that no Gateway uses:
+// it answers 404 rather than refuse connections, so that a client sees a mesh that
+// has no route yet, not a host that is down.
+func (b *listenerBuilder) unclaimed(claimed []ir.Listener) []ir.Listener {
+	if b.proxy.Labels["istio"] != "ingressgateway" {
+		return nil
+	}
+	var out []ir.Listener
+	for _, port := range boundPorts(b.scope, 80) {
+		if slices.ContainsFunc(claimed, func(l ir.Listener) bool { return l.Port == port }) {
+			continue
+		}
+		l := b.newListener(listenerName(wildcardAddress, port), wildcardAddress, port)
+		l.Chains = []ir.FilterChain{b.gatewayHTTPChain(l.Name, fmt.Sprintf("http.%d", port), "HTTP")}
+		out = append(out, l)
+	}
+	return out
+}
+
+func (b *listenerBuilder) gatewayChains(port *gatewayPort) []ir.FilterChain {
+	name := listenerName(port.address(), port.port)
+	if isPlainHTTP(port.servers[0].Server) { // the servers share one route table
+		return []ir.FilterChain{b.gatewayHTTPChain(name, port.servers[0].route, port.protocol)}
+	}
+	var out []ir.FilterChain
+	for _, g := range port.servers {
+		if !g.isHTTP() {
+			out = append(out, b.gatewayTCPChains(g)...)
+			continue
+		}
+		c := b.gatewayHTTPChain(name, g.route, port.protocol)
+		c.Match.ServerNames = g.serverNames()
+		c.TLS = b.serverTLS(g)
+		out = append(out, c)
+	}
+	return out
+}
+
+// gatewayHTTPChain is the edge of the mesh: the client's address is that of the
+// connection, and its certificate, if any, is told to the upstream.
+func (b *listenerBuilder) gatewayHTTPChain(listener, route, protocol string) ir.FilterChain {
+	h := b.connectionManager("outbound_" + listener + ";")
+	h.RouteName = route
+	h.Filters = b.gatewayFilters(protocol)
+	h.ServerName = "istio-envoy"
+	h.UseRemoteAddress = true
+	h.TrustedHops = b.config.GetGatewayTopology().GetNumTrustedProxies()
+	h.ForwardCert = forwardCert(b.config)
+	h.ForwardCertificate = true
+	h.ExplicitHTTP1 = true
+	return ir.FilterChain{HandshakeTimeout: handshakeTimeout, HTTP: h}
+}
+
+// gatewayTCPChains are the chains of a server whose connections are passed on as
+// bytes, after TLS is taken off where the server does that.
+func (b *listenerBuilder) gatewayTCPChains(g *gatewayServer) []ir.FilterChain {
+	switch {
+	case g.GetTls().GetMode() == networking.ServerTLSSettings_AUTO_PASSTHROUGH && g.Tls != nil:
+		return b.autoPassthrough(g)
+	case g.Tls != nil && isPassthrough(g.Server):
+		return b.passthroughChains(g)
+	}
+	proxy := b.gatewayTCPRoute(g)
+	if proxy == nil {
+		return nil
+	}
+	c := ir.FilterChain{HandshakeTimeout: handshakeTimeout, TCP: proxy}
+	if g.isTLS() {
+		c.Match.ServerNames = g.serverNames()
+		c.TLS = b.serverTLS(g)
+	}
+	return []ir.FilterChain{c}
+}
+
+// boundTo returns the VirtualServices of a server with hosts in common.
+func (b *listenerBuilder) boundTo(g *gatewayServer) []*mesh.VirtualService {
+	var out []*mesh.VirtualService
+	for _, v := range b.scope.VirtualServicesFor(g.gateway.FullName()) {
+		if len(intersectHosts(g.hostsFor(v.Namespace), v.Spec.GetHosts())) > 0 {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// gatewayTCPRoute is the first TCP route that takes the server's connections.
+func (b *listenerBuilder) gatewayTCPRoute(g *gatewayServer) *ir.TCPProxy {
+	rc := b.ruleContext(g.GetPort().GetNumber(), g.gateway.FullName())
+	for _, v := range b.boundTo(g) {
+		for _, r := range v.Spec.GetTcp() {
+			if rc.matchesTCP(r) {
+				return rc.tcpProxy(v, r.GetRoute(), b.logs)
+			}
+		}
+	}
+	return nil
+}
+
+// passthroughChains are the chains of TLS routes, by the SNI that they name.
+func (b *listenerBuilder) passthroughChains(g *gatewayServer) []ir.FilterChain {
+	rc := b.ruleContext(g.GetPort().GetNumber(), g.gateway.FullName())
+	var out []ir.FilterChain
+	for _, v := range b.boundTo(g) {
+		for _, r := range v.Spec.GetTls() {
+			for _, m := range r.GetMatch() {
+				if m.GetPort() != 0 && m.GetPort() != rc.port || !rc.from(m.GetGateways(), nil, "") {
+					continue
+				}
+				out = append(out, ir.FilterChain{
+					Match:            ir.ChainMatch{ServerNames: sniMatch(m.GetSniHosts())},
+					HandshakeTimeout: handshakeTimeout,
+					TCP:              rc.tcpProxy(v, r.GetRoute(), b.logs),
+				})
+			}
+		}
+	}
+	return out
+}
+
+// sniMatch turns SNI names into a match; "*" is no condition.
+func sniMatch(hosts []string) []string {
+	if slices.Contains(hosts, "*") {
+		return nil
+	}
+	out := make([]string, len(hosts))
+	for i, h := range hosts {
+		out[i] = strings.ToLower(h)
+	}
+	return out
+}
+
+// meshALPN are the protocols that proxies of a mesh offer one another.
+var meshALPN = []string{"istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"}
+
+// autoPassthrough leads mesh TLS to the service that its SNI names, for services
+// of the mesh that the server's hosts cover.
+func (b *listenerBuilder) autoPassthrough(g *gatewayServer) []ir.FilterChain {
+	var out []ir.FilterChain
+	add := func(cluster string) {
+		out = append(out, ir.FilterChain{
+			Match:            ir.ChainMatch{ServerNames: []string{cluster}, ApplicationProtocols: meshALPN},
+			HandshakeTimeout: handshakeTimeout,
+			TCP: &ir.TCPProxy{StatPrefix: cluster, Clusters: []ir.WeightedCluster{{Name: cluster}},
+				AccessLogs: b.logs},
+		})
+	}
+	for _, svc := range b.scope.Services() {
+		if svc.MeshExternal || !slices.ContainsFunc(g.hosts, func(h string) bool {
+			return mesh.HostWithin(svc.Host, bareHost(h))
+		}) {
+			continue
+		}
+		for _, port := range svc.Ports {
+			if port.Protocol == "UDP" {
+				continue
+			}
+			add(sniCluster(svc.Host, "", port.Number))
+			rule := b.scope.DestinationRule(svc)
+			if rule == nil {
+				continue
+			}
+			for _, subset := range rule.Spec.GetSubsets() {
+				add(sniCluster(svc.Host, subset.GetName(), port.Number))
+			}
+		}
+	}
+	return out
+}
+
+// sniCluster is the name of the cluster for mesh TLS that passes a gateway; it is
+// a valid server name, since clients send it as SNI.
+func sniCluster(host, subset string, port uint32) string {
+	return fmt.Sprintf("outbound_.%d_.%s_.%s", port, subset, host)
+}
+
+// distinctChains drops the server names that an earlier chain of the same further
+// conditions has, and chains that are left with nothing to match: a proxy refuses a
+// listener with two chains of equal match whole.
+func distinctChains(chains []ir.FilterChain) []ir.FilterChain {
+	seen := map[string]bool{}
+	var out []ir.FilterChain
+	for _, c := range chains {
+		m := c.Match
+		key := fmt.Sprint(m.DestinationPort, m.TransportProtocol, m.ApplicationProtocols, m.DestinationCIDRs)
+		if len(m.ServerNames) == 0 {
+			if !seen[key] {
+				seen[key] = true
+				out = append(out, c)
+			}
+			continue
+		}
+		var names []string
+		for _, n := range m.ServerNames {
+			if !seen[key+n] {
+				seen[key+n] = true
+				names = append(names, n)
+			}
+		}
+		if len(names) > 0 {
+			c.Match.ServerNames = names
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// seesClientHello reports whether a chain needs what the TLS inspector finds.
+func seesClientHello(c ir.FilterChain) bool {
+	return c.TLS != nil || len(c.Match.ServerNames) > 0 || c.Match.TransportProtocol == "tls"
+}

@@ -1,0 +1,169 @@
+package compile
+
+import (
+	"slices"
+	"strings"
+
+	meshconfig "istio.io/api/mesh/v1alpha1"
+	networking "istio.io/api/networking/v1alpha3"
+
+	"github.com/lateen-mesh/lateen/control/ir"
+)
+
+// caSuffix marks the SDS name of the authorities in a Secret.
+const caSuffix = "-cacert"
+
+// serverTLS is how a Gateway server takes TLS off, nil where it does not.
+func (b *listenerBuilder) serverTLS(g *gatewayServer) *ir.DownstreamTLS {
+	t := g.GetTls()
+	if t.GetMode() == networking.ServerTLSSettings_ISTIO_MUTUAL {
+		return meshServerTLS(b.trustDomain(), "istio-peer-exchange", "h2", "http/1.1")
+	}
+	out := &ir.DownstreamTLS{
+		ALPN:         []string{"h2", "http/1.1"},
+		Certificates: serverCertificates(t),
+		MinVersion:   tlsVersion(t.GetMinProtocolVersion()),
+		MaxVersion:   tlsVersion(t.GetMaxProtocolVersion()),
+		CipherSuites: knownCiphers(t.GetCipherSuites()),
+	}
+	b.meshTLSDefaults(out)
+	mutual := t.GetMode() == networking.ServerTLSSettings_MUTUAL
+	if !mutual && t.GetMode() != networking.ServerTLSSettings_OPTIONAL_MUTUAL {
+		return out
+	}
+	out.Require = mutual
+	out.AcceptUntrusted = t.GetInsecureSkipVerify().GetValue()
+	if !out.AcceptUntrusted {
+		out.CA = clientAuthority(t)
+	}
+	out.SANs = t.GetSubjectAltNames()
+	out.SPKIs, out.CertHashes = t.GetVerifyCertificateSpki(), t.GetVerifyCertificateHash()
+	out.CRL = t.GetCaCrl()
+	return out
+}
+
+// serverCertificates come from Secrets by name, else from files beside the proxy.
+func serverCertificates(t *networking.ServerTLSSettings) []ir.SecretRef {
+	var out []ir.SecretRef
+	for _, n := range t.GetCredentialNames() {
+		out = append(out, ir.SecretRef{Name: secretName(n)})
+	}
+	if n := t.GetCredentialName(); n != "" && len(out) == 0 {
+		out = append(out, ir.SecretRef{Name: secretName(n)})
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for _, c := range t.GetTlsCertificates() {
+		out = append(out, fileCertificate(c.GetServerCertificate(), c.GetPrivateKey()))
+	}
+	if t.GetServerCertificate() != "" && len(out) == 0 {
+		out = append(out, fileCertificate(t.GetServerCertificate(), t.GetPrivateKey()))
+	}
+	return out
+}
+
+func fileCertificate(certificate, key string) ir.SecretRef {
+	return ir.SecretRef{Name: "file-cert:" + certificate + "~" + key, FromAgent: true}
+}
+
+// clientAuthority is what client certificates are checked against.
+func clientAuthority(t *networking.ServerTLSSettings) *ir.SecretRef {
+	switch {
+	case t.GetCaCertCredentialName() != "":
+		return &ir.SecretRef{Name: secretName(t.GetCaCertCredentialName()) + caSuffix}
+	case t.GetCredentialName() != "":
+		return &ir.SecretRef{Name: secretName(t.GetCredentialName()) + caSuffix}
+	case len(t.GetCredentialNames()) > 0:
+		return &ir.SecretRef{Name: secretName(t.GetCredentialNames()[0]) + caSuffix}
+	case t.GetCaCertificates() != "":
+		return &ir.SecretRef{Name: "file-root:" + t.GetCaCertificates(), FromAgent: true}
+	}
+	for _, c := range t.GetTlsCertificates() {
+		if c.GetCaCertificates() != "" {
+			return &ir.SecretRef{Name: "file-root:" + c.GetCaCertificates(), FromAgent: true}
+		}
+	}
+	return nil
+}
+
+// secretName is the SDS name of a Secret in the gateway's namespace.
+func secretName(credential string) string {
+	if strings.Contains(credential, "://") {
+		return credential
+	}
+	return "kubernetes://" + credential
+}
+
+// tlsVersion is Envoy's name of a version, "" for its default.
+func tlsVersion(v networking.ServerTLSSettings_TLSProtocol) string {
+	if v == networking.ServerTLSSettings_TLS_AUTO {
+		return ""
+	}
+	return "TLSv" + strings.TrimPrefix(v.String(), "TLSV")
+}
+
+// meshTLSDefaults fills in what the server leaves open.
+func (b *listenerBuilder) meshTLSDefaults(t *ir.DownstreamTLS) {
+	d := b.snapshot.MeshConfig.GetTlsDefaults()
+	if t.MinVersion == "" {
+		switch d.GetMinProtocolVersion() {
+		case meshconfig.MeshConfig_TLSConfig_TLSV1_2:
+			t.MinVersion = "TLSv1_2"
+		case meshconfig.MeshConfig_TLSConfig_TLSV1_3:
+			t.MinVersion = "TLSv1_3"
+		}
+	}
+	if len(t.CipherSuites) == 0 {
+		t.CipherSuites = knownCiphers(d.GetCipherSuites())
+	}
+}
+
+// meshCiphers are the suites of TLS between proxies of the mesh.
+func meshCiphers() []string {
+	return []string{
+		"ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
+		"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256",
+		"AES256-GCM-SHA384", "AES128-GCM-SHA256",
+	}
+}
+
+// knownCiphers keeps the suites that proxies have: one unknown name would make
+// them refuse the listener.
+func knownCiphers(suites []string) []string {
+	var out []string
+	for _, s := range suites {
+		if slices.Contains(ciphers, s) && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+var ciphers = append(meshCiphers(),
+	"ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
+	"ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES256-SHA",
+	"ECDHE-PSK-AES128-CBC-SHA", "ECDHE-PSK-AES256-CBC-SHA", "ECDHE-PSK-CHACHA20-POLY1305",
+	"AES128-SHA", "AES256-SHA", "PSK-AES128-CBC-SHA", "PSK-AES256-CBC-SHA", "DES-CBC3-SHA",
+)
+
+// meshServerTLS is the server side of TLS between proxies of the mesh.
+func meshServerTLS(trustDomain string, alpn ...string) *ir.DownstreamTLS {
+	return &ir.DownstreamTLS{
+		ALPN:         alpn,
+		Certificates: []ir.SecretRef{{Name: "default", FromAgent: true, WaitForever: true}},
+		CA:           &ir.SecretRef{Name: "ROOTCA", FromAgent: true, WaitForever: true},
+		Require:      true,
+		SANPrefixes:  []string{"spiffe://" + trustDomain + "/"},
+		MinVersion:   "TLSv1_2",
+		MaxVersion:   "TLSv1_3",
+		CipherSuites: meshCiphers(),
+	}
+}
+
+func (b *listenerBuilder) trustDomain() string {
+	if d := b.snapshot.MeshConfig.GetTrustDomain(); d != "" {
+		return d
+	}
+	return "cluster.local"
+}

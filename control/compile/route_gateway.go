@@ -1,0 +1,151 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/lateen-mesh/lateen/control/ir"
+	"github.com/lateen-mesh/lateen/control/mesh"
+)
+
+// gatewayRoutes is the table behind one RDS name of a gateway.
+func gatewayRoutes(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, name string) *ir.RouteConfiguration {
+	var servers []*gatewayServer
+	for _, port := range gatewayPorts(scope) {
+		for _, g := range port.servers {
+			if g.route == name {
+				servers = append(servers, g)
+			}
+		}
+	}
+	if len(servers) == 0 {
+		// The name of a listener that is just going away, or port 80 of an ingress
+		// gateway that no Gateway has claimed.
+		if port, ok := strings.CutPrefix(name, "http."); ok && isPort(port) {
+			return blackhole(name, port)
+		}
+		return nil
+	}
+	hosts := gatewayHosts{hosts: map[string]*ir.VirtualHost{}}
+	for _, g := range servers {
+		hosts.addServer(s, scope, p, g)
+	}
+	if len(hosts.hosts) == 0 {
+		return blackhole(name, strconv.FormatUint(uint64(servers[0].GetPort().GetNumber()), 10))
+	}
+	return &ir.RouteConfiguration{Name: name, IgnoreHostPort: true, MaxDirectResponseBody: maxDirectResponseBody,
+		VirtualHosts: hosts.collapse()}
+}
+
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
+}
+
+// blackhole answers 404 to everything. The route has a name so that the access log
+// can tell this from a request that an existing host has no route for.
+func blackhole(name, port string) *ir.RouteConfiguration {
+	return &ir.RouteConfiguration{Name: name, VirtualHosts: []ir.VirtualHost{{
+		Name:    "blackhole:" + port,
+		Domains: []string{"*"},
+		Routes: []ir.Route{{
+			Name:   "default",
+			Match:  ir.RouteMatch{Path: ir.PathMatch{Value: "/"}},
+			Direct: &ir.DirectResponse{Status: 404},
+		}},
+	}}}
+}
+
+// gatewayHosts collects the virtual hosts of one table by host name.
+type gatewayHosts struct {
+	hosts map[string]*ir.VirtualHost
+	// sources says which VirtualServices a host's routes are made of: hosts of equal
+	// sources are one virtual host.
+	sources map[string]string
+}
+
+// addServer adds what the VirtualServices bound to the server's Gateway say about
+// its hosts.
+func (h *gatewayHosts) addServer(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, g *gatewayServer) {
+	if h.sources == nil {
+		h.sources = map[string]string{}
+	}
+	rc := &ruleContext{snapshot: s, scope: scope, proxy: p, port: g.GetPort().GetNumber(),
+		gateway: g.gateway.FullName(), tls: g.isTLS()}
+	redirect := g.GetTls().GetHttpsRedirect()
+	for _, v := range scope.VirtualServicesFor(rc.gateway) {
+		hosts := intersectHosts(g.hostsFor(v.Namespace), v.Spec.GetHosts())
+		if len(hosts) == 0 {
+			continue
+		}
+		routes := rc.httpRoutes(v)
+		if len(routes) == 0 {
+			continue
+		}
+		for _, host := range hosts {
+			vh := h.get(host, rc.port)
+			vh.Routes = append(vh.Routes, routes...)
+			vh.AttemptCount = true
+			vh.RequireTLS = vh.RequireTLS || redirect
+			h.sources[host] += fmt.Sprintf("%s %s/%s %d\n", rc.gateway, v.Namespace, v.Name, rc.port)
+		}
+	}
+	if !redirect {
+		return
+	}
+	for _, host := range g.hosts {
+		vh := h.get(bareHost(host), rc.port)
+		vh.AttemptCount, vh.RequireTLS = true, true
+	}
+}
+
+func (h *gatewayHosts) get(host string, port uint32) *ir.VirtualHost {
+	vh := h.hosts[host]
+	if vh == nil {
+		vh = &ir.VirtualHost{Name: fmt.Sprintf("%s:%d", host, port), Domains: []string{host}}
+		h.hosts[host] = vh
+	}
+	return vh
+}
+
+// collapse returns the virtual hosts sorted by name, with hosts of equal routes in
+// one. Within a host routes that take every request stand last, so that no
+// VirtualService hides the rules of another.
+func (h *gatewayHosts) collapse() []ir.VirtualHost {
+	var out []*ir.VirtualHost
+	same := map[string]*ir.VirtualHost{}
+	for _, host := range slices.SortedFunc(maps.Keys(h.hosts), moreSpecific) {
+		vh := h.hosts[host]
+		if source := h.sources[host]; source != "" {
+			key := fmt.Sprintf("%s%v", source, vh.RequireTLS)
+			if first := same[key]; first != nil {
+				first.Domains = append(first.Domains, vh.Domains...)
+				continue
+			}
+			same[key] = vh
+		}
+		vh.Routes = catchAllLast(vh.Routes)
+		out = append(out, vh)
+	}
+	slices.SortFunc(out, func(a, b *ir.VirtualHost) int { return strings.Compare(a.Name, b.Name) })
+	hosts := make([]ir.VirtualHost, len(out))
+	for i, vh := range out {
+		hosts[i] = *vh
+	}
+	return hosts
+}
+
+func catchAllLast(routes []ir.Route) []ir.Route {
+	var first, last []ir.Route
+	for _, r := range routes {
+		if catchesAll(r) {
+			last = append(last, r)
+		} else {
+			first = append(first, r)
+		}
+	}
+	return append(first, last...)
+}

@@ -1,0 +1,52 @@
+package compile
+
+import (
+	"cmp"
+	"fmt"
+
+	meshconfig "istio.io/api/mesh/v1alpha1"
+
+	"github.com/lateen-mesh/lateen/control/ir"
+	"github.com/lateen-mesh/lateen/control/mesh"
+)
+
+// tracing is how requests are sampled and tagged, nil where the mesh switches it
+// off. Without a tracer of the proxy no span is sent, but the decision to sample
+// still marks request ids and headers.
+func tracing(m *meshconfig.MeshConfig, c *meshconfig.ProxyConfig, p *mesh.Proxy) *ir.Tracing {
+	if !m.GetEnableTracing() {
+		return nil
+	}
+	t := &ir.Tracing{ClientSampling: 100, RandomSampling: 1, OverallSampling: 100, Tags: tracingTags(p)}
+	if s := c.GetTracing().GetSampling(); s > 0 {
+		t.RandomSampling = s
+	}
+	t.MaxPathTag = c.GetTracing().GetMaxPathTagLength()
+	return t
+}
+
+// tracingTags say what a dry-run policy would have decided, and which workload
+// makes the span.
+func tracingTags(p *mesh.Proxy) []ir.TracingTag {
+	var out []ir.TracingTag
+	for _, effect := range []string{"allow", "deny"} {
+		for _, d := range [][2]string{{"name", "effective_policy_id"}, {"result", "engine_result"}} {
+			out = append(out, ir.TracingTag{
+				Name:         "istio.authorization.dry_run." + effect + "_policy." + d[0],
+				MetadataKey:  "envoy.filters.http.rbac",
+				MetadataPath: "istio_dry_run_" + effect + "_shadow_" + d[1],
+			})
+		}
+	}
+	meshID, _ := p.Metadata["MESH_ID"].(string)
+	for _, l := range [][2]string{
+		{"canonical_revision", cmp.Or(p.Labels["service.istio.io/canonical-revision"], "latest")},
+		{"canonical_service", cmp.Or(p.Labels["service.istio.io/canonical-name"], "unknown")},
+		{"cluster_id", cmp.Or(p.ClusterID, "unknown")},
+		{"mesh_id", cmp.Or(meshID, "unknown")},
+		{"namespace", cmp.Or(p.Namespace, "default")},
+	} {
+		out = append(out, ir.TracingTag{Name: fmt.Sprintf("istio.%s", l[0]), Literal: l[1]})
+	}
+	return out
+}
