@@ -1,0 +1,105 @@
+// Package ads serves the Aggregated Discovery Service of xDS v3, in both protocol
+// forms: state of the world and incremental ("delta").
+//
+// A Server holds one conn per stream. A conn is the goroutine of its stream: it
+// takes requests and pushes in turn, asks its View for the resources of a type,
+// compares them by content with what the proxy was told and sends the difference.
+// What resources there are, and which types a Change can reach, is handed in
+// (Options); the package knows of the mesh only the proxy's identity.
+//
+//	Push(Change) ─► conn: pending change (at most one, merged) ─┐
+//	stream ─► request ─► watch: subscription, ACK, NACK ────────┴─► advance:
+//	    CDS, EDS, gate, LDS, RDS, SDS, … , sweep ─► response
+//
+// Rules that hold:
+//
+//   - A resource's version is the hash of its content, so it survives a restart of
+//     the control plane. What the proxy has is not sent again; a reconnecting
+//     proxy's initial_resource_versions (state of the world: version_info) count.
+//   - A refused (NACKed) version of a resource is not sent again on that stream; the
+//     proxy is taken to keep the version before. When the error names none of the
+//     response's resources they go again one by one, so that the next one does.
+//   - Make before break: LDS and RDS wait until a CDS response that brought new
+//     clusters is acknowledged (an Envoy does so when they are warm), at most
+//     gateTime; clusters that nobody needs any more leave in a CDS response of
+//     their own after LDS and RDS are acknowledged, at most sweepTime later.
+//   - A changed cluster's endpoints follow it even when they are the same: an Envoy
+//     warms the new cluster from scratch and waits for them.
+//   - A subscription to a name that does not exist is answered: removed_resources in
+//     the delta form, a response without it in the other.
+//   - Everything is bounded: pending pushes, names per watch, unknown types, unanswered
+//     responses that are remembered. A slow proxy blocks its own goroutine only.
+//
+// The package opens no socket and authenticates nobody; package control does.
+package ads
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/lateen-mesh/lateen/control/config"
+)
+
+// A Resource is one named xDS resource. It is shared between streams and must
+// not be changed.
+type Resource struct {
+	Name    string
+	Version string // of the content; equal content has equal versions
+	Body    *anypb.Any
+}
+
+// NewResource packs a message. The error is that of encoding it.
+func NewResource(name string, m proto.Message) (Resource, error) {
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return Resource{}, fmt.Errorf("%s %s: %w", m.ProtoReflect().Descriptor().Name(), name, err)
+	}
+	return Resource{
+		Name:    name,
+		Version: fmt.Sprintf("%016x", xxhash.Sum64(raw)),
+		Body:    &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: raw},
+	}, nil
+}
+
+// A Type is one kind of xDS resource that the server offers.
+type Type struct {
+	URL  string
+	Name string // "CDS": what logs say; metrics say it in lower case
+	// Wildcard types answer a first subscription without names with everything,
+	// and their state-of-the-world responses hold the whole set.
+	Wildcard bool
+	// Reads are the kinds of object whose change can change a resource of the type.
+	Reads []config.Kind
+}
+
+// A Change says what a new generation of the mesh differs in.
+type Change struct {
+	Kinds []config.Kind // kinds with changed objects
+	All   bool          // anything may have changed (mesh config, the first generation)
+}
+
+// reach is the set of types, a bit per index, that the change can alter.
+func (c Change) reach(types []Type) uint64 {
+	var set uint64
+	for i, t := range types {
+		if c.All || slices.ContainsFunc(c.Kinds, func(k config.Kind) bool { return slices.Contains(t.Reads, k) }) {
+			set |= 1 << i
+		}
+	}
+	return set
+}
+
+// A View is the mesh as one proxy sees it at one generation. It is used by one
+// goroutine at a time.
+type View interface {
+	// Generation is that of the snapshot behind the view.
+	Generation() uint64
+	// Resources returns the resources of a type: those of the given names that
+	// exist, or every one where names is nil. On an error nothing of the type is
+	// sent and what the proxy has stays.
+	Resources(typeURL string, names []string) ([]Resource, error)
+}

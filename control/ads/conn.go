@@ -1,0 +1,310 @@
+package ads
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+const maxUnknownTypes = 16
+
+// A conn is one stream. All but its status runs on the stream's own goroutine;
+// mu guards the watches' content against status and is not held while resources
+// are generated or sent.
+type conn struct {
+	*Server
+	wire    wire
+	delta   bool
+	envoy   bool // a real Envoy, which needs endpoints again after a reconnect
+	id      string
+	address string
+	proxy   *mesh.Proxy
+	since   time.Time
+	log     *slog.Logger
+	pending pending
+
+	mu      sync.Mutex
+	watches map[string]*watch // by type URL
+	unknown []*watch          // of types the server does not have
+
+	view      View
+	dirty     uint64        // known types to compare with the view
+	changedAt time.Time     // of the oldest change that is not yet delivered
+	gate      string        // nonce of the CDS response that LDS and RDS wait for
+	gateUntil time.Time     // end of that wait
+	sweepBy   time.Time     // when stale clusters leave at the latest
+	reconnect bool          // the proxy brought resources from an earlier stream
+	nonce     uint64        // last one used
+	timer     *time.Timer   // gate and sweep
+	requests  chan received // from the reading goroutine
+}
+
+type received struct {
+	req *request
+	err error
+}
+
+// run serves the stream until it ends.
+func (c *conn) run(ctx context.Context, first *request) error {
+	c.view = c.o.View(c.proxy)
+	c.timer = time.NewTimer(time.Hour)
+	defer c.timer.Stop()
+	c.requests = make(chan received)
+	go c.read(ctx)
+	next := received{req: first}
+	for {
+		if next.req != nil {
+			if err := c.handle(next.req); err != nil {
+				return err
+			}
+		}
+		if err := c.advance(ctx); err != nil {
+			return err
+		}
+		next = received{}
+		select {
+		case next = <-c.requests:
+			if next.err != nil {
+				if isEnd(next.err) {
+					return nil
+				}
+				return next.err
+			}
+		case <-c.pending.wake:
+			c.takePush()
+		case <-c.timer.C:
+		case <-ctx.Done():
+			return nil
+		case <-c.closed:
+			return errClosing
+		}
+	}
+}
+
+// read takes requests off the stream one at a time; while the conn is busy the
+// stream's flow control holds the proxy back.
+func (c *conn) read(ctx context.Context) {
+	for {
+		req, err := c.wire.recv()
+		select {
+		case c.requests <- received{req, err}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// takePush moves on to the newest view.
+func (c *conn) takePush() {
+	types, since := c.pending.take()
+	if since.IsZero() {
+		return
+	}
+	c.o.Metrics.queued.Observe(time.Since(since).Seconds())
+	c.view = c.o.View(c.proxy)
+	c.dirty |= types
+	if c.changedAt.IsZero() || since.Before(c.changedAt) {
+		c.changedAt = since
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, t := range c.o.Types { // what the change cannot reach is already at the new generation
+		if w := c.watches[t.URL]; w != nil && c.dirty&(1<<i) == 0 {
+			w.reached(c.view.Generation())
+		}
+	}
+}
+
+// ordered lists the watches in order of delivery, unknown types last.
+func (c *conn) ordered() []*watch {
+	list := make([]*watch, 0, len(c.watches))
+	for _, t := range c.o.Types {
+		if w := c.watches[t.URL]; w != nil {
+			list = append(list, w)
+		}
+	}
+	return append(list, c.unknown...)
+}
+
+// handle takes one request into its watch.
+func (c *conn) handle(r *request) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.watches[r.typeURL]
+	if w == nil {
+		return c.open(r)
+	}
+	stale := false
+	if r.nonce != "" {
+		stale = c.reply(w, r)
+	}
+	var err error
+	switch {
+	case c.delta: // names travel independently of nonces
+		w.unsubscribe(r.unsubscribe)
+		err = w.subscribe(r.subscribe)
+	case !stale:
+		err = w.replaceNames(r.names, r.nonce == "")
+	}
+	if len(w.asked) > 0 || w.answer {
+		c.mark(w.URL)
+	}
+	return err
+}
+
+// open begins a watch with the type's first request of this stream. A nonce in it
+// is of an earlier stream and says nothing.
+func (c *conn) open(r *request) error {
+	t := Type{URL: r.typeURL}
+	known := false
+	for _, k := range c.o.Types {
+		if k.URL == r.typeURL {
+			t, known = k, true
+		}
+	}
+	if !known && len(c.unknown) >= maxUnknownTypes {
+		return errTooManyTypes
+	}
+	w := newWatch(t, c.delta)
+	c.watches[r.typeURL] = w
+	if !known {
+		c.unknown = append(c.unknown, w)
+		c.log.Debug("type not served", "type", r.typeURL)
+	}
+	names := r.names
+	if c.delta {
+		names = r.subscribe
+	}
+	if len(names) == 0 {
+		w.wildcard, w.answer = t.Wildcard, t.Wildcard
+	}
+	if err := w.subscribe(names); err != nil {
+		return err
+	}
+	c.resume(w, r)
+	c.mark(w.URL)
+	c.log.Debug("subscribed", "type", r.typeURL, "names", len(w.names), "wildcard", w.wildcard, "resumed", len(r.initial) > 0 || r.version != "")
+	return nil
+}
+
+// resume takes what the proxy says to have from an earlier stream as told and
+// acknowledged. Not the endpoints of an Envoy: when the stream broke between a
+// changed cluster and its endpoints, it waits for them although it has them.
+func (c *conn) resume(w *watch, r *request) {
+	if len(r.initial) > 0 || r.version != "" {
+		c.reconnect = true
+	}
+	if w.URL == wellknown.EndpointType && c.envoy {
+		return
+	}
+	for n, v := range r.initial {
+		if len(w.told) >= maxNames {
+			return
+		}
+		w.told[n] = &told{version: v, good: v}
+		delete(w.asked, n)
+	}
+	if !w.partial {
+		w.resumed = r.version
+	}
+}
+
+// reply books the answer to a response; stale reports that it was not the last.
+func (c *conn) reply(w *watch, r *request) (stale bool) {
+	stale = r.nonce != w.nonce
+	refused, known, again := w.reply(r.nonce, r.nack, time.Now())
+	if stale {
+		c.o.Metrics.expired.WithLabelValues(label(w.Type)).Inc()
+		c.log.Debug("stale nonce", "type", w.Name, "nonce", r.nonce, "last", w.nonce, "known", known)
+	}
+	if c.gate != "" && w.URL == wellknown.ClusterType && len(w.flight) == 0 {
+		c.gate = ""
+	}
+	if again {
+		c.mark(w.URL)
+	}
+	if r.nack != "" && known {
+		c.o.Metrics.rejects.WithLabelValues(label(w.Type)).Inc()
+		for _, f := range refused {
+			c.log.Warn("NACK", "node", c.proxy.ID, "type", w.Name, "resource", f.Resource, "error", f.Error)
+		}
+		if len(refused) == 0 {
+			c.log.Warn("NACK", "node", c.proxy.ID, "type", w.Name, "error", r.nack)
+		}
+	}
+	return stale
+}
+
+// replaceNames is a state-of-the-world subscription: the whole list each time.
+// fresh asks for everything again.
+func (w *watch) replaceNames(names []string, fresh bool) error {
+	if len(names) > maxNames {
+		return errTooManyNames
+	}
+	want := make(map[string]bool, len(names))
+	for _, n := range names {
+		want[n] = true
+	}
+	if w.wildcard && len(names) == 0 {
+		w.answer = w.answer || fresh
+		return nil
+	}
+	var gone, added []string
+	for n := range w.names {
+		if !want[n] {
+			gone = append(gone, n)
+		}
+	}
+	if w.wildcard && !want["*"] {
+		gone = append(gone, "*")
+	}
+	for n := range want {
+		if fresh || n == "*" && !w.wildcard || n != "*" && !w.names[n] {
+			added = append(added, n)
+		}
+	}
+	w.unsubscribe(gone)
+	w.answer = w.answer || fresh
+	return w.subscribe(added)
+}
+
+// mark has a type compared at the next chance.
+func (c *conn) mark(url string) {
+	for i, t := range c.o.Types {
+		if t.URL == url {
+			c.dirty |= 1 << i
+		}
+	}
+}
+
+func (c *conn) nextNonce() string {
+	c.nonce++
+	return strconv.FormatUint(c.nonce, 10)
+}
+
+// versionOf is the version of a whole response: of its content, so that it is
+// the same on every stream and after a restart.
+func versionOf(d delivery) string {
+	parts := make([]string, 0, len(d.resources))
+	for _, r := range d.resources {
+		parts = append(parts, r.Name+"\x00"+r.Version)
+	}
+	slices.Sort(parts)
+	h := xxhash.New()
+	for _, p := range parts {
+		_, _ = h.WriteString(p + "\n")
+	}
+	return fmt.Sprintf("%016x", h.Sum64())
+}

@@ -1,0 +1,213 @@
+package ads
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/lateen-mesh/lateen/control/mesh"
+)
+
+var (
+	errTooManyNames = status.Errorf(codes.ResourceExhausted, "more than %d names in one subscription", maxNames)
+	errTooManyTypes = status.Errorf(codes.ResourceExhausted, "more than %d types that this server does not have", maxUnknownTypes)
+	errClosing      = status.Error(codes.Unavailable, "server is shutting down")
+)
+
+// Options are what a Server serves.
+type Options struct {
+	// Types in their order of delivery, at most 64. CDS before EDS before LDS
+	// before RDS is what make-before-break needs.
+	Types []Type
+	// Proxy reads a node; its error refuses the stream.
+	Proxy func(*corepb.Node) (*mesh.Proxy, error)
+	// View returns the newest view of the mesh for a proxy. It is called from the
+	// proxy's goroutine after each Push and must be cheap until it is used.
+	View    func(*mesh.Proxy) View
+	Log     *slog.Logger
+	Metrics *Metrics
+}
+
+// A Server is the discovery service. Its methods may be called from any goroutine.
+type Server struct {
+	discoverypb.UnimplementedAggregatedDiscoveryServiceServer
+	o      Options
+	work   chan struct{} // held while resources are generated: as many as there are CPUs
+	closed chan struct{}
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+	next  uint64
+	done  bool
+}
+
+// NewServer returns a server; Close ends it.
+func NewServer(o Options) *Server {
+	if len(o.Types) > 64 {
+		panic("ads: more than 64 types")
+	}
+	return &Server{
+		o:      o,
+		work:   make(chan struct{}, runtime.GOMAXPROCS(0)),
+		closed: make(chan struct{}),
+		conns:  map[*conn]struct{}{},
+	}
+}
+
+// Register adds the service to a gRPC server.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	discoverypb.RegisterAggregatedDiscoveryServiceServer(r, s)
+}
+
+// Close ends all streams and refuses new ones.
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.done {
+		s.done = true
+		close(s.closed)
+	}
+}
+
+// Push tells every connected proxy that the views have changed. It never blocks:
+// a proxy that is still busy gets the change merged with what it has pending.
+func (s *Server) Push(change Change) {
+	reach, now := change.reach(s.o.Types), time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.pending.add(reach, now)
+	}
+}
+
+// Conns returns the status of all streams, ordered by ID.
+func (s *Server) Conns() []ConnStatus {
+	s.mu.Lock()
+	conns := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	all := make([]ConnStatus, 0, len(conns))
+	for _, c := range conns {
+		all = append(all, c.status())
+	}
+	slices.SortFunc(all, func(a, b ConnStatus) int { return strings.Compare(a.ID, b.ID) })
+	return all
+}
+
+// StreamAggregatedResources is the state-of-the-world form of the protocol.
+func (s *Server) StreamAggregatedResources(stream discoverypb.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return s.serve(stream, &world{stream: stream}, false)
+}
+
+// DeltaAggregatedResources is the incremental form of the protocol.
+func (s *Server) DeltaAggregatedResources(stream discoverypb.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return s.serve(stream, &delta{stream: stream}, true)
+}
+
+func (s *Server) serve(stream grpc.ServerStream, w wire, delta bool) error {
+	first, err := w.recv()
+	if err != nil {
+		return err
+	}
+	proxy, err := s.identify(first.node)
+	if err != nil {
+		return err
+	}
+	c := &conn{
+		Server: s, wire: w, delta: delta, proxy: proxy, since: time.Now(),
+		envoy:   first.node.GetUserAgentName() == "envoy",
+		pending: pending{wake: make(chan struct{}, 1)},
+		watches: map[string]*watch{},
+	}
+	if p, ok := peer.FromContext(stream.Context()); ok {
+		c.address = p.Addr.String()
+	}
+	if !s.add(c) {
+		return errClosing
+	}
+	defer s.remove(c)
+	return c.run(stream.Context(), first)
+}
+
+func (s *Server) identify(node *corepb.Node) (*mesh.Proxy, error) {
+	if node == nil {
+		return nil, status.Error(codes.InvalidArgument, "the first request of a stream must name its node")
+	}
+	proxy, err := s.o.Proxy(node)
+	if err != nil {
+		s.o.Log.Warn("stream refused", "node", node.GetId(), "error", err)
+		return nil, status.Error(codes.InvalidArgument, fmt.Sprintf("node: %v", err))
+	}
+	return proxy, nil
+}
+
+func (s *Server) add(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.done {
+		return false
+	}
+	s.next++
+	c.id = c.proxy.Name + "." + c.proxy.Namespace + "-" + strconv.FormatUint(s.next, 10)
+	c.log = s.o.Log.With("proxy", c.id)
+	s.conns[c] = struct{}{}
+	s.o.Metrics.connected.WithLabelValues(c.proxy.IstioVersion).Inc()
+	c.log.Info("connected", "node", c.proxy.ID, "address", c.address, "delta", c.delta)
+	return true
+}
+
+func (s *Server) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	s.o.Metrics.connected.WithLabelValues(c.proxy.IstioVersion).Dec()
+	c.log.Info("disconnected")
+}
+
+// pending is the one push that waits for a stream.
+type pending struct {
+	wake chan struct{} // holds one signal
+
+	mu    sync.Mutex
+	types uint64
+	since time.Time // of the oldest change in it
+}
+
+func (p *pending) add(types uint64, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.since.IsZero() {
+		p.since = now
+	}
+	p.types |= types
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *pending) take() (types uint64, since time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	types, since = p.types, p.since
+	p.types, p.since = 0, time.Time{}
+	return types, since
+}
+
+// isEnd reports whether a stream ended in an orderly way or by its peer.
+func isEnd(err error) bool {
+	return err == nil || errors.Is(err, errEOF) || status.Code(err) == codes.Canceled || status.Code(err) == codes.Unavailable
+}

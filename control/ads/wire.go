@@ -1,0 +1,100 @@
+package ads
+
+import (
+	"io"
+
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+var errEOF = io.EOF
+
+// A request is a discovery request in either form.
+type request struct {
+	node    *corepb.Node
+	typeURL string
+	nonce   string
+	nack    string // the error's text, "" for an ACK or a subscription
+
+	// state of the world
+	names   []string
+	version string
+
+	// delta
+	subscribe, unsubscribe []string
+	initial                map[string]string // name → version
+}
+
+// A wire is one of the protocol's two forms over one stream. recv and send may be
+// used by one goroutine each.
+type wire interface {
+	recv() (*request, error)
+	send(typeURL, nonce, version string, d delivery) error
+}
+
+const nackWithoutText = "refused without a message"
+
+// world is the state-of-the-world form.
+type world struct {
+	stream discoverypb.AggregatedDiscoveryService_StreamAggregatedResourcesServer
+}
+
+func (w *world) recv() (*request, error) {
+	m, err := w.stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	r := &request{node: m.GetNode(), typeURL: m.GetTypeUrl(), nonce: m.GetResponseNonce(), names: m.GetResourceNames(), version: m.GetVersionInfo()}
+	if e := m.GetErrorDetail(); e != nil {
+		r.nack = orDefault(e.GetMessage(), nackWithoutText)
+	}
+	return r, nil
+}
+
+func (w *world) send(typeURL, nonce, version string, d delivery) error {
+	m := &discoverypb.DiscoveryResponse{TypeUrl: typeURL, Nonce: nonce, VersionInfo: version, Resources: make([]*anypb.Any, 0, len(d.resources))}
+	for _, r := range d.resources {
+		m.Resources = append(m.Resources, r.Body)
+	}
+	return w.stream.Send(m)
+}
+
+// delta is the incremental form.
+type delta struct {
+	stream discoverypb.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+}
+
+func (w *delta) recv() (*request, error) {
+	m, err := w.stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	r := &request{
+		node: m.GetNode(), typeURL: m.GetTypeUrl(), nonce: m.GetResponseNonce(),
+		subscribe: m.GetResourceNamesSubscribe(), unsubscribe: m.GetResourceNamesUnsubscribe(),
+		initial: m.GetInitialResourceVersions(),
+	}
+	if e := m.GetErrorDetail(); e != nil {
+		r.nack = orDefault(e.GetMessage(), nackWithoutText)
+	}
+	return r, nil
+}
+
+func (w *delta) send(typeURL, nonce, version string, d delivery) error {
+	m := &discoverypb.DeltaDiscoveryResponse{
+		TypeUrl: typeURL, Nonce: nonce, SystemVersionInfo: version, RemovedResources: d.removed,
+		Resources: make([]*discoverypb.Resource, 0, len(d.resources)),
+	}
+	for _, r := range d.resources {
+		m.Resources = append(m.Resources, &discoverypb.Resource{Name: r.Name, Version: r.Version, Resource: r.Body})
+	}
+	return w.stream.Send(m)
+}
+
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
