@@ -210,6 +210,7 @@ func run(t *testing.T, lines []string, f func(*fixture)) {
 		served := make(chan error, 1)
 		go func() { served <- g.Serve(pipe) }()
 		x.conn, err = grpc.NewClient("passthrough:///ads", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithStaticStreamWindowSize(1<<16), grpc.WithStaticConnWindowSize(1<<26),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }))
 		if err != nil {
 			t.Fatal(err)
