@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,13 +39,17 @@ const (
 	oursAdmin
 )
 
+// versionNumber finds the version in what a peer prints of itself, which may begin
+// with a path of this machine.
+var versionNumber = regexp.MustCompile(`\d+\.\d+\.\d+|v?\d\S*-g[0-9a-f]+|dev`)
+
 // start builds the floor, writes the configurations and starts all contenders.
 func start(ctx context.Context, dir string) ([]contender, func(), error) {
 	if out, err := exec.CommandContext(ctx, "bench/install.sh").CombinedOutput(); err != nil {
 		return nil, nil, fmt.Errorf("bench/install.sh: %w: %s", err, out)
 	}
 	floor := filepath.Join(dir, "floor")
-	if out, err := exec.CommandContext(ctx, "gcc", "-O2", "-o", floor, "bench/floor.c").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "gcc", "-O2", "-o", floor, "bench/floor/floor.c").CombinedOutput(); err != nil {
 		return nil, nil, fmt.Errorf("gcc: %w: %s", err, out)
 	}
 	if err := writeConfigs(dir); err != nil {
@@ -125,8 +130,8 @@ func awaitPort(ctx context.Context, c contender) error {
 func version(argv ...string) string {
 	out, _ := exec.Command(argv[0], argv[1:]...).CombinedOutput() //nolint:gosec // the peers named above
 	for line := range strings.SplitSeq(string(out), "\n") {
-		if line = strings.TrimSpace(line); line != "" {
-			return line
+		if v := versionNumber.FindString(line[strings.LastIndex(line, "ersion")+1:]); v != "" {
+			return v
 		}
 	}
 	return "unknown"
