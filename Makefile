@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X github.com/lateen-mesh/lateen/wellknown.version=$(VERSION)
 STATE   ?= /tmp/lateen-demo-$(shell id -u)
 FUZZTIME ?= 2m
 ENGINE  ?= standalone
-GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
 .PHONY: build demo check test race lint e2e bench fuzz spec diff replay golden peers help
@@ -19,7 +19,7 @@ build: ## build bin/lateen, bin/istioctl (a link), bin/istiod, bin/pilot-agent, 
 	@ln -sf lateen $(BIN)/istioctl
 
 demo: build ## run the mesh of samples/external-services with stand-ins for its sites; Ctrl-C ends it
-	@exec $(BIN)/lateen demo --state $(STATE) samples/external-services
+	@LATEEN=$(BIN)/lateen STATE=$(STATE) samples/external-services/demo.sh
 
 check: lint test race ## all that must hold before a change lands: lint, tests, tests under the race detector
 
