@@ -1,5 +1,13 @@
 // Package transport turns sockets into byte streams: plain TCP and unix sockets,
 // and TLS over them, on both sides of the proxy.
+//
+// A Dialer or a listener makes the socket; a ServerSocket or ClientSocket, compiled
+// once from the transport_socket of a filter chain or cluster, makes a Conn of it.
+// Certificates and roots come from the configuration or, by name, from Secrets, which
+// SDS keeps up to date: a new certificate serves the next handshake and disturbs no
+// connection. Failures of connects and handshakes are *Error with Envoy's words.
+//
+// An idle Conn holds no buffer: its reader waits in WaitReadable.
 package transport
 
 import (

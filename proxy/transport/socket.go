@@ -33,8 +33,8 @@ type ClientSocket interface {
 
 // A Target is what one connection asks of the peer beyond its socket's configuration.
 type Target struct {
-	// SNI is sent where the configuration has none (auto_sni), and the name that the
-	// certificate is checked for if VerifySNI (auto_san_validation).
+	// SNI, if not "", replaces the configured server name (auto_sni). VerifySNI also
+	// asks for a certificate of that name (auto_san_validation).
 	SNI       string
 	VerifySNI bool
 	// ALPN replaces the configured protocols when not nil.

@@ -1,0 +1,149 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync/atomic"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+// DecodeClient compiles the transport_socket of a cluster; nil is plain.
+func DecodeClient(ts *corev3.TransportSocket, env Env) (ClientSocket, error) {
+	switch url := ts.GetTypedConfig().GetTypeUrl(); {
+	case ts == nil, isRaw(ts):
+		return Plain{}, nil
+	case url == "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext":
+		var c tlsv3.UpstreamTlsContext
+		if err := proto.Unmarshal(ts.GetTypedConfig().GetValue(), &c); err != nil {
+			return nil, fmt.Errorf("transport_socket: %w", err)
+		}
+		return DecodeUpstreamTLS(&c, env)
+	default:
+		return nil, fmt.Errorf("transport_socket: %s (%s) is not supported", ts.GetName(), url)
+	}
+}
+
+// DecodeUpstreamTLS compiles the client's side of TLS. Without a validation context
+// the server is not verified, as by Envoy.
+func DecodeUpstreamTLS(c *tlsv3.UpstreamTlsContext, env Env) (ClientSocket, error) {
+	for field, set := range map[string]bool{
+		"allow_renegotiation":     c.GetAllowRenegotiation(),
+		"auto_host_sni":           c.GetAutoHostSni(),
+		"auto_sni_san_validation": c.GetAutoSniSanValidation(),
+	} {
+		if set {
+			return nil, fmt.Errorf("%s: not supported", field)
+		}
+	}
+	if n := len(c.GetCommonTlsContext().GetTlsCertificates()) + len(c.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs()); n > 1 {
+		return nil, errors.New("common_tls_context: multiple TLS certificates are not supported in client contexts")
+	}
+	m, err := compileMaterial(c.GetCommonTlsContext(), env.Secrets, tls.VersionTLS12)
+	if err != nil {
+		return nil, err
+	}
+	m.alpn = slices.DeleteFunc(slices.Clone(m.alpn), func(p string) bool { return slices.Contains(env.Unspoken, p) })
+	sessions := 1 // Envoy's default
+	if n := c.GetMaxSessionKeys(); n != nil {
+		sessions = int(n.GetValue())
+	}
+	return &client{material: m, sni: c.GetSni(), sessions: sessions, stats: newTLSStats(env.Stats)}, nil
+}
+
+// client is the client's side of TLS.
+type client struct {
+	*material
+	sni      string
+	sessions int
+	stats    *tlsStats
+	built    atomic.Pointer[clientConfig]
+}
+
+// clientConfig is a tls.Config and the secrets that it was made of. The peer is
+// verified by the connection that was made with it, for its own host name.
+type clientConfig struct {
+	version version
+	config  *tls.Config
+	trust   *validation
+}
+
+func (c *client) Ready() <-chan struct{} { return c.ready }
+
+func (c *client) Close() { c.close() }
+
+func (c *client) Secure() bool { return true }
+
+func (c *client) Connect(ctx context.Context, raw net.Conn, t Target) (Conn, error) {
+	b, err := c.config()
+	if err != nil {
+		closeOnce(raw)
+		return nil, &Error{Err: err, Reason: "TLS_error:Secret is not supplied by SDS"}
+	}
+	r := newRecords(raw, nil)
+	tc := tls.Client(r, b.target(t))
+	if err := tc.HandshakeContext(ctx); err != nil {
+		c.stats.failed(err)
+		closeOnce(raw)
+		return nil, handshakeError(err)
+	}
+	c.stats.shook(tc)
+	return newSecure(tc, r), nil
+}
+
+func (c *client) config() (*clientConfig, error) {
+	v, err := c.present()
+	if err != nil {
+		return nil, err
+	}
+	if b := c.built.Load(); b != nil && b.version == v {
+		return b, nil
+	}
+	b := &clientConfig{version: v, config: c.build(&v), trust: c.validation(&v)}
+	c.built.Store(b)
+	return b, nil
+}
+
+func (c *client) build(v *version) *tls.Config {
+	cfg := &tls.Config{
+		ServerName: c.sni, MinVersion: c.params.min, MaxVersion: c.params.max, CipherSuites: c.params.ciphers,
+		CurvePreferences: c.params.curves, NextProtos: c.alpn,
+		InsecureSkipVerify: true, // VerifyConnection does it, by the validation context
+	}
+	if certs := c.chain(v); len(certs) > 0 {
+		// Sent whatever issuers the server names: the choice is the configuration's.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certs[0], nil }
+	}
+	if c.sessions > 0 {
+		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(c.sessions)
+	}
+	return cfg
+}
+
+// target is the configuration for one connection.
+func (b *clientConfig) target(t Target) *tls.Config {
+	cfg := b.config.Clone()
+	if t.SNI != "" {
+		cfg.ServerName = t.SNI
+	}
+	if t.ALPN != nil {
+		cfg.NextProtos = t.ALPN
+	}
+	host := ""
+	if t.VerifySNI {
+		host = cfg.ServerName
+	}
+	if b.trust != nil {
+		cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+			return b.trust.verify(cs.PeerCertificates, x509.ExtKeyUsageServerAuth, host)
+		}
+	}
+	return cfg
+}

@@ -1,0 +1,59 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Dialer connects sockets the way a cluster asks for. The zero value is a plain connect.
+type Dialer struct {
+	// Source is bound before connecting (upstream_bind_config); the zero value is none.
+	Source netip.AddrPort
+	// Options are set before connecting (socket_options).
+	Options []SocketOption
+	// KeepAlive is tcp_keepalive; off by default, as in Envoy.
+	KeepAlive net.KeepAliveConfig
+}
+
+// A SocketOption is one setsockopt with a number.
+type SocketOption struct{ Level, Name, Value int }
+
+// Dial connects to address, "ip:port" or "unix:/path", within timeout and ctx. Errors
+// are *Error.
+func (d *Dialer) Dial(ctx context.Context, address string, timeout time.Duration) (net.Conn, error) {
+	network, address := "tcp", address
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	nd := net.Dialer{Timeout: timeout, KeepAlive: -1, KeepAliveConfig: d.KeepAlive, FallbackDelay: -1}
+	if network == "tcp" {
+		if d.Source.IsValid() {
+			nd.LocalAddr = net.TCPAddrFromAddrPort(d.Source)
+		}
+		if len(d.Options) > 0 {
+			nd.Control = d.control
+		}
+	}
+	c, err := nd.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, dialError(err)
+	}
+	return c, nil
+}
+
+func (d *Dialer) control(_, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		for _, o := range d.Options {
+			failed = errors.Join(failed, unix.SetsockoptInt(int(fd), o.Level, o.Name, o.Value))
+		}
+	})
+	return errors.Join(err, failed)
+}

@@ -1,0 +1,237 @@
+package transport
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/lateen-mesh/lateen/proxy/xds"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// defaultFetchTimeout is initial_fetch_timeout where a config source has none.
+const defaultFetchTimeout = 15 * time.Second
+
+// Secrets are the certificates, keys and roots that sockets use by name: those of the
+// bootstrap, and those that SDS delivers. A secret is fetched once however many
+// sockets use it, and given up with the last of them. It is safe for concurrent use.
+type Secrets struct {
+	source func(*corev3.ConfigSource) (*xds.Client, error)
+
+	mu   sync.Mutex
+	live map[secretKey]*secret
+}
+
+// NewSecrets returns an empty store. source gives the client for an sds_config: the
+// ADS client, or one of a server of its own. It is asked while configuration is compiled.
+func NewSecrets(source func(*corev3.ConfigSource) (*xds.Client, error)) *Secrets {
+	return &Secrets{source: source, live: map[secretKey]*secret{}}
+}
+
+// secretKey tells apart secrets of one name from different servers; a nil client
+// stands for the bootstrap.
+type secretKey struct {
+	name   string
+	client *xds.Client
+}
+
+// A secret is one entry. Its value is replaced whole when an update comes.
+type secret struct {
+	key    secretKey
+	refs   int
+	cancel func()
+	value  atomic.Pointer[secretValue] // nil before it has come
+	ready  chan struct{}               // closed with the first value, or when waiting is over
+	once   sync.Once
+}
+
+// A secretValue is a decoded Secret. One of the fields is set.
+type secretValue struct {
+	certificate *tls.Certificate
+	validation  *validation
+	updated     time.Time
+}
+
+// AddStatic adds a secret of the bootstrap.
+func (s *Secrets) AddStatic(pb *tlsv3.Secret) error {
+	v, err := compileSecret(pb)
+	if err != nil {
+		return fmt.Errorf("secret %s: %w", pb.GetName(), err)
+	}
+	e := &secret{key: secretKey{name: pb.GetName()}, refs: 1, ready: make(chan struct{}), cancel: func() {}}
+	e.set(v)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live[e.key] = e
+	return nil
+}
+
+// acquire returns the secret that cfg names and subscribes to it if it is new. The
+// caller releases it.
+func (s *Secrets) acquire(cfg *tlsv3.SdsSecretConfig) (*secret, error) {
+	key := secretKey{name: cfg.GetName()}
+	if cfg.GetSdsConfig() != nil {
+		client, err := s.source(cfg.GetSdsConfig())
+		if err != nil {
+			return nil, fmt.Errorf("sds_config: %w", err)
+		}
+		key.client = client
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.live[key]; e != nil {
+		e.refs++
+		return e, nil
+	}
+	if key.client == nil {
+		return nil, fmt.Errorf("unknown static secret: %s", key.name)
+	}
+	e := &secret{key: key, refs: 1, ready: make(chan struct{})}
+	e.cancel = xds.Subscribe(key.client, secretType(fetchTimeout(cfg.GetSdsConfig())), key.name, func(v *secretValue, present bool) {
+		if present {
+			e.set(v)
+		} else {
+			e.giveUp()
+		}
+	})
+	s.live[key] = e
+	return e, nil
+}
+
+func fetchTimeout(c *corev3.ConfigSource) time.Duration {
+	if t := c.GetInitialFetchTimeout(); t != nil {
+		return t.AsDuration()
+	}
+	return defaultFetchTimeout
+}
+
+func (s *Secrets) release(e *secret) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.refs--; e.refs == 0 {
+		delete(s.live, e.key)
+		e.cancel()
+	}
+}
+
+func (e *secret) set(v *secretValue) {
+	e.value.Store(v)
+	e.giveUp()
+}
+
+// giveUp ends the wait: sockets without the secret refuse connections until it comes.
+func (e *secret) giveUp() { e.once.Do(func() { close(e.ready) }) }
+
+func secretType(timeout time.Duration) xds.Type[*secretValue] {
+	return xds.Type[*secretValue]{URL: wellknown.SecretType, FetchTimeout: timeout, Decode: decodeSecret}
+}
+
+func decodeSecret(name string, body *anypb.Any) (*secretValue, error) {
+	var pb tlsv3.Secret
+	if err := proto.Unmarshal(body.GetValue(), &pb); err != nil {
+		return nil, err
+	}
+	return compileSecret(&pb)
+}
+
+func compileSecret(pb *tlsv3.Secret) (*secretValue, error) {
+	v := &secretValue{updated: time.Now()}
+	var err error
+	switch t := pb.GetType().(type) {
+	case *tlsv3.Secret_TlsCertificate:
+		if v.certificate, err = compileCertificate(t.TlsCertificate); err != nil {
+			return nil, fmt.Errorf("tls_certificate: %w", err)
+		}
+	case *tlsv3.Secret_ValidationContext:
+		if v.validation, err = compileValidation(t.ValidationContext); err != nil {
+			return nil, fmt.Errorf("validation_context: %w", err)
+		}
+	case *tlsv3.Secret_SessionTicketKeys:
+		return nil, errors.New("session_ticket_keys: not supported")
+	case *tlsv3.Secret_GenericSecret:
+		return nil, errors.New("generic_secret: not supported")
+	default:
+		return nil, errors.New("type: none is set")
+	}
+	return v, nil
+}
+
+// compileCertificate loads a chain and its key; a key that does not fit is an error.
+func compileCertificate(c *tlsv3.TlsCertificate) (*tls.Certificate, error) {
+	for field, set := range map[string]bool{
+		"private_key_provider":         c.GetPrivateKeyProvider() != nil,
+		"password":                     c.GetPassword() != nil,
+		"watched_directory":            c.GetWatchedDirectory() != nil,
+		"pkcs12":                       c.GetPkcs12() != nil,
+		"signed_certificate_timestamp": len(c.GetSignedCertificateTimestamp()) > 0,
+	} {
+		if set {
+			return nil, fmt.Errorf("%s: not supported", field)
+		}
+	}
+	chain, from, err := read(c.GetCertificateChain())
+	if err != nil {
+		return nil, fmt.Errorf("failed to load certificate chain: %w", err)
+	}
+	key, keyFrom, err := read(c.GetPrivateKey())
+	if err != nil {
+		return nil, fmt.Errorf("failed to load private key: %w", err)
+	}
+	cert, err := tls.X509KeyPair(chain, key)
+	if err != nil {
+		return nil, fmt.Errorf("failed to load certificate chain from %s and private key from %s: %w", from, keyFrom, err)
+	}
+	if cert.OCSPStaple, _, err = read(c.GetOcspStaple()); err != nil {
+		return nil, fmt.Errorf("ocsp_staple: %w", err)
+	}
+	return &cert, nil
+}
+
+// A SecretView is one secret for admin pages: never its key.
+type SecretView struct {
+	Name         string
+	Dynamic      bool // by SDS
+	Ready        bool
+	Updated      time.Time
+	Certificates []*x509.Certificate // chain of a certificate, nil for roots
+	Validation   bool                // roots rather than a certificate
+}
+
+// View returns the secrets in use, by name.
+func (s *Secrets) View() []SecretView {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var views []SecretView
+	for k, e := range s.live {
+		w := SecretView{Name: k.name, Dynamic: k.client != nil}
+		if v := e.value.Load(); v != nil {
+			w.Ready, w.Updated, w.Validation = true, v.updated, v.validation != nil
+			if v.certificate != nil {
+				w.Certificates = parsed(v.certificate)
+			}
+		}
+		views = append(views, w)
+	}
+	sort.Slice(views, func(i, j int) bool { return views[i].Name < views[j].Name })
+	return views
+}
+
+func parsed(c *tls.Certificate) []*x509.Certificate {
+	var list []*x509.Certificate
+	for _, der := range c.Certificate {
+		if x, err := x509.ParseCertificate(der); err == nil {
+			list = append(list, x)
+		}
+	}
+	return list
+}

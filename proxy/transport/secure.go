@@ -1,0 +1,152 @@
+package transport
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+// tlsAhead is what WaitReadable may decrypt before its reader comes with a buffer.
+const tlsAhead = 2 << 10
+
+// joined is the size up to which WriteBuffers puts slices into one record.
+const joined = 16 << 10
+
+var (
+	aheadBuffers  = sync.Pool{New: func() any { return new([tlsAhead]byte) }}
+	joinedBuffers = sync.Pool{New: func() any { return new([joined]byte) }}
+)
+
+// secure is a TLS connection after its handshake.
+type secure struct {
+	c       *tls.Conn
+	records *records
+	state   tls.ConnectionState
+	drained bool // the last read took all that was decrypted
+
+	aheadBuf *[tlsAhead]byte
+	ahead    []byte // decrypted while waiting
+	err      error  // end of the stream, found while waiting
+
+	local, remote netip.AddrPort
+}
+
+func newSecure(c *tls.Conn, r *records) *secure {
+	return &secure{
+		c: c, records: r, state: c.ConnectionState(), drained: true,
+		local: addrPort(r.LocalAddr()), remote: addrPort(r.RemoteAddr()),
+	}
+}
+
+func (s *secure) Read(p []byte) (int, error) {
+	if len(s.ahead) > 0 {
+		n := copy(p, s.ahead)
+		if s.ahead = s.ahead[n:]; len(s.ahead) == 0 {
+			aheadBuffers.Put(s.aheadBuf)
+			s.ahead, s.aheadBuf = nil, nil
+		}
+		return n, nil
+	}
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.c.Read(p)
+	s.drained = n < len(p)
+	return n, err
+}
+
+// WaitReadable waits at the socket, where no buffer is held, and then decrypts: a
+// record may be a session ticket or a key update and carry no byte of the stream.
+func (s *secure) WaitReadable() error {
+	if len(s.ahead) > 0 || s.err != nil {
+		return nil
+	}
+	if s.drained && s.records.empty() && s.records.wait.conn != nil {
+		if err := s.records.wait.readable(); err != nil {
+			return err
+		}
+	}
+	buf := aheadBuffers.Get().(*[tlsAhead]byte)
+	n, err := s.c.Read(buf[:])
+	if n > 0 {
+		s.aheadBuf, s.ahead, s.drained = buf, buf[:n], n < len(buf)
+		return nil
+	}
+	aheadBuffers.Put(buf)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	s.err = err
+	return nil
+}
+
+func (s *secure) Write(p []byte) (int, error) { return s.c.Write(p) }
+
+// WriteBuffers joins small slices into full records: each Write makes at least one.
+func (s *secure) WriteBuffers(bufs *net.Buffers) (int64, error) {
+	if len(*bufs) == 1 {
+		n, err := s.c.Write((*bufs)[0])
+		*bufs = nil
+		return int64(n), err
+	}
+	buf := joinedBuffers.Get().(*[joined]byte)
+	defer joinedBuffers.Put(buf)
+	var total int64
+	have := 0
+	flush := func() error {
+		n, err := s.c.Write(buf[:have])
+		total, have = total+int64(n), 0
+		return err
+	}
+	for _, b := range *bufs {
+		for len(b) > 0 {
+			n := copy(buf[have:], b)
+			have, b = have+n, b[n:]
+			if have == len(buf) {
+				if err := flush(); err != nil {
+					return total, err
+				}
+			}
+		}
+	}
+	*bufs = nil
+	if have == 0 {
+		return total, nil
+	}
+	err := flush()
+	return total, err
+}
+
+func (s *secure) SetReadDeadline(t time.Time) error { return s.records.SetReadDeadline(t) }
+
+// SetWriteDeadline goes through crypto/tls: after a write that timed out the stream is
+// broken, which it must know.
+func (s *secure) SetWriteDeadline(t time.Time) error { return s.c.SetWriteDeadline(t) }
+
+// CloseWrite sends close_notify and then a FIN, as Envoy does.
+func (s *secure) CloseWrite() error {
+	err := s.c.CloseWrite()
+	if h, ok := s.records.Conn.(interface{ CloseWrite() error }); ok {
+		return errors.Join(err, h.CloseWrite())
+	}
+	return err
+}
+
+func (s *secure) Close() error {
+	if err := s.c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return closeOnce(s.records.Conn)
+	}
+	return nil
+}
+
+func (s *secure) Reset() error { return reset(s.records.Conn) }
+
+func (s *secure) LocalAddr() netip.AddrPort  { return s.local }
+func (s *secure) RemoteAddr() netip.AddrPort { return s.remote }
+func (s *secure) TCP() *net.TCPConn          { return nil }
+
+func (s *secure) TLS() *tls.ConnectionState { return &s.state }

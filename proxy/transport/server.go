@@ -1,0 +1,183 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync/atomic"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/lateen-mesh/lateen/proxy/stats"
+)
+
+// Env is what sockets use of the proxy around them.
+type Env struct {
+	Secrets *Secrets
+	// Stats is the scope of the listener or cluster; TLS counts below "ssl.".
+	Stats *stats.Scope
+	// Unspoken are ALPN protocols of the configuration that are not offered, because
+	// no codec speaks them.
+	Unspoken []string
+}
+
+// Plain is the raw_buffer socket of both sides.
+type Plain struct{}
+
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// Accept makes a Conn of the socket as it is.
+func (Plain) Accept(_ context.Context, c net.Conn, ahead []byte) (Conn, error) {
+	return NewConnAhead(c, ahead), nil
+}
+
+// Connect makes a Conn of the socket as it is.
+func (Plain) Connect(_ context.Context, c net.Conn, _ Target) (Conn, error) { return NewConn(c), nil }
+
+// Ready is closed.
+func (Plain) Ready() <-chan struct{} { return closed }
+
+// Close does nothing.
+func (Plain) Close() {}
+
+// Secure is false.
+func (Plain) Secure() bool { return false }
+
+// DecodeServer compiles the transport_socket of a filter chain; nil is plain.
+func DecodeServer(ts *corev3.TransportSocket, env Env) (ServerSocket, error) {
+	switch url := ts.GetTypedConfig().GetTypeUrl(); {
+	case ts == nil, isRaw(ts):
+		return Plain{}, nil
+	case url == "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext":
+		var c tlsv3.DownstreamTlsContext
+		if err := proto.Unmarshal(ts.GetTypedConfig().GetValue(), &c); err != nil {
+			return nil, fmt.Errorf("transport_socket: %w", err)
+		}
+		return DecodeDownstreamTLS(&c, env)
+	default:
+		return nil, fmt.Errorf("transport_socket: %s (%s) is not supported", ts.GetName(), url)
+	}
+}
+
+func isRaw(ts *corev3.TransportSocket) bool {
+	url := ts.GetTypedConfig().GetTypeUrl()
+	return url == "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" ||
+		url == "" && ts.GetName() == "envoy.transport_sockets.raw_buffer"
+}
+
+// DecodeDownstreamTLS compiles the server's side of TLS. session_timeout and
+// prefer_client_ciphers are crypto/tls's own choice and have no effect.
+func DecodeDownstreamTLS(c *tlsv3.DownstreamTlsContext, env Env) (ServerSocket, error) {
+	switch {
+	case c.GetSessionTicketKeys() != nil, c.GetSessionTicketKeysSdsSecretConfig() != nil:
+		return nil, errors.New("session_ticket_keys: not supported")
+	case c.GetOcspStaplePolicy() != tlsv3.DownstreamTlsContext_LENIENT_STAPLING:
+		return nil, fmt.Errorf("ocsp_staple_policy: %s is not supported", c.GetOcspStaplePolicy())
+	}
+	m, err := compileMaterial(c.GetCommonTlsContext(), env.Secrets, tls.VersionTLS13)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.certificates)+len(m.sds) == 0 {
+		m.close()
+		return nil, errors.New("common_tls_context: no TLS certificates found for server context")
+	}
+	m.alpn = slices.DeleteFunc(slices.Clone(m.alpn), func(p string) bool { return slices.Contains(env.Unspoken, p) })
+	return &server{
+		material: m, require: c.GetRequireClientCertificate().GetValue(), requireSNI: c.GetRequireSni().GetValue(),
+		noTickets: c.GetDisableStatelessSessionResumption(), stats: newTLSStats(env.Stats),
+	}, nil
+}
+
+// server is the server's side of TLS.
+type server struct {
+	*material
+	require, requireSNI, noTickets bool
+	stats                          *tlsStats
+	built                          atomic.Pointer[serverConfig]
+}
+
+// serverConfig is a tls.Config and the secrets that it was made of.
+type serverConfig struct {
+	version version
+	config  *tls.Config
+}
+
+func (s *server) Ready() <-chan struct{} { return s.ready }
+
+func (s *server) Close() { s.close() }
+
+func (s *server) Accept(ctx context.Context, raw net.Conn, ahead []byte) (Conn, error) {
+	config, err := s.config()
+	if err != nil {
+		closeOnce(raw)
+		return nil, &Error{Err: err}
+	}
+	r := newRecords(raw, ahead)
+	c := tls.Server(r, config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		s.stats.failed(err)
+		closeOnce(raw)
+		return nil, handshakeError(err)
+	}
+	s.stats.shook(c)
+	return newSecure(c, r), nil
+}
+
+// config returns the tls.Config for the present secrets: the same one as long as they
+// stay, so that its session tickets do.
+func (s *server) config() (*tls.Config, error) {
+	v, err := s.present()
+	if err != nil {
+		return nil, err
+	}
+	if b := s.built.Load(); b != nil && b.version == v {
+		return b.config, nil
+	}
+	b := &serverConfig{version: v, config: s.build(&v)}
+	s.built.Store(b)
+	return b.config, nil
+}
+
+func (s *server) build(v *version) *tls.Config {
+	c := &tls.Config{
+		Certificates: s.chain(v), MinVersion: s.params.min, MaxVersion: s.params.max, CipherSuites: s.params.ciphers,
+		CurvePreferences: s.params.curves, NextProtos: s.alpn, SessionTicketsDisabled: s.noTickets,
+	}
+	trust := s.validation(v)
+	switch {
+	case s.require:
+		c.ClientAuth = tls.RequireAnyClientCert
+	case trust.checks():
+		c.ClientAuth = tls.RequestClientCert
+	}
+	if trust != nil {
+		c.ClientCAs = trust.roots
+	}
+	c.VerifyConnection = func(cs tls.ConnectionState) error {
+		if len(cs.PeerCertificates) == 0 || trust == nil {
+			return nil // absence is crypto/tls's to refuse
+		}
+		return trust.verify(cs.PeerCertificates, x509.ExtKeyUsageClientAuth, "")
+	}
+	// A client whose protocols we do not have is served without ALPN, as by Envoy;
+	// crypto/tls would refuse it.
+	without := c.Clone()
+	without.NextProtos = nil
+	c.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		if s.requireSNI && h.ServerName == "" {
+			return nil, errors.New("client sent no SNI")
+		}
+		if len(s.alpn) > 0 && !slices.ContainsFunc(h.SupportedProtos, func(p string) bool { return slices.Contains(s.alpn, p) }) {
+			return without, nil
+		}
+		return nil, nil
+	}
+	return c
+}

@@ -1,0 +1,347 @@
+package transport
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+// spiffeValidator is the custom validator that trusts roots by trust domain.
+const spiffeValidator = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"
+
+// validation is a compiled CertificateValidationContext. It is immutable.
+type validation struct {
+	roots        *x509.CertPool            // nil: chains are not checked
+	domains      map[string]*x509.CertPool // SPIFFE: roots by trust domain
+	sans         []sanMatcher              // one must match, if any
+	spki, hashes [][sha256.Size]byte       // one of them must match, if any
+	untrusted    bool                      // ACCEPT_UNTRUSTED
+	expired      bool                      // allow_expired_certificate
+}
+
+func compileValidation(v *tlsv3.CertificateValidationContext) (*validation, error) {
+	if err := refuseValidation(v); err != nil {
+		return nil, err
+	}
+	out := &validation{
+		untrusted: v.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED,
+		expired:   v.GetAllowExpiredCertificate(),
+	}
+	if err := out.compileRoots(v); err != nil {
+		return nil, err
+	}
+	for i, m := range v.GetMatchTypedSubjectAltNames() {
+		s, err := compileSAN(m.GetSanType(), m.GetMatcher())
+		if err != nil {
+			return nil, fmt.Errorf("match_typed_subject_alt_names[%d]: %w", i, err)
+		}
+		out.sans = append(out.sans, s)
+	}
+	for i, m := range v.GetMatchSubjectAltNames() { //nolint:staticcheck // the original still sends it
+		s, err := compileSAN(tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED, m)
+		if err != nil {
+			return nil, fmt.Errorf("match_subject_alt_names[%d]: %w", i, err)
+		}
+		out.sans = append(out.sans, s)
+	}
+	return out, out.compilePins(v)
+}
+
+// refuseValidation names what is asked for and not there: a check left out would be a hole.
+func refuseValidation(v *tlsv3.CertificateValidationContext) error {
+	for field, set := range map[string]bool{
+		"ca_certificate_provider_instance":     v.GetCaCertificateProviderInstance() != nil,
+		"watched_directory":                    v.GetWatchedDirectory() != nil,
+		"require_signed_certificate_timestamp": v.GetRequireSignedCertificateTimestamp().GetValue(),
+		"crl":                                  v.GetCrl() != nil,
+		"max_verify_depth":                     v.GetMaxVerifyDepth() != nil,
+	} {
+		if set {
+			return fmt.Errorf("%s: not supported", field)
+		}
+	}
+	return nil
+}
+
+func (v *validation) compileRoots(c *tlsv3.CertificateValidationContext) error {
+	if custom := c.GetCustomValidatorConfig(); custom != nil {
+		if custom.GetTypedConfig().GetTypeUrl() != spiffeValidator {
+			return fmt.Errorf("custom_validator_config: %s is not supported", custom.GetTypedConfig().GetTypeUrl())
+		}
+		return v.compileSPIFFE(custom.GetTypedConfig().GetValue())
+	}
+	pem, from, err := read(c.GetTrustedCa())
+	switch {
+	case err != nil:
+		return fmt.Errorf("trusted_ca: %w", err)
+	case c.GetTrustedCa() != nil:
+		if v.roots, err = pool(pem, from); err != nil {
+			return fmt.Errorf("trusted_ca: %w", err)
+		}
+	case c.GetSystemRootCerts() != nil:
+		if v.roots, err = x509.SystemCertPool(); err != nil {
+			return fmt.Errorf("system_root_certs: %w", err)
+		}
+	}
+	return nil
+}
+
+func (v *validation) compilePins(c *tlsv3.CertificateValidationContext) error {
+	for i, s := range c.GetVerifyCertificateSpki() {
+		b, err := base64.StdEncoding.DecodeString(s)
+		if err != nil || len(b) != sha256.Size {
+			return fmt.Errorf("verify_certificate_spki[%d]: invalid base64-encoded SHA-256 %q", i, s)
+		}
+		v.spki = append(v.spki, [sha256.Size]byte(b))
+	}
+	for i, s := range c.GetVerifyCertificateHash() {
+		b, err := hex.DecodeString(strings.ReplaceAll(s, ":", ""))
+		if err != nil || len(b) != sha256.Size {
+			return fmt.Errorf("verify_certificate_hash[%d]: invalid hex-encoded SHA-256 %q", i, s)
+		}
+		v.hashes = append(v.hashes, [sha256.Size]byte(b))
+	}
+	return nil
+}
+
+func pool(pem []byte, from string) (*x509.CertPool, error) {
+	p := x509.NewCertPool()
+	if !p.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("failed to load trusted CA certificates from %s", from)
+	}
+	return p, nil
+}
+
+// with adds what a secret says to the default context (combined_validation_context):
+// roots of the secret replace, lists join.
+func (v *validation) with(s *validation) *validation {
+	if v == nil {
+		return s
+	}
+	if s == nil {
+		return v
+	}
+	out := *v
+	if s.roots != nil || s.domains != nil {
+		out.roots, out.domains = s.roots, s.domains
+	}
+	out.sans = append(out.sans[:len(out.sans):len(out.sans)], s.sans...)
+	out.spki = append(out.spki[:len(out.spki):len(out.spki)], s.spki...)
+	out.hashes = append(out.hashes[:len(out.hashes):len(out.hashes)], s.hashes...)
+	out.untrusted, out.expired = v.untrusted || s.untrusted, v.expired || s.expired
+	return &out
+}
+
+// checks reports whether the context asks anything of a certificate.
+func (v *validation) checks() bool {
+	return v != nil && (v.roots != nil || v.domains != nil || len(v.sans)+len(v.spki)+len(v.hashes) > 0)
+}
+
+// verify checks a peer's chain, leaf first. host, if not "", must be a DNS name or
+// address of the leaf too.
+func (v *validation) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, host string) error {
+	if len(chain) == 0 {
+		return &verifyError{"verify cert failed", errors.New("no certificate")}
+	}
+	leaf := chain[0]
+	if err := v.verifyChain(chain, usage); err != nil && !v.untrusted {
+		return err
+	}
+	if host != "" && leaf.VerifyHostname(host) != nil {
+		return &verifyError{"verify cert failed: verify SAN list", fmt.Errorf("certificate is not for %q", host)}
+	}
+	if len(v.sans) > 0 && !matchSAN(v.sans, leaf) {
+		return &verifyError{"verify cert failed: verify SAN list", errors.New("no subject alternative name matches")}
+	}
+	if len(v.spki)+len(v.hashes) > 0 && !v.pinned(leaf) {
+		return &verifyError{"verify cert failed: cert hash and spki", errors.New("neither hash nor key is pinned")}
+	}
+	return nil
+}
+
+func (v *validation) verifyChain(chain []*x509.Certificate, usage x509.ExtKeyUsage) error {
+	roots := v.roots
+	if v.domains != nil {
+		roots = v.domains[trustDomain(chain[0])]
+		if roots == nil {
+			return &verifyError{"verify cert failed: no trust bundle", fmt.Errorf("trust domain %q is not known", trustDomain(chain[0]))}
+		}
+	}
+	if roots == nil {
+		return nil
+	}
+	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{usage}}
+	for _, c := range chain[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	if now := time.Now(); v.expired && now.After(chain[0].NotAfter) {
+		o.CurrentTime = chain[0].NotAfter
+	}
+	if _, err := chain[0].Verify(o); err != nil {
+		return &verifyError{"verify cert failed: " + chainDetail(err), err}
+	}
+	return nil
+}
+
+// chainDetail is X509_verify_cert_error_string's text, prefixed as Envoy does.
+func chainDetail(err error) string {
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		if time.Now().Before(invalid.Cert.NotBefore) {
+			return "X509_verify_cert: certificate verification error at depth 0: certificate is not yet valid"
+		}
+		return "X509_verify_cert: certificate verification error at depth 0: certificate has expired"
+	}
+	return "X509_verify_cert: certificate verification error at depth 0: unable to get local issuer certificate"
+}
+
+func (v *validation) pinned(leaf *x509.Certificate) bool {
+	key, whole := sha256.Sum256(leaf.RawSubjectPublicKeyInfo), sha256.Sum256(leaf.Raw)
+	for _, x := range v.spki {
+		if bytes.Equal(x[:], key[:]) {
+			return true
+		}
+	}
+	for _, x := range v.hashes {
+		if bytes.Equal(x[:], whole[:]) {
+			return true
+		}
+	}
+	return false
+}
+
+// A sanMatcher matches subject alternative names of one type, or of any.
+type sanMatcher struct {
+	kind  tlsv3.SubjectAltNameMatcher_SanType
+	match func(string) bool
+	exact string // of DNS: wildcard certificates match it too
+}
+
+func compileSAN(kind tlsv3.SubjectAltNameMatcher_SanType, m *matcherv3.StringMatcher) (sanMatcher, error) {
+	if kind == tlsv3.SubjectAltNameMatcher_OTHER_NAME {
+		return sanMatcher{}, errors.New("san_type: OTHER_NAME is not supported")
+	}
+	match, err := compileString(m)
+	return sanMatcher{kind: kind, match: match, exact: m.GetExact()}, err
+}
+
+func compileString(m *matcherv3.StringMatcher) (func(string) bool, error) {
+	fold := func(s string) string { return s }
+	if m.GetIgnoreCase() {
+		fold = strings.ToLower
+	}
+	switch p := m.GetMatchPattern().(type) {
+	case *matcherv3.StringMatcher_Exact:
+		want := fold(p.Exact)
+		return func(s string) bool { return fold(s) == want }, nil
+	case *matcherv3.StringMatcher_Prefix:
+		want := fold(p.Prefix)
+		return func(s string) bool { return strings.HasPrefix(fold(s), want) }, nil
+	case *matcherv3.StringMatcher_Suffix:
+		want := fold(p.Suffix)
+		return func(s string) bool { return strings.HasSuffix(fold(s), want) }, nil
+	case *matcherv3.StringMatcher_Contains:
+		want := fold(p.Contains)
+		return func(s string) bool { return strings.Contains(fold(s), want) }, nil
+	case *matcherv3.StringMatcher_SafeRegex:
+		re, err := regexp.Compile("^(?:" + p.SafeRegex.GetRegex() + ")$")
+		if err != nil {
+			return nil, fmt.Errorf("safe_regex: %w", err)
+		}
+		return re.MatchString, nil
+	}
+	return nil, errors.New("match_pattern: not supported")
+}
+
+func matchSAN(matchers []sanMatcher, leaf *x509.Certificate) bool {
+	for _, m := range matchers {
+		if m.matches(leaf) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *sanMatcher) matches(leaf *x509.Certificate) bool {
+	any := m.kind == tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED
+	if any || m.kind == tlsv3.SubjectAltNameMatcher_DNS {
+		for _, n := range leaf.DNSNames {
+			if m.match(n) || m.exact != "" && wildcardMatch(n, m.exact) {
+				return true
+			}
+		}
+	}
+	if any || m.kind == tlsv3.SubjectAltNameMatcher_URI {
+		for _, u := range leaf.URIs {
+			if m.match(u.String()) {
+				return true
+			}
+		}
+	}
+	if any || m.kind == tlsv3.SubjectAltNameMatcher_IP_ADDRESS {
+		for _, ip := range leaf.IPAddresses {
+			if m.match(ip.String()) {
+				return true
+			}
+		}
+	}
+	if any || m.kind == tlsv3.SubjectAltNameMatcher_EMAIL {
+		for _, e := range leaf.EmailAddresses {
+			if m.match(e) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// wildcardMatch reports whether a certificate's "*.example.com" covers name.
+func wildcardMatch(pattern, name string) bool {
+	suffix, ok := strings.CutPrefix(pattern, "*")
+	if !ok || !strings.HasPrefix(suffix, ".") {
+		return false
+	}
+	label, ok := strings.CutSuffix(strings.ToLower(name), strings.ToLower(suffix))
+	return ok && label != "" && !strings.Contains(label, ".")
+}
+
+func trustDomain(leaf *x509.Certificate) string {
+	for _, u := range leaf.URIs {
+		if u.Scheme == "spiffe" {
+			return u.Host
+		}
+	}
+	return ""
+}
+
+func (v *validation) compileSPIFFE(config []byte) error {
+	var c tlsv3.SPIFFECertValidatorConfig
+	if err := proto.Unmarshal(config, &c); err != nil {
+		return fmt.Errorf("custom_validator_config: %w", err)
+	}
+	if c.GetTrustBundles() != nil {
+		return errors.New("custom_validator_config.trust_bundles: not supported")
+	}
+	v.domains = map[string]*x509.CertPool{}
+	for i, d := range c.GetTrustDomains() {
+		pem, from, err := read(d.GetTrustBundle())
+		if err == nil {
+			v.domains[d.GetName()], err = pool(pem, from)
+		}
+		if err != nil {
+			return fmt.Errorf("custom_validator_config.trust_domains[%d].trust_bundle: %w", i, err)
+		}
+	}
+	return nil
+}
