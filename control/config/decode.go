@@ -1,19 +1,19 @@
 package config
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	networking "istio.io/api/networking/v1alpha3"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	yamljson "sigs.k8s.io/yaml"
 )
 
 // DefaultNamespace is where namespaced objects that name none live.
@@ -21,81 +21,317 @@ const DefaultNamespace = "default"
 
 // DecodeYAML reads all objects of a YAML or JSON text; name is how messages call
 // the text (a file's path). Objects that have an error are not returned; each
-// problem says which one it is about.
+// Problem says which object it is about, or has a zero Object when the document
+// does not say so. Objects come in order of writing.
 func DecodeYAML(name string, text []byte) (objects []*Config, problems []Problem) {
 	return DecodeIn(DefaultNamespace, name, text)
 }
 
 // DecodeIn is DecodeYAML with another default namespace.
 func DecodeIn(namespace, name string, text []byte) (objects []*Config, problems []Problem) {
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	for {
-		var n yaml.Node
-		err := dec.Decode(&n)
-		if errors.Is(err, io.EOF) {
-			return objects, problems
+	d := decoder{name: name, namespace: namespace, seen: map[Key]int{}}
+	if len(text) > maxText {
+		return nil, []Problem{{Source: Source{File: name, Line: 1}, Message: fmt.Sprintf("file is larger than %d MiB", maxText>>20)}}
+	}
+	for _, c := range split(text) {
+		docs, err := c.parse()
+		for _, n := range docs {
+			d.document(n, 0)
 		}
 		if err != nil {
-			return objects, append(problems, Problem{Source: Source{File: name, Line: 1}, Message: err.Error()})
+			d.problems = append(d.problems, syntaxProblem(name, c, err))
 		}
-		o, err := decodeDocument(namespace, &n)
-		if err != nil {
-			problems = append(problems, Problem{Source: Source{File: name, Line: n.Line}, Message: err.Error()})
-			continue
+	}
+	return d.objects, d.problems
+}
+
+// A decoder collects what one text holds.
+type decoder struct {
+	name      string
+	namespace string
+	objects   []*Config
+	problems  []Problem
+	seen      map[Key]int // line of the object with this key
+}
+
+func (d *decoder) report(n *yaml.Node, o Key, s Severity, field, message, hint string) {
+	d.problems = append(d.problems, Problem{Source: Source{d.name, n.Line}, Object: o,
+		Field: field, Message: message, Hint: hint, Severity: s})
+}
+
+// A heading is what a document says about itself, as far as it can be read.
+type heading struct {
+	apiVersion, kind, namespace, name string
+	apiVersionAt, kindAt              *yaml.Node
+	items                             *yaml.Node
+}
+
+func readHeading(n *yaml.Node) heading {
+	h := heading{apiVersionAt: n, kindAt: n}
+	if v := child(n, "apiVersion"); v != nil {
+		h.apiVersion, h.apiVersionAt = v.Value, v
+	}
+	if v := child(n, "kind"); v != nil {
+		h.kind, h.kindAt = v.Value, v
+	}
+	if meta := child(n, "metadata"); meta != nil {
+		if v := child(meta, "name"); v != nil {
+			h.name = v.Value
 		}
-		o.Source = Source{File: name, Line: n.Line}
-		objects = append(objects, o)
+		if v := child(meta, "namespace"); v != nil {
+			h.namespace = v.Value
+		}
+	}
+	h.items = child(n, "items")
+	return h
+}
+
+// key is the object's identity with defaults.
+func (h heading) key(schema *kindSchema, namespace string) Key {
+	k := Key{Kind: Kind(h.kind), Namespace: h.namespace, Name: h.name}
+	if schema != nil && schema.cluster {
+		k.Namespace = ""
+	} else if k.Namespace == "" && schema != nil {
+		k.Namespace = namespace
+	}
+	return k
+}
+
+func (d *decoder) document(n *yaml.Node, depth int) {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.Kind != yaml.MappingNode {
+		d.report(n, Key{}, Error, "", "a document must be a mapping with apiVersion and kind, got a "+nodeName(n), "")
+		return
+	}
+	h := readHeading(n)
+	switch {
+	case h.items != nil && h.items.Kind == yaml.SequenceNode && strings.HasSuffix(h.kind, "List") && depth < 8:
+		for _, item := range h.items.Content {
+			d.document(item, depth+1)
+		}
+		return
+	case h.kind == "":
+		d.report(n, Key{Name: h.name}, Error, "kind", "required", "")
+		return
+	case h.apiVersion == "":
+		d.report(n, h.key(nil, ""), Error, "apiVersion", "required", "")
+		return
+	}
+	switch v := judge(h.apiVersion, h.kind); {
+	case v.schema != nil:
+		d.object(n, h, v.schema)
+	case v.ignored:
+		d.report(n, h.key(nil, ""), Warning, "", "ignored: this version does not read kind "+h.kind+" of "+h.apiVersion, "")
+	default:
+		at := h.kindAt
+		if v.field == "apiVersion" {
+			at = h.apiVersionAt
+		}
+		d.report(at, h.key(nil, ""), Error, v.field, v.message, v.hint)
 	}
 }
 
-func decodeDocument(namespace string, n *yaml.Node) (*Config, error) {
-	var doc map[string]any
-	if err := n.Decode(&doc); err != nil {
-		return nil, err
+// object decodes, defaults and validates one object.
+func (d *decoder) object(n *yaml.Node, h heading, schema *kindSchema) {
+	key := h.key(schema, d.namespace)
+	w := walker{secret: schema.kind == Secret}
+	w.value(n, schema.shape())
+	d.adopt(key, w.problems)
+	if w.failed {
+		return
 	}
-	text, err := json.Marshal(doc)
+	o, err := build(w.json, schema, d.namespace)
 	if err != nil {
+		message := err.Error()
+		if w.secret { // the text may quote a value
+			message = "cannot be decoded"
+		}
+		d.report(n, key, Error, "", message, "")
+		return
+	}
+	o.Source = Source{File: d.name, Line: n.Line}
+	found := check(schema, o)
+	for i := range found {
+		found[i].Source.Line = lineOf(n, found[i].Field)
+	}
+	d.adopt(o.Key, found)
+	if HasErrors(found) {
+		return
+	}
+	if first, taken := d.seen[o.Key]; taken {
+		d.report(n, o.Key, Error, "", fmt.Sprintf("defined twice in this file (first on line %d): the first one is used", first), "")
+		return
+	}
+	d.seen[o.Key] = n.Line
+	d.objects = append(d.objects, o)
+}
+
+func (d *decoder) adopt(key Key, problems []Problem) {
+	for _, p := range problems {
+		p.Source.File, p.Object, p.Field = d.name, key, shortField(key.Kind, p.Field)
+		d.problems = append(d.problems, p)
+	}
+}
+
+// shortField leaves out "spec." for Istio kinds, whose messages would all begin with it.
+func shortField(k Kind, field string) string {
+	for _, s := range kinds() {
+		if s.kind == k && s.message != nil {
+			return strings.TrimPrefix(field, "spec.")
+		}
+	}
+	return field
+}
+
+// build makes the Config of checked JSON.
+func build(text []byte, schema *kindSchema, namespace string) (*Config, error) {
+	if schema.message != nil {
+		return buildIstio(text, schema, namespace)
+	}
+	object := reflect.New(schema.object).Interface()
+	if err := json.Unmarshal(text, object); err != nil {
 		return nil, err
 	}
+	meta, ok := object.(metav1.Object)
+	if !ok {
+		return nil, errors.New("has no metadata")
+	}
+	var head metav1.TypeMeta
+	if err := json.Unmarshal(text, &head); err != nil {
+		return nil, err
+	}
+	if schema.cluster {
+		meta.SetNamespace("")
+	} else if meta.GetNamespace() == "" {
+		meta.SetNamespace(namespace)
+	}
+	fillDefaults(object)
+	return &Config{
+		Key:        Key{schema.kind, meta.GetNamespace(), meta.GetName()},
+		APIVersion: head.APIVersion, Labels: meta.GetLabels(), Annotations: meta.GetAnnotations(),
+		CreationTime: meta.GetCreationTimestamp().Time, Spec: object,
+	}, nil
+}
+
+func buildIstio(text []byte, schema *kindSchema, namespace string) (*Config, error) {
 	var head struct {
-		metav1.TypeMeta
-		Metadata metav1.ObjectMeta
-		Spec     json.RawMessage
+		APIVersion string
+		Metadata   metav1.ObjectMeta
+		Spec       json.RawMessage
 	}
 	if err := json.Unmarshal(text, &head); err != nil {
 		return nil, err
 	}
-	if head.Metadata.Namespace == "" && Kind(head.Kind) != Namespace {
-		head.Metadata.Namespace = namespace
-	}
-	o := &Config{
-		Key:        Key{Kind(head.Kind), head.Metadata.Namespace, head.Metadata.Name},
-		APIVersion: head.APIVersion, Labels: head.Metadata.Labels, Annotations: head.Metadata.Annotations,
-		CreationTime: head.Metadata.CreationTimestamp.Time,
-	}
-	istio := map[Kind]proto.Message{VirtualService: &networking.VirtualService{}, DestinationRule: &networking.DestinationRule{},
-		Gateway: &networking.Gateway{}, ServiceEntry: &networking.ServiceEntry{}, WorkloadEntry: &networking.WorkloadEntry{}, Sidecar: &networking.Sidecar{}}
-	core := map[Kind]any{Namespace: &corev1.Namespace{}, Service: &corev1.Service{}, EndpointSlice: &discoveryv1.EndpointSlice{},
-		Secret: &corev1.Secret{}, ConfigMap: &corev1.ConfigMap{}}
-	if m := istio[o.Kind]; m != nil {
-		o.Spec = m
-		return o, protojson.Unmarshal(head.Spec, m)
-	}
-	if m := core[o.Kind]; m != nil {
-		o.Spec = m
-		return o, json.Unmarshal(text, m)
-	}
-	return nil, errors.New("unknown kind " + head.Kind)
-}
-
-func decodeMessage(name string, text []byte, m proto.Message) []Problem {
-	j, err := yamljson.YAMLToJSON(text)
-	if err == nil {
-		fresh := m.ProtoReflect().New().Interface()
-		if err = protojson.Unmarshal(j, fresh); err == nil {
-			proto.Merge(m, fresh)
-			return nil
+	spec := schema.message.ProtoReflect().New().Interface()
+	if len(head.Spec) > 0 {
+		if err := protojson.Unmarshal(head.Spec, spec); err != nil {
+			return nil, err
 		}
 	}
-	return []Problem{{Source: Source{File: name, Line: 1}, Message: err.Error()}}
+	if head.Metadata.Namespace == "" {
+		head.Metadata.Namespace = namespace
+	}
+	return &Config{
+		Key:        Key{schema.kind, head.Metadata.Namespace, head.Metadata.Name},
+		APIVersion: head.APIVersion, Labels: head.Metadata.Labels, Annotations: head.Metadata.Annotations,
+		CreationTime: head.Metadata.CreationTimestamp.Time, Spec: spec,
+	}, nil
 }
+
+// fillDefaults sets what the Kubernetes API server would.
+func fillDefaults(object any) {
+	switch o := object.(type) {
+	case *corev1.Service:
+		if o.Spec.Type == "" {
+			o.Spec.Type = corev1.ServiceTypeClusterIP
+		}
+		for i := range o.Spec.Ports {
+			p := &o.Spec.Ports[i]
+			if p.Protocol == "" {
+				p.Protocol = corev1.ProtocolTCP
+			}
+			if p.TargetPort.IntVal == 0 && p.TargetPort.StrVal == "" {
+				p.TargetPort.IntVal = p.Port
+			}
+		}
+	case *corev1.Secret:
+		if o.Type == "" {
+			o.Type = corev1.SecretTypeOpaque
+		}
+		if len(o.StringData) > 0 && o.Data == nil {
+			o.Data = map[string][]byte{}
+		}
+		for k, v := range o.StringData {
+			o.Data[k] = []byte(v)
+		}
+		o.StringData = nil
+	}
+}
+
+// decodeMessage reads a text that is one message without heading. Unknown fields
+// are warnings. Of what is set, message is changed; other fields keep their values.
+func decodeMessage(name string, text []byte, message proto.Message) (problems []Problem) {
+	var root *yaml.Node
+	for _, c := range split(text) {
+		docs, err := c.parse()
+		if err != nil {
+			return []Problem{syntaxProblem(name, c, err)}
+		}
+		for _, n := range docs {
+			if root != nil {
+				return []Problem{{Source: Source{name, n.Line}, Message: "only one document is expected"}}
+			}
+			root = n
+		}
+	}
+	if root == nil {
+		return nil
+	}
+	w := walker{unknown: Warning}
+	w.value(root, messageShape(message.ProtoReflect().Descriptor()))
+	for i := range w.problems {
+		w.problems[i].Source.File = name
+	}
+	if w.failed {
+		return w.problems
+	}
+	fresh := message.ProtoReflect().New()
+	var written any
+	err := protojson.Unmarshal(w.json, fresh.Interface())
+	if err == nil {
+		err = json.Unmarshal(w.json, &written)
+	}
+	if err != nil {
+		return append(w.problems, Problem{Source: Source{name, root.Line}, Message: err.Error()})
+	}
+	overlay(message.ProtoReflect(), fresh, written)
+	return w.problems
+}
+
+// child is the value of a key of a mapping, nil if there is none. Of duplicates
+// the last one counts.
+func child(n *yaml.Node, key string) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := len(n.Content) - 2; i >= 0; i -= 2 {
+		if n.Content[i].Value == key {
+			v := n.Content[i+1]
+			for v.Kind == yaml.AliasNode {
+				v = v.Alias
+			}
+			return v
+		}
+	}
+	return nil
+}
+
+func quoted(s string) string { return fmt.Sprintf("%q", s) }
+
+// sortedKeys makes messages about maps come in a stable order.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,12 +1,16 @@
 package config
 
 import (
+	"slices"
+	"strings"
 	"time"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	meshconfig "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Where the mesh's own settings are kept in a Kubernetes cluster.
@@ -76,19 +80,102 @@ func DefaultProxyConfig() *meshconfig.ProxyConfig {
 }
 
 // DecodeMeshConfig reads the YAML of a MeshConfig over the defaults. Fields that
-// the schema no longer has are warnings, as users keep them in their files. With
-// errors the MeshConfig is the default one.
+// the schema does not have are warnings: users keep names of older versions in
+// their files. With errors the result is the default MeshConfig.
 func DecodeMeshConfig(name string, text []byte) (*meshconfig.MeshConfig, []Problem) {
 	mc := DefaultMeshConfig()
+	builtin := mc.ExtensionProviders
 	problems := decodeMessage(name, text, mc)
+	if !HasErrors(problems) {
+		mc.ExtensionProviders = mergeProviders(builtin, mc.ExtensionProviders)
+		r := &report{}
+		validateMeshConfig(place{r: r}, mc)
+		for _, p := range r.problems {
+			p.Source = Source{File: name, Line: lineIn(text, p.Field)}
+			problems = append(problems, p)
+		}
+	}
 	if HasErrors(problems) {
 		return DefaultMeshConfig(), problems
 	}
 	return mc, problems
 }
 
-// MeshConfigOf returns the MeshConfig that the set's ConfigMap "istio" in
-// namespace holds, else nil.
+// MeshConfigOf returns the MeshConfig in the set's ConfigMap "istio" of a
+// namespace, nil when there is no such ConfigMap or it has no key "mesh". Its
+// problems name the ConfigMap.
 func MeshConfigOf(s *Set, namespace string) (*meshconfig.MeshConfig, []Problem) {
-	return nil, nil
+	o := s.Get(ConfigMap, namespace, MeshConfigMap)
+	if o == nil {
+		return nil, nil
+	}
+	cm, ok := o.Spec.(*corev1.ConfigMap)
+	if !ok {
+		return nil, nil
+	}
+	text, ok := cm.Data[MeshConfigKey]
+	if !ok {
+		return nil, nil
+	}
+	mc, problems := DecodeMeshConfig("", []byte(text))
+	for i := range problems {
+		p := &problems[i]
+		// The line within the key says nothing about the file around it.
+		p.Source, p.Object = o.Source, o.Key
+		p.Field = strings.TrimSuffix("data."+MeshConfigKey+": "+p.Field, ": ")
+	}
+	return mc, problems
+}
+
+// mergeProviders keeps the built-in extension providers beside the user's; of
+// one name the user's counts.
+func mergeProviders(builtin, users []*meshconfig.MeshConfig_ExtensionProvider) []*meshconfig.MeshConfig_ExtensionProvider {
+	merged := slices.Clone(builtin)
+	for _, u := range users {
+		same := func(p *meshconfig.MeshConfig_ExtensionProvider) bool { return p.GetName() == u.GetName() }
+		if i := slices.IndexFunc(merged, same); i >= 0 {
+			merged[i] = u
+		} else {
+			merged = append(merged, u)
+		}
+	}
+	return merged
+}
+
+// overlay sets in dst every field that the JSON object written names, to its value
+// in src, also where that is the zero value. Messages are overlaid field by
+// field, lists and maps replaced whole.
+func overlay(dst, src protoreflect.Message, written any) {
+	object, ok := written.(map[string]any)
+	if !ok {
+		return
+	}
+	for name, value := range object {
+		fd := src.Descriptor().Fields().ByJSONName(name)
+		switch {
+		case fd == nil:
+		case !src.Has(fd):
+			dst.Clear(fd)
+		case messageField(fd) && dst.Has(fd):
+			overlay(dst.Mutable(fd).Message(), src.Get(fd).Message(), value)
+		default:
+			dst.Set(fd, src.Get(fd))
+		}
+	}
+}
+
+// messageField reports whether a field holds one message with fields of its own
+// (not a Duration, wrapper or other value in disguise).
+func messageField(fd protoreflect.FieldDescriptor) bool {
+	return fd.Message() != nil && !fd.IsList() && !fd.IsMap() && singular(fd).form == record
+}
+
+// lineIn finds the line of a field in the text of a single message.
+func lineIn(text []byte, field string) int {
+	for _, c := range split(text) {
+		if docs, err := c.parse(); err == nil && len(docs) > 0 {
+			return lineOf(docs[0], field)
+		}
+	}
+	return 1
 }
