@@ -1,0 +1,130 @@
+package compile
+
+import (
+	"slices"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+
+	"github.com/lateen-mesh/lateen/control/ir"
+	"github.com/lateen-mesh/lateen/control/registry"
+)
+
+// ALPN names by which proxies of the mesh know each other.
+const (
+	alpnIstio        = "istio"
+	alpnPeerExchange = "istio-peer-exchange"
+	alpnHTTP2        = "h2"
+)
+
+// applyTLS sets up the encryption that the policy asks for. Without one the
+// connection is plain: whether peers both could speak mTLS is not looked at.
+func (b *clusterBuilder) applyTLS(c *ir.Cluster, t target, p policy) {
+	switch p.tls.GetMode() {
+	case networking.ClientTLSSettings_ISTIO_MUTUAL:
+		c.TLS = b.meshTLS(c, t, p.tls)
+	case networking.ClientTLSSettings_SIMPLE, networking.ClientTLSSettings_MUTUAL:
+		c.TLS = b.originate(c, t, p.tls)
+		c.Metadata.ALPNOverride = "false"
+		autoSNI(c, p.tls)
+	default:
+		return
+	}
+	if d := b.mesh.MeshConfig.GetTlsDefaults(); d != nil && !c.TLS.Mesh {
+		c.TLS.Ciphers, c.TLS.Curves = knownCiphers(d.CipherSuites), d.EcdhCurves
+		if d.MinProtocolVersion != 0 {
+			c.TLS.MinVersion = strings.Replace(d.MinProtocolVersion.String(), "TLSV", "TLSv", 1)
+		}
+	}
+}
+
+// meshTLS is mTLS with the proxy's own certificate, to peers that the mesh's root
+// has signed and whose identity is one of the service's.
+func (b *clusterBuilder) meshTLS(c *ir.Cluster, t target, s *networking.ClientTLSSettings) *ir.UpstreamTLS {
+	tls := &ir.UpstreamTLS{
+		SNI:         s.Sni,
+		Certificate: &ir.SecretRef{Name: "default", FromAgent: true, WaitForever: true},
+		CA:          &ir.SecretRef{Name: "ROOTCA", FromAgent: true, WaitForever: true},
+		SANs:        s.SubjectAltNames,
+		MinVersion:  "TLSv1_2",
+		MaxVersion:  "TLSv1_3",
+		Mesh:        true,
+	}
+	if tls.SNI == "" {
+		tls.SNI = sniCluster(t.service.Host, t.subset.GetName(), t.port.Number)
+	}
+	if len(tls.SANs) == 0 {
+		tls.SANs = b.identities(t.service)
+	}
+	if b.proxy.Has(peerExchangeExtension) {
+		tls.ALPN = append(tls.ALPN, alpnPeerExchange)
+	}
+	tls.ALPN = append(tls.ALPN, alpnIstio)
+	if isHTTP2(c) {
+		tls.ALPN = append(tls.ALPN, alpnHTTP2)
+	}
+	return tls
+}
+
+func isHTTP2(c *ir.Cluster) bool { return c.HTTP != nil && c.HTTP.Version == ir.HTTP2 }
+
+// identities are the service accounts of a service's endpoints and the names that
+// its ServiceEntry accepts, sorted.
+func (b *clusterBuilder) identities(s *registry.Service) []string {
+	ids := slices.Clone(s.SANs)
+	for _, port := range s.Ports {
+		for _, e := range b.mesh.Registry.Endpoints(s, port) {
+			if e.ServiceAccount != "" {
+				ids = append(ids, e.ServiceAccount)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// originate is TLS to a server outside of the mesh's trust. Its certificate is
+// checked against the given authorities, else against the system's.
+func (b *clusterBuilder) originate(c *ir.Cluster, t target, s *networking.ClientTLSSettings) *ir.UpstreamTLS {
+	tls := &ir.UpstreamTLS{SNI: s.Sni, SANs: s.SubjectAltNames, CRL: s.CaCrl, MinVersion: "TLSv1_2", MaxVersion: "TLSv1_3"}
+	if len(tls.SANs) == 0 && t.service.FromEntry {
+		tls.SANs = b.identities(t.service)
+	}
+	mutual := s.Mode == networking.ClientTLSSettings_MUTUAL
+	if s.CredentialName != "" {
+		name := secretName(s.CredentialName)
+		tls.CA = &ir.SecretRef{Name: name + caSuffix}
+		if mutual {
+			tls.Certificate = &ir.SecretRef{Name: name}
+		}
+	} else {
+		ca := s.CaCertificates
+		if ca == "" {
+			ca = "system"
+		}
+		tls.CA = &ir.SecretRef{Name: "file-root:" + ca, FromAgent: true}
+		if mutual {
+			tls.Certificate = ptr(fileCertificate(s.ClientCertificate, s.PrivateKey))
+		}
+	}
+	if s.GetInsecureSkipVerify().GetValue() {
+		tls.CA, tls.SANs, tls.CRL = nil, nil, ""
+	}
+	if isHTTP2(c) {
+		tls.ALPN = []string{alpnHTTP2}
+	}
+	return tls
+}
+
+// autoSNI lets the proxy take SNI from each request where the rule names none,
+// and check the server's name against it where the rule names none either.
+func autoSNI(c *ir.Cluster, s *networking.ClientTLSSettings) {
+	if s.Sni != "" {
+		return
+	}
+	if c.HTTP == nil {
+		c.HTTP = &ir.UpstreamHTTP{}
+	}
+	c.HTTP.AutoSNI = true
+	c.HTTP.AutoSANValidation = len(s.SubjectAltNames) == 0 && !s.GetInsecureSkipVerify().GetValue()
+}
