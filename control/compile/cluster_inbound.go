@@ -76,7 +76,7 @@ func (b *clusterBuilder) inboundCluster(port uint32, instances []registry.Instan
 		}
 	}
 	rule := b.scope.DestinationRule(first.Service)
-	if rule != nil {
+	if rule.Policy() != nil { // a rule of subsets only has no say here
 		c.Metadata.Config = originOf(rule.From[0], "").Path
 	}
 	pool := policyFor(rule, nil, first.Port.Number).pool

@@ -1,0 +1,34 @@
+package compile
+
+import (
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/lateen-mesh/lateen/control/envoy"
+	"github.com/lateen-mesh/lateen/control/ir"
+	"github.com/lateen-mesh/lateen/control/mesh"
+)
+
+func TestGoldenClusters(t *testing.T) {
+	checkGolden(t, map[string]func(testing.TB, *mesh.Snapshot, *mesh.Proxy) map[string]any{
+		"cds": func(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) map[string]any {
+			var list []*clusterv3.Cluster
+			for _, c := range Clusters(s, s.Scope(p), p) {
+				list = append(list, envoy.Cluster(c))
+			}
+			return jsonResources(t, list)
+		},
+		"eds": func(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) map[string]any {
+			var list []*endpointv3.ClusterLoadAssignment
+			scope := s.Scope(p)
+			for _, c := range Clusters(s, scope, p) {
+				if c.Discovery == ir.EDS {
+					list = append(list, envoy.Assignment(*Endpoints(s, scope, p, c.Name)))
+				}
+			}
+			return jsonResources(t, list)
+		},
+	})
+}
