@@ -38,6 +38,9 @@ type Request struct {
 	// its end will tell.
 	ContentLength int64
 	Body          Body // never nil
+	// Upgrade is the protocol that the connection is asked to change to ("websocket"),
+	// nil otherwise. Its fields connection and upgrade are then among Headers.
+	Upgrade []byte
 }
 
 // A Response is the head of a response with its body still to be read.

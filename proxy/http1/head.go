@@ -1,0 +1,343 @@
+package http1
+
+import (
+	"github.com/lateen-mesh/lateen/proxy/http"
+)
+
+// headEnd is the length of the head at the start of b, 0 while it is incomplete:
+// a line that is empty but for CR ends it. from is where an earlier call gave up;
+// next is where the next call may start.
+func headEnd(b []byte, from int) (end, next int) {
+	for i := from; ; {
+		n := indexByte(b[i:], '\n')
+		if n < 0 {
+			return 0, max(0, i-1)
+		}
+		at := i + n
+		switch {
+		case at+1 < len(b) && b[at+1] == '\n':
+			return at + 2, 0
+		case at+2 < len(b) && b[at+1] == '\r' && b[at+2] == '\n':
+			return at + 3, 0
+		case at+2 >= len(b):
+			return 0, at
+		}
+		i = at + 1
+	}
+}
+
+// cutLine returns the first line of b without its line end, and the rest.
+func cutLine(b []byte) (line, rest []byte, ok bool) {
+	i := indexByte(b, '\n')
+	if i < 0 {
+		return nil, b, false
+	}
+	line, rest = b[:i], b[i+1:]
+	if i > 0 && line[i-1] == '\r' {
+		line = line[:i-1]
+	}
+	return line, rest, true
+}
+
+// blank reports whether c separates the parts of a first line.
+func blank(c byte) bool { return c == ' ' || c == '\t' }
+
+// cutWord returns the first word of a first line and what follows its blanks.
+func cutWord(b []byte) (word, rest []byte) {
+	i := 0
+	for i < len(b) && !blank(b[i]) {
+		i++
+	}
+	word = b[:i]
+	for i < len(b) && blank(b[i]) {
+		i++
+	}
+	return word, b[i:]
+}
+
+// fields parses the field lines of a complete head into f, which it calls for each.
+// b is changed in place where lines are folded.
+func fields(b []byte, limit int, f func(name, value []byte) error) error {
+	if len(b) > 0 && blank(b[0]) {
+		return refuse(b)
+	}
+	for n := 0; len(b) > 0; {
+		if b[0] == '\n' || b[0] == '\r' && len(b) > 1 && b[1] == '\n' {
+			return nil
+		}
+		name, value, rest, err := cutField(b)
+		if err != nil {
+			return err
+		}
+		if n++; n > limit {
+			return errTooMany
+		}
+		if err := f(name, value); err != nil {
+			return err
+		}
+		b = rest
+	}
+	return nil
+}
+
+// cutField parses the first field of b with its continuation lines.
+func cutField(b []byte) (name, value, rest []byte, err error) {
+	i := 0
+	for i < len(b) && class[b[i]]&isToken != 0 {
+		i++
+	}
+	if i == 0 || i == len(b) || b[i] != ':' {
+		return nil, nil, nil, refuse(b)
+	}
+	name, b = b[:i], b[i+1:]
+	end := indexByte(b, '\n')
+	for end >= 0 && end+1 < len(b) && blank(b[end+1]) { // obs-fold
+		n := indexByte(b[end+1:], '\n')
+		if n < 0 {
+			return nil, nil, nil, errCodec
+		}
+		end += 1 + n
+	}
+	if end < 0 {
+		return nil, nil, nil, errCodec
+	}
+	value, rest = b[:end], b[end+1:]
+	if end > 0 && value[end-1] == '\r' {
+		value = value[:end-1]
+	}
+	if !all(value, isValue) {
+		if value, err = unfold(value); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	return name, trim(value), rest, nil
+}
+
+// unfold removes CR and LF from a value in place; other control characters refuse it.
+func unfold(v []byte) ([]byte, error) {
+	out := v[:0]
+	for _, c := range v {
+		switch {
+		case c == '\r' || c == '\n':
+		case class[c]&isValue == 0:
+			return nil, errCharacters
+		default:
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// refuse is the error for a line that is no field: control characters are named as such.
+func refuse(b []byte) error {
+	for _, c := range b {
+		if c == '\n' {
+			break
+		}
+		if c != '\r' && c < 0x80 && class[c]&isValue == 0 {
+			return errCharacters
+		}
+	}
+	return errCodec
+}
+
+// length parses a content-length: digits only.
+func length(v []byte) (int64, bool) {
+	if len(v) == 0 || len(v) > 18 {
+		return 0, false
+	}
+	var n int64
+	for _, c := range v {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, true
+}
+
+// A framing gathers the fields of a head that concern the connection.
+type framing struct {
+	headers    *http.Headers
+	length     int64 // -1: no content-length
+	encodings  int   // how many transfer-encoding fields
+	chunked    bool  // the first was "chunked"
+	host       []byte
+	connection []byte // value of the first connection field
+	more       bool   // there are further connection fields
+	upgrade    []byte
+	expect     bool // 100-continue
+	keepAlive  bool // of connection
+	close      bool
+	upgrades   bool // connection lists upgrade
+	nominates  bool // connection lists something else
+}
+
+// reset makes f ready for a head whose fields go to h.
+func (f *framing) reset(h *http.Headers) {
+	*f = framing{headers: h, length: -1}
+	h.Reset()
+}
+
+// field takes one field of a head. The length of the name decides quickly that it is
+// an ordinary one.
+func (f *framing) field(name, value []byte) error {
+	switch len(name) {
+	case 4:
+		if http.EqualFold(name, "host") {
+			f.addHost(value)
+			return nil
+		}
+	case 6:
+		if http.EqualFold(name, "expect") && http.EqualFold(value, "100-continue") {
+			f.expect = true
+		}
+	case 7:
+		if http.EqualFold(name, "upgrade") {
+			f.upgrade = value
+		}
+	case 10:
+		switch {
+		case http.EqualFold(name, "connection"):
+			f.addConnection(value)
+		case http.EqualFold(name, "keep-alive"):
+			return nil
+		}
+	case 14:
+		if http.EqualFold(name, "content-length") {
+			n, ok := length(value)
+			if !ok || f.length >= 0 {
+				return errCodec
+			}
+			f.length = n
+		}
+	case 16:
+		if http.EqualFold(name, "proxy-connection") {
+			return nil
+		}
+	case 17:
+		if http.EqualFold(name, "transfer-encoding") {
+			f.encodings++
+			f.chunked = http.EqualFold(value, "chunked")
+			return nil
+		}
+	}
+	f.headers.Fields = append(f.headers.Fields, http.Field{Name: name, Value: value})
+	return nil
+}
+
+// addHost joins several hosts by a comma, as Envoy does.
+func (f *framing) addHost(v []byte) {
+	if f.host == nil {
+		f.host = v[:len(v):len(v)]
+		if f.host == nil {
+			f.host = []byte{}
+		}
+		return
+	}
+	f.host = append(append(f.host, ','), v...)
+}
+
+func (f *framing) addConnection(v []byte) {
+	if f.connection != nil {
+		f.more = true
+	}
+	f.connection = v
+	for len(v) > 0 {
+		t := v
+		if i := indexByte(v, ','); i >= 0 {
+			t, v = v[:i], v[i+1:]
+		} else {
+			v = nil
+		}
+		switch t = trim(t); {
+		case len(t) == 0:
+		case http.EqualFold(t, "close"):
+			f.close = true
+		case http.EqualFold(t, "keep-alive"):
+			f.keepAlive = true
+		case http.EqualFold(t, "upgrade"):
+			f.upgrades = true
+		default:
+			f.nominates = true
+		}
+	}
+}
+
+// lengths decides how the body is framed: its length, -1 when chunked, and 0 with
+// none true when the head says nothing.
+func (f *framing) lengths() (n int64, none bool, err error) {
+	switch {
+	case f.encodings > 0 && f.length >= 0:
+		return 0, false, errBothLengths
+	case f.encodings > 1 || f.encodings == 1 && !f.chunked:
+		return 0, false, errEncoding
+	case f.encodings == 1:
+		return -1, false, nil
+	case f.length >= 0:
+		return f.length, false, nil
+	}
+	return 0, true, nil
+}
+
+// strip removes connection, upgrade and what connection nominates, unless keep says
+// that the connection is to be upgraded. "te: trailers" always stays.
+func (f *framing) strip(keep bool) {
+	if f.connection == nil && f.upgrade == nil || keep && !f.nominates {
+		return
+	}
+	h := f.headers
+	if f.nominates {
+		f.denominate()
+	}
+	if keep {
+		return
+	}
+	h.Remove("connection")
+	if f.upgrade != nil {
+		h.Remove("upgrade")
+	}
+}
+
+// denominate removes the fields that connection lists.
+func (f *framing) denominate() {
+	var lists [][]byte
+	for _, x := range f.headers.Fields {
+		if http.EqualFold(x.Name, "connection") {
+			lists = append(lists, x.Value)
+		}
+	}
+	kept := f.headers.Fields[:0]
+	for _, x := range f.headers.Fields {
+		if !f.nominated(lists, x) {
+			kept = append(kept, x)
+		}
+	}
+	f.headers.Fields = kept
+}
+
+func (f *framing) nominated(lists [][]byte, x http.Field) bool {
+	if http.EqualFold(x.Name, "connection") || http.EqualFold(x.Name, "upgrade") {
+		return false // strip decides
+	}
+	if http.EqualFold(x.Name, "te") && hasToken(x.Value, "trailers") {
+		return false
+	}
+	found := false
+	for _, l := range lists {
+		eachToken(l, func(t []byte) { found = found || foldEqual(t, x.Name) })
+	}
+	return found
+}
+
+func foldEqual(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if http.Lower(a[i]) != http.Lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,445 @@
+package http1
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/transport"
+)
+
+// A receiver reads the messages of one direction of a connection and is the body of
+// the one that is being read.
+//
+// The head lies at the start of the head buffer. Body bytes that came with it follow
+// there; more are read into the rest of that buffer or, when it is short or the body
+// long, into an overflow buffer, so that the head stays as it is.
+type receiver struct {
+	conn     transport.Conn
+	head     buffer
+	overflow buffer
+
+	area []byte // where bytes are read into: head or overflow
+	lo   int    // the first byte of area that may be written
+	r, w int    // area[r:w] is read from the connection and not used yet
+
+	mode     mode
+	left     int64 // bytes of the body or of the chunk still to come
+	state    chunkState
+	done     bool // the message is complete
+	failed   error
+	keep     bool // hand on trailers
+	lenient  bool // line ends may come before a head
+	trailers *http.Headers
+	limit    int
+
+	received uint64    // bytes of bodies read, as they were framed off
+	first    time.Time // when the first byte of the message came
+}
+
+// A mode is how a body is framed.
+type mode uint8
+
+const (
+	none    mode = iota
+	sized        // content-length
+	chunks       // transfer-encoding: chunked
+	untilFI      // until the connection ends
+)
+
+type chunkState uint8
+
+const (
+	chunkSize chunkState = iota
+	chunkData
+	chunkEnd
+	chunkTrailers
+)
+
+// begin starts the body of a message whose head ended before r.
+func (c *receiver) begin(m mode, n int64) {
+	c.mode, c.left, c.state, c.failed, c.trailers = m, n, chunkSize, nil, nil
+	c.done = m == none || m == sized && n == 0
+	c.lo = c.r
+}
+
+// recycle makes the receiver ready for the next head: what was read beyond the
+// message moves to the start of the head buffer.
+func (c *receiver) recycle() {
+	rest := c.area[c.r:c.w]
+	if c.head.l != nil && len(rest) <= smallSize {
+		old := c.head
+		c.head = buffer{}
+		c.head.ensure(false)
+		copy(c.head.bytes(), rest)
+		old.free()
+	} else {
+		c.head.ensure(len(rest) > smallSize)
+		if len(rest) > len(c.head.bytes()) {
+			c.head.grow(0)
+		}
+		copy(c.head.bytes(), rest)
+	}
+	c.overflow.free()
+	c.area, c.lo, c.r, c.w = c.head.bytes(), 0, 0, len(rest)
+	c.first = time.Time{}
+}
+
+// free gives all memory back; nothing read may be left.
+func (c *receiver) free() {
+	c.head.free()
+	c.overflow.free()
+	c.area, c.lo, c.r, c.w = nil, 0, 0, 0
+}
+
+// pending reports whether bytes are at hand beyond the message.
+func (c *receiver) pending() bool { return c.r < c.w }
+
+// readHead reads until a complete head is at area[0:], and returns its length. early
+// may refuse what has come so far.
+func (c *receiver) readHead(max int, early func([]byte) error) (int, error) {
+	for next := 0; ; {
+		if c.lenient {
+			c.skipBlank()
+		}
+		if c.r < c.w {
+			if c.first.IsZero() {
+				c.first = time.Now()
+			}
+			end, from := headEnd(c.area[:c.w], next)
+			if end > max || end == 0 && c.w >= max {
+				return 0, errTooLarge
+			}
+			if end > 0 {
+				return end, nil
+			}
+			if err := early(c.area[:c.w]); err != nil {
+				return 0, err
+			}
+			next = from
+		}
+		if c.w == len(c.area) {
+			c.head.grow(c.w)
+			c.area = c.head.bytes()
+		}
+		if err := c.read(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// skipBlank drops line ends that come before a request.
+func (c *receiver) skipBlank() {
+	n := 0
+	for n < c.w && (c.area[n] == '\r' || c.area[n] == '\n') {
+		n++
+	}
+	if n > 0 {
+		c.w = copy(c.area, c.area[n:c.w])
+	}
+}
+
+// read appends what the connection has to area[:w].
+func (c *receiver) read() error {
+	n, err := c.conn.Read(c.area[c.w:])
+	c.w += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// minRoom is how much of the head buffer must be free to read body bytes there.
+const minRoom = 2 << 10
+
+// fill makes room and reads; what is unused stays.
+func (c *receiver) fill() error {
+	if c.r == c.w {
+		c.r, c.w = c.lo, c.lo
+	}
+	room := len(c.area) - c.w
+	if c.overflow.l == nil && (room < minRoom || c.long(room)) {
+		c.overflow.ensure(true)
+		c.w = copy(c.overflow.l[:], c.area[c.r:c.w])
+		c.area, c.lo, c.r = c.overflow.l[:], 0, 0
+	} else if c.r > c.lo && room < minRoom {
+		c.w = c.lo + copy(c.area[c.lo:], c.area[c.r:c.w])
+		c.r = c.lo
+	}
+	if c.w == len(c.area) {
+		return errCodec // a line that does not fit
+	}
+	return c.read()
+}
+
+// long reports that the rest of the body does not fit into the room.
+func (c *receiver) long(room int) bool { return c.mode == sized && c.left > int64(room) }
+
+// Next returns the next bytes of the body.
+func (c *receiver) Next() ([]byte, error) {
+	for {
+		if c.failed != nil {
+			return nil, c.failed
+		}
+		p, err := c.take()
+		if err != nil {
+			return nil, c.fail(err)
+		}
+		if len(p) > 0 {
+			c.received += uint64(len(p))
+			return p, nil
+		}
+		if c.done {
+			return nil, io.EOF
+		}
+		if err := c.fill(); err != nil {
+			if c.mode == untilFI && errors.Is(err, io.EOF) {
+				c.done = true
+				return nil, io.EOF
+			}
+			return nil, c.fail(err)
+		}
+	}
+}
+
+func (c *receiver) fail(err error) error {
+	c.failed = err
+	return err
+}
+
+// take returns body bytes that are at hand, none when more must be read first.
+func (c *receiver) take() ([]byte, error) {
+	switch c.mode {
+	case chunks:
+		return c.takeChunk()
+	case none:
+		return nil, nil
+	}
+	p := c.area[c.r:c.w]
+	if c.mode == sized && int64(len(p)) > c.left {
+		p = p[:c.left]
+	}
+	c.r += len(p)
+	if c.mode == sized {
+		c.left -= int64(len(p))
+		c.done = c.left == 0
+	}
+	return p, nil
+}
+
+// takeChunk moves through the chunk framing.
+func (c *receiver) takeChunk() ([]byte, error) {
+	for !c.done {
+		switch c.state {
+		case chunkSize:
+			ok, err := c.chunkLine()
+			if !ok || err != nil {
+				return nil, err
+			}
+		case chunkData:
+			p := c.area[c.r:c.w]
+			if int64(len(p)) > c.left {
+				p = p[:c.left]
+			}
+			c.r += len(p)
+			if c.left -= int64(len(p)); c.left == 0 {
+				c.state = chunkEnd
+				c.finish()
+			}
+			return p, nil
+		case chunkEnd:
+			ok, err := c.chunkTail()
+			if !ok || err != nil {
+				return nil, err
+			}
+		case chunkTrailers:
+			return nil, c.trailer()
+		}
+	}
+	return nil, nil
+}
+
+// finish looks past a chunk's data for the end of the body, so that Done is true as
+// soon as it can be. Errors are found again by the next call.
+func (c *receiver) finish() {
+	const last = "0\r\n\r\n"
+	if ok, err := c.chunkTail(); !ok || err != nil || c.w-c.r < len(last) {
+		return
+	}
+	if string(c.area[c.r:c.r+len(last)]) == last {
+		c.r += len(last)
+		c.done = true
+	}
+}
+
+// chunkTail takes the line end after a chunk's data.
+func (c *receiver) chunkTail() (bool, error) {
+	b := c.area[c.r:c.w]
+	n := 0
+	if len(b) > 0 && b[0] == '\r' {
+		n = 1
+	}
+	if len(b) <= n {
+		return false, nil
+	}
+	if b[n] != '\n' {
+		return false, errCodec
+	}
+	c.r += n + 1
+	c.state = chunkSize
+	return true, nil
+}
+
+// chunkLine takes a chunk size with its extension, which is dropped.
+func (c *receiver) chunkLine() (bool, error) {
+	b := c.area[c.r:c.w]
+	end := indexByte(b, '\n')
+	line := b
+	if end >= 0 {
+		line = b[:end]
+	}
+	var n int64
+	i := 0
+	for ; i < len(line); i++ {
+		d := hexDigit[line[i]]
+		if d < 0 {
+			break
+		}
+		if n = n<<4 | int64(d); i >= 15 {
+			return false, errCodec
+		}
+	}
+	if i == 0 && len(line) > 0 || end == 0 {
+		return false, errCodec
+	}
+	if err := chunkExtension(line[i:], end >= 0); err != nil {
+		return false, err
+	}
+	if end < 0 {
+		if len(b) > maxChunkLine {
+			return false, errCodec
+		}
+		return false, nil
+	}
+	c.r += end + 1
+	c.left, c.state = n, chunkData
+	if n == 0 {
+		c.state = chunkTrailers
+	}
+	return true, nil
+}
+
+const maxChunkLine = 4 << 10
+
+// chunkExtension checks what follows a chunk size: blanks, then nothing or an
+// extension, then CR. A line that ended must have had the CR.
+func chunkExtension(b []byte, ended bool) error {
+	if ended {
+		if len(b) == 0 || b[len(b)-1] != '\r' {
+			return errCodec
+		}
+		b = b[:len(b)-1]
+	} else if len(b) > 0 && b[len(b)-1] == '\r' {
+		b = b[:len(b)-1]
+	}
+	for len(b) > 0 && blank(b[0]) {
+		b = b[1:]
+	}
+	if len(b) > 0 && b[0] != ';' || indexByte(b, '\r') >= 0 {
+		return errCodec
+	}
+	return nil
+}
+
+// trailer takes the trailer section when it is complete.
+func (c *receiver) trailer() error {
+	b := c.area[c.r:c.w]
+	end := 0
+	switch {
+	case len(b) >= 1 && b[0] == '\n':
+		end = 1
+	case len(b) >= 2 && b[0] == '\r' && b[1] == '\n':
+		end = 2
+	default:
+		end, _ = headEnd(b, 0)
+	}
+	if end == 0 {
+		if len(b) > c.limit {
+			return errTrailersLarge
+		}
+		return nil
+	}
+	if err := c.parseTrailers(b[:end]); err != nil {
+		return err
+	}
+	c.r += end
+	c.done = true
+	return nil
+}
+
+func (c *receiver) parseTrailers(b []byte) error {
+	return fields(b, MaxHeaders, func(name, value []byte) error {
+		if c.keep {
+			if c.trailers == nil {
+				c.trailers = &http.Headers{}
+			}
+			c.trailers.Add(append([]byte(nil), name...), append([]byte(nil), value...))
+		}
+		return nil
+	})
+}
+
+// Ready reports that Next would not block.
+func (c *receiver) Ready() bool {
+	switch {
+	case c.done || c.failed != nil:
+		return true
+	case c.r == c.w:
+		return false
+	case c.mode != chunks || c.state == chunkData:
+		return true
+	case c.state == chunkEnd:
+		if ok, err := c.chunkTail(); !ok || err != nil {
+			return err != nil
+		}
+	}
+	b := c.area[c.r:c.w]
+	if c.state == chunkSize {
+		i := indexByte(b, '\n')
+		if i < 0 || i+1 == len(b) {
+			return false
+		}
+		if b[0] != '0' {
+			return true
+		}
+		b = b[i+1:]
+	}
+	end, _ := headEnd(b, 0)
+	return end > 0 || b[0] == '\n' || len(b) > 1 && b[0] == '\r' && b[1] == '\n'
+}
+
+// Done reports that the body has ended.
+func (c *receiver) Done() bool { return c.done }
+
+// Trailers are those of a body that has ended.
+func (c *receiver) Trailers() *http.Headers { return c.trailers }
+
+var hexDigit = func() (t [256]int8) {
+	for i := range t {
+		switch {
+		case i >= '0' && i <= '9':
+			t[i] = int8(i - '0')
+		case i >= 'a' && i <= 'f':
+			t[i] = int8(i - 'a' + 10)
+		case i >= 'A' && i <= 'F':
+			t[i] = int8(i - 'A' + 10)
+		default:
+			t[i] = -1
+		}
+	}
+	return t
+}()

@@ -1,0 +1,274 @@
+package http1
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/transport"
+)
+
+// ServerOptions are the settings of a Server; the zero value is Envoy's default.
+type ServerOptions struct {
+	MaxHeadBytes int  // 0: MaxHeadBytes
+	MaxHeaders   int  // 0: MaxHeaders
+	AcceptHTTP10 bool // else HTTP/1.0 is answered with 426
+	PreserveCase bool
+	Trailers     bool // enable_trailers
+	TLS          bool // the connection is TLS: https targets are allowed
+}
+
+// A Server is the downstream end of a connection. One goroutine reads requests and
+// their bodies, one at a time writes answers; both may be the same. It implements
+// http.ServerStream for the request that was read last.
+type Server struct {
+	in   receiver
+	out  sender
+	opts ServerOptions
+
+	framing framing
+	old     bool // the request came as HTTP/1.0
+	head    bool // the request is HEAD
+	connect bool
+	close   bool // the request ends the connection
+	upgrade bool // the request asks for another protocol
+	status  int  // of the answer, 0 before
+	checked bool // the first line of an incomplete head was seen
+}
+
+// NewServer returns the codec of an accepted connection.
+func NewServer(conn transport.Conn, opts ServerOptions) *Server {
+	s := &Server{}
+	s.Reset(conn, opts)
+	return s
+}
+
+// Reset makes s the codec of another connection, keeping its memory.
+func (s *Server) Reset(conn transport.Conn, opts ServerOptions) {
+	if opts.MaxHeadBytes == 0 {
+		opts.MaxHeadBytes = MaxHeadBytes
+	}
+	opts.MaxHeadBytes = min(opts.MaxHeadBytes, largeSize-1)
+	if opts.MaxHeaders == 0 {
+		opts.MaxHeaders = MaxHeaders
+	}
+	s.opts = opts
+	s.in = receiver{conn: conn, head: s.in.head, lenient: true, limit: opts.MaxHeadBytes, keep: opts.Trailers}
+	s.out = sender{conn: conn, out: s.out.out[:0], preserve: opts.PreserveCase}
+}
+
+// ReadRequest waits for a request and fills r. Its slices stay valid until the next
+// call. An *Error means that the request is refused and the connection of no further
+// use; other errors are the connection's.
+func (s *Server) ReadRequest(r *http.Request) error {
+	s.in.recycle()
+	s.old, s.head, s.connect, s.close, s.upgrade, s.checked, s.status = false, false, false, false, false, false, 0
+	s.in.received, s.out.sent = 0, 0
+	s.out.chunked, s.out.mute = false, false
+	end, err := s.in.readHead(s.opts.MaxHeadBytes, s.early)
+	if err != nil {
+		return err
+	}
+	b := s.in.area[:end]
+	s.in.r = end
+	return s.parse(r, b)
+}
+
+// early refuses what cannot become a request before its head is complete.
+func (s *Server) early(b []byte) error {
+	if !methodStart(b[0]) {
+		return errCodec
+	}
+	if line, _, ok := cutLine(b); ok && !s.checked {
+		s.checked = true
+		var r http.Request
+		return s.requestLine(&r, line)
+	}
+	return nil
+}
+
+// parse fills r from a complete head.
+func (s *Server) parse(r *http.Request, b []byte) error {
+	line, rest, _ := cutLine(b)
+	if err := s.requestLine(r, line); err != nil {
+		return err
+	}
+	f := &s.framing
+	f.reset(&r.Headers)
+	if err := fields(rest, s.opts.MaxHeaders, f.field); err != nil {
+		return err
+	}
+	if err := s.requestTarget(r); err != nil {
+		return err
+	}
+	if r.Authority != nil && !all(r.Authority, isAuthority) {
+		return errAuthority
+	}
+	if s.old && !s.opts.AcceptHTTP10 {
+		return errVersion
+	}
+	return s.frame(r)
+}
+
+// frame decides how the body and the connection end.
+func (s *Server) frame(r *http.Request) error {
+	f := &s.framing
+	n, nothing, err := f.lengths()
+	if err != nil {
+		return err
+	}
+	if s.connect && f.encodings > 0 {
+		return errEncoding
+	}
+	s.close = f.close || s.old && !f.keepAlive
+	s.upgrade = f.upgrades && f.upgrade != nil && !http.EqualFold(f.upgrade, "h2c")
+	r.Upgrade = nil
+	if s.upgrade {
+		r.Upgrade = f.upgrade
+	}
+	f.strip(s.upgrade)
+	if f.upgrades && !s.upgrade {
+		r.Headers.Remove("http2-settings")
+	}
+	s.body(r, n, nothing)
+	return nil
+}
+
+func (s *Server) body(r *http.Request, n int64, nothing bool) {
+	m := sized
+	switch {
+	case s.connect || s.upgrade:
+		// What follows is the other protocol; a declared body is part of it.
+		m, n = untilFI, -1
+	case nothing:
+		m, n = none, 0
+	case n < 0:
+		m = chunks
+	}
+	s.in.begin(m, n)
+	r.ContentLength = n
+	r.Body = &s.in
+}
+
+// requestLine parses method, target and version. It judges method and version.
+func (s *Server) requestLine(r *http.Request, line []byte) error {
+	if !all(line, isValue) {
+		return refuse(line)
+	}
+	if len(line) == 0 || blank(line[0]) {
+		return errCodec
+	}
+	method, rest := cutWord(line)
+	target, rest := cutWord(rest)
+	version, rest := cutWord(rest)
+	if !knownMethod(method) || len(target) == 0 || len(rest) > 0 {
+		return errCodec
+	}
+	if !all(target, isURL) {
+		return errCodec
+	}
+	r.Method, r.Path, r.Authority, r.Scheme = method, target, nil, nil
+	r.Protocol = http.HTTP11
+	s.head = string(method) == "HEAD"
+	s.connect = string(method) == "CONNECT"
+	switch {
+	case string(version) == "HTTP/1.1":
+	case len(version) == 0, isVersion(version):
+		s.old, r.Protocol = true, http.HTTP10
+	default:
+		return errCodec
+	}
+	return nil
+}
+
+func isVersion(v []byte) bool {
+	return len(v) == 8 && string(v[:5]) == "HTTP/" && v[6] == '.' && v[5] >= '0' && v[5] <= '9' && v[7] >= '0' && v[7] <= '9'
+}
+
+// Finished reports that the request was read to its end.
+func (s *Server) Finished() bool { return s.in.done }
+
+// Closes reports that the connection ends after this exchange because the request
+// says so or cannot be framed off.
+func (s *Server) Closes() bool { return s.close || s.in.failed != nil }
+
+// HTTP10 reports that the request came as HTTP/1.0.
+func (s *Server) HTTP10() bool { return s.old }
+
+// ExpectsContinue reports that the request waits for 100 Continue.
+func (s *Server) ExpectsContinue() bool { return s.framing.expect }
+
+// Started is when the first byte of the request came.
+func (s *Server) Started() time.Time { return s.in.first }
+
+// Received is how many bytes of the request's body have been read.
+func (s *Server) Received() uint64 { return s.in.received }
+
+// Sent is how many bytes of the answer's body have been written.
+func (s *Server) Sent() uint64 { return s.out.sent }
+
+// Answered reports that the head of the final answer has been written.
+func (s *Server) Answered() bool { return s.status >= 200 || s.status == 101 }
+
+// Pending reports that bytes of a further request are at hand.
+func (s *Server) Pending() bool { return s.in.pending() }
+
+// Idle gives back the read buffer; the next ReadRequest takes a new one. It must not
+// be called with bytes Pending.
+func (s *Server) Idle() {
+	s.in.free()
+	s.out.out = nil
+}
+
+// ReadAhead reads bytes of a further request into what is left of the buffer while
+// the present one, which is Finished, is being answered. It blocks; false means that
+// the buffer is full. The connection's error is how a client that has left is noticed.
+func (s *Server) ReadAhead() (bool, error) {
+	if s.in.w == len(s.in.area) {
+		return false, nil
+	}
+	return true, s.in.read()
+}
+
+// WriteHead writes the head of an answer.
+func (s *Server) WriteHead(r *http.Response, last bool) error {
+	c := &s.out
+	if s.old {
+		c.out = append(c.out, "HTTP/1.0 "...)
+	} else {
+		c.out = append(c.out, "HTTP/1.1 "...)
+	}
+	c.out = strconv.AppendInt(c.out, int64(r.Status), 10)
+	c.out = append(c.out, ' ')
+	c.out = append(c.out, ReasonPhrase(r.Status)...)
+	c.out = append(c.out, "\r\n"...)
+	bare := r.Status < 200 || r.Status == 204
+	sized := c.fields(&r.Headers, bare)
+	s.status = r.Status
+	c.chunked, c.mute = false, s.head || bare && r.Status != 101 || r.Status == 304
+	raw := r.Status == 101 || s.connect && r.Status/100 == 2
+	switch {
+	case bare || sized || raw || r.Status == 304:
+	case last && !s.head:
+		c.out = append(c.out, "content-length: 0\r\n"...)
+	case s.old:
+		s.close = true
+	default:
+		c.out = append(c.out, "transfer-encoding: chunked\r\n"...)
+		c.chunked = !s.head
+	}
+	c.out = append(c.out, "\r\n"...)
+	return nil
+}
+
+// WriteBody writes bytes of the answer's body.
+func (s *Server) WriteBody(p []byte, last bool) error { return s.out.body(p, last) }
+
+// WriteTrailers ends the body.
+func (s *Server) WriteTrailers(h *http.Headers) error {
+	s.out.trailers(h, s.opts.Trailers)
+	return nil
+}
+
+// Flush puts what was written on the wire.
+func (s *Server) Flush() error { return s.out.flush() }

@@ -1,0 +1,199 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/http1"
+	"github.com/lateen-mesh/lateen/proxy/transport"
+)
+
+var errDeadline = os.ErrDeadlineExceeded
+
+// A conn is one connection of a pool.
+type conn struct {
+	transport.Conn
+	pool       *Pool
+	generation int
+	uses       uint32
+	born, used time.Time
+	socket     syscall.RawConn // nil: cannot be looked at
+	look       func(fd uintptr)
+	gone       bool // what look found
+}
+
+// dial connects, bounded by the connect timeout, done and deadline.
+func (p *Pool) dial(done <-chan struct{}, deadline time.Time) (*conn, error) {
+	st := p.opts.Stats
+	st.CxTotal.Inc()
+	st.CxHTTP1.Inc()
+	p.ep.Connects.Add(1)
+	start := time.Now()
+	limit := start.Add(p.opts.ConnectTimeout)
+	ctx, cancel := context.WithDeadline(context.Background(), earlier(limit, deadline))
+	stop := make(chan struct{})
+	go func() { // an exchange that is given up ends the dial
+		select {
+		case <-done:
+			cancel()
+		case <-stop:
+		}
+	}()
+	raw, err := p.opts.Dial(ctx)
+	close(stop)
+	cancel()
+	if err != nil {
+		p.gone()
+		return nil, p.dialError(err, done, limit, deadline)
+	}
+	st.CxConnectMs.Record(uint64(time.Since(start).Milliseconds()))
+	st.CxActive.Inc()
+	p.ep.ActiveConns.Add(1)
+	p.mu.Lock()
+	c := &conn{Conn: raw, pool: p, generation: p.generation, born: start}
+	p.mu.Unlock()
+	c.watchable()
+	return c, nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// dialError says why a connection did not come into being, in the router's terms.
+func (p *Pool) dialError(err error, done <-chan struct{}, limit, deadline time.Time) error {
+	select {
+	case <-done:
+		return &http.Reset{Reason: http.LocalReset, Unused: true}
+	default:
+	}
+	var failed *transport.Error
+	known := errors.As(err, &failed)
+	late := known && failed.Timeout || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+	if late && !deadline.IsZero() && deadline.Before(limit) {
+		return errDeadline
+	}
+	p.opts.Stats.CxConnectFail.Inc()
+	p.ep.ConnectFails.Add(1)
+	if late {
+		p.opts.Stats.CxConnectTimeout.Inc()
+		return &http.Reset{Reason: http.ConnectionTimeout, Unused: true}
+	}
+	detail := err.Error()
+	if known {
+		detail = failed.Reason
+	}
+	return &http.Reset{Reason: http.RemoteConnectionFailure, Detail: detail, Unused: true}
+}
+
+// close ends the connection; remote says that the peer has.
+func (c *conn) close(remote bool) {
+	st := c.pool.opts.Stats
+	_ = c.Conn.Close() // nothing is left to be written
+	st.CxActive.Dec()
+	st.CxDestroy.Inc()
+	if remote {
+		st.CxDestroyRemote.Inc()
+	} else {
+		st.CxDestroyLocal.Inc()
+	}
+	st.CxLengthMs.Record(uint64(time.Since(c.born).Milliseconds()))
+	c.pool.ep.ActiveConns.Add(-1)
+	c.pool.gone()
+}
+
+// exchanges holds exchanges that are not in use, with their buffers.
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
+
+// An exchange is one request on a connection.
+type exchange struct {
+	http1.Exchange
+}
+
+// begin starts an exchange on c.
+func (c *conn) begin() *exchange {
+	p := c.pool
+	c.uses++
+	p.opts.Stats.RqTotal.Inc()
+	p.opts.Stats.RqActive.Inc()
+	p.ep.Requests.Add(1)
+	p.ep.Active.Add(1)
+	x := exchanges.Get().(*exchange)
+	x.Start(c.Conn, c, http1.ExchangeOptions{PreserveCase: p.opts.PreserveCase, Trailers: p.opts.Trailers})
+	return x
+}
+
+// Release ends the exchange and gives its memory back.
+func (x *exchange) Release() {
+	x.End()
+	exchanges.Put(x)
+}
+
+// Finished takes the connection back from its exchange.
+func (c *conn) Finished(_ *http1.Exchange, reusable bool) {
+	p := c.pool
+	p.opts.Stats.RqActive.Dec()
+	p.ep.Active.Add(-1)
+	p.opts.Limits.Requests.Give()
+	if max := p.opts.MaxRequestsPerConn; reusable && max > 0 && c.uses >= max {
+		p.opts.Stats.CxMaxRequests.Inc()
+		reusable = false
+	}
+	if !reusable {
+		c.close(false)
+		return
+	}
+	p.put(c)
+}
+
+// A Prober is a transport.Conn that knows without blocking whether the peer has ended
+// the connection or sent something out of turn. TLS connections implement it; plain
+// ones are looked at here.
+type Prober interface{ Stale() bool }
+
+// watchable prepares stale for plain sockets.
+func (c *conn) watchable() {
+	tcp := c.Conn.TCP()
+	if tcp == nil {
+		return
+	}
+	socket, err := tcp.SyscallConn()
+	if err != nil {
+		return
+	}
+	c.socket = socket
+	c.look = func(fd uintptr) { c.gone = readableNow(fd) }
+}
+
+// stale reports that an idle connection is not to be used: its peer has ended it, or
+// has sent bytes that no request asked for.
+func (c *conn) stale() bool {
+	if p, ok := c.Conn.(Prober); ok {
+		return p.Stale()
+	}
+	if c.socket == nil {
+		return false
+	}
+	return c.socket.Control(c.look) != nil || c.gone
+}
+
+// readableNow reports bytes, the end or an error waiting in a socket.
+func readableNow(fd uintptr) bool {
+	var b [1]byte
+	for {
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1,
+			syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+		if errno != syscall.EINTR {
+			return errno != syscall.EAGAIN
+		}
+	}
+}
