@@ -20,6 +20,12 @@ type Conn struct {
 	// Draining is closed when the listener or the proxy drains: idle connections end,
 	// busy ones finish what they do and end.
 	Draining <-chan struct{}
+	// Successor returns the terminal filter that serves new connections of this chain
+	// now: after a change of configuration another one than the one that serves this
+	// connection, nil when the chain is gone. A terminal filter with streams of its own
+	// may hand later streams to a successor of its kind, so that policy changes reach
+	// open connections. Nil in tests that have no listener.
+	Successor func() Terminal
 }
 
 // A Filter sees each connection of its chain. Shared by all of them.

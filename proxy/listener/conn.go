@@ -1,0 +1,284 @@
+package listener
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/lateen-mesh/lateen/proxy/network"
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
+)
+
+// conn is one connection in the hands of the listener.
+type conn struct {
+	network.Conn
+	raw    net.Conn
+	info   streaminfo.Info
+	cancel context.CancelFunc
+
+	mu  sync.Mutex
+	off bool // cut: nothing may be set up any more
+}
+
+// cut ends the connection from outside.
+func (c *conn) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.off = true
+	if c.cancel != nil {
+		c.cancel()
+	}
+	_ = c.raw.Close() // whoever reads or writes finds out
+}
+
+// serve is the life of a connection.
+func (l *listener) serve(raw net.Conn) {
+	s := l.set
+	c := l.config()
+	if c == nil {
+		_ = raw.Close()
+		return
+	}
+	cn := &conn{raw: raw}
+	stop := context.AfterFunc(s.ctx, cn.cut)
+	defer stop()
+	defer s.survive(cn)
+	if !l.admit(c) {
+		_ = raw.Close()
+		c.release()
+		return
+	}
+	start := l
+	defer func() {
+		s.total.Add(-1)
+		start.active.Add(-1)
+	}()
+	a := newAccepted(raw)
+	l, c, ok := l.inspect(c, a, cn)
+	defer func() { c.release() }()
+	if ok {
+		l.dispatch(c, a, cn)
+	}
+	_ = raw.Close()
+	cn.info.End = time.Now()
+	for _, logger := range c.loggers {
+		logger.LogTCP(&cn.info)
+	}
+}
+
+// survive keeps a fault in the code of one connection from ending all others.
+func (s *Set) survive(c *conn) {
+	if p := recover(); p != nil {
+		s.opts.Log.Error("connection ended by a fault", "fault", p, "stack", string(debug.Stack()))
+		_ = c.raw.Close()
+	}
+}
+
+// admit counts the connection and reports whether the limits allow it.
+func (l *listener) admit(c *Config) bool {
+	n, total := l.active.Add(1), l.set.total.Add(1)
+	o := &l.set.opts
+	switch {
+	case o.GlobalLimit > 0 && total > o.GlobalLimit && !c.unlimited:
+		c.stats.globalOverflow.Inc()
+	case o.ConnectionLimit != nil && o.ConnectionLimit(c.name) > 0 && n > o.ConnectionLimit(c.name):
+		c.stats.overflow.Inc()
+	default:
+		return true
+	}
+	l.active.Add(-1)
+	l.set.total.Add(-1)
+	return false
+}
+
+func newAccepted(raw net.Conn) *accepted {
+	local, remote := addrPort(raw.LocalAddr()), addrPort(raw.RemoteAddr())
+	return &accepted{raw: raw, local: local, remote: remote, direct: remote}
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	p := t.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}
+
+// inspect runs the listener filters, and after a hand-off those of the next listener
+// too. It returns the listener and configuration that go on with the connection.
+func (l *listener) inspect(c *Config, a *accepted, cn *conn) (*listener, *Config, bool) {
+	cn.info.Start = time.Now()
+	cn.info.ConnectionID = l.set.ids.Add(1)
+	cn.info.DownstreamDirectLocal, cn.info.DownstreamDirectRemote = a.local, a.direct
+	for hop := 0; ; hop++ {
+		ok := c.runFilters(a)
+		cn.info.DownstreamLocal, cn.info.DownstreamRemote, cn.info.ServerName = a.local, a.remote, a.serverName
+		if !ok {
+			return l, c, false
+		}
+		if hop > 0 || !c.handOff || !a.restored {
+			break
+		}
+		next := l.set.restored(a.local)
+		if next == nil || next == l {
+			break
+		}
+		nc := next.config()
+		if nc == nil {
+			break
+		}
+		c.release()
+		l, c = next, nc
+	}
+	if a.transport == "" {
+		a.transport = "raw_buffer"
+	}
+	return l, c, true
+}
+
+// runFilters reports whether the connection goes on.
+func (c *Config) runFilters(a *accepted) bool {
+	if len(c.filters) == 0 {
+		return true
+	}
+	c.stats.preActive.Inc()
+	defer c.stats.preActive.Dec()
+	if a.peek == nil {
+		p, err := newPeeker(a.raw)
+		if err != nil {
+			c.stats.filterError.Inc()
+			return false
+		}
+		a.peek = p
+	}
+	if c.timeout > 0 {
+		_ = a.raw.SetReadDeadline(time.Now().Add(c.timeout)) // fails on closed sockets, which the filters find out
+	}
+	for _, f := range c.filters {
+		if f.disabled != nil && f.disabled(a) {
+			continue
+		}
+		err := f.inspect(a)
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.goOn {
+			c.stats.preTimeout.Inc()
+			break
+		}
+		c.countFilterError(err)
+		return false
+	}
+	_ = a.raw.SetReadDeadline(time.Time{})
+	return true
+}
+
+func (c *Config) countFilterError(err error) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.stats.preTimeout.Inc()
+	case errors.Is(err, io.EOF):
+		c.stats.filterRemoteClose.Inc()
+	default:
+		c.stats.filterError.Inc()
+	}
+}
+
+// dispatch finds the chain and lets it serve the connection to its end.
+func (l *listener) dispatch(c *Config, a *accepted, cn *conn) {
+	ch := choose(c.chains, c.fallback, a)
+	if ch == nil {
+		c.stats.noMatch.Inc()
+		cn.info.Flags.Set(streaminfo.NoRouteFound)
+		cn.info.CodeDetails = "filter_chain_not_found"
+		return
+	}
+	if ch.terminal == nil { // a chain without filters closes, as in Envoy
+		return
+	}
+	cn.info.FilterChain = ch.name
+	ctx, cancel := context.WithCancel(l.set.ctx)
+	defer cancel()
+	if !cn.arm(cancel) {
+		return
+	}
+	ch.group.join(cn)
+	defer ch.group.leave(cn)
+	c.stats.total.Inc()
+	c.stats.active.Inc()
+	defer func() {
+		c.stats.active.Dec()
+		c.stats.destroy.Inc()
+		c.stats.length.Record(uint64(time.Since(cn.info.Start).Milliseconds()))
+	}()
+	if !ch.handshakeConn(ctx, c, cn) {
+		return
+	}
+	defer func() { _ = cn.Close() }() // the terminal filter has ended the stream by its own rules
+	ch.run(ctx, cn)
+}
+
+func (c *conn) arm(cancel context.CancelFunc) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel = cancel
+	return !c.off
+}
+
+// handshakeConn sets up the transport socket.
+func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn) bool {
+	hctx := ctx
+	if ch.handshake > 0 {
+		var cancel context.CancelFunc
+		hctx, cancel = context.WithTimeout(ctx, ch.handshake)
+		defer cancel()
+	}
+	tc, err := ch.socket.Accept(hctx, cn.raw, nil)
+	if err != nil {
+		if hctx.Err() == context.DeadlineExceeded {
+			c.stats.handshakeTimeout.Inc()
+			cn.info.TerminationDetails = "transport socket timeout was reached"
+		}
+		return false
+	}
+	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Draining: ch.group.drain, Successor: ch.group.terminal}
+	if st := tc.TLS(); st != nil {
+		describeTLS(&cn.info, st)
+	}
+	return true
+}
+
+var tlsVersions = map[uint16]string{tls.VersionTLS10: "TLSv1", tls.VersionTLS11: "TLSv1.1", tls.VersionTLS12: "TLSv1.2", tls.VersionTLS13: "TLSv1.3"}
+
+// describeTLS records what logs and policies ask about the handshake.
+func describeTLS(i *streaminfo.Info, st *tls.ConnectionState) {
+	i.TLSVersion, i.TLSCipher = tlsVersions[st.Version], tls.CipherSuiteName(st.CipherSuite)
+	if i.ServerName == "" {
+		i.ServerName = st.ServerName
+	}
+	if len(st.PeerCertificates) == 0 {
+		return
+	}
+	leaf := st.PeerCertificates[0]
+	i.PeerSubject = leaf.Subject.String()
+	for _, u := range leaf.URIs {
+		i.PeerURISANs = append(i.PeerURISANs, u.String())
+	}
+}
+
+func (ch *chain) run(ctx context.Context, cn *conn) {
+	for _, f := range ch.filters {
+		if !f.OnConnect(&cn.Conn) {
+			return
+		}
+	}
+	ch.terminal.Serve(ctx, &cn.Conn)
+}

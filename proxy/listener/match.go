@@ -1,0 +1,202 @@
+package listener
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+)
+
+// chainMatch is a compiled FilterChainMatch. Empty lists and zero values match all.
+type chainMatch struct {
+	port          uint32
+	prefixes      []netip.Prefix
+	serverNames   []string // exact, or ".suffix" for "*.suffix"
+	transport     string
+	protocols     []string
+	directSources []netip.Prefix
+	sourceType    listenerpb.FilterChainMatch_ConnectionSourceType
+	sources       []netip.Prefix
+	sourcePorts   []uint32
+}
+
+func compileChainMatch(m *listenerpb.FilterChainMatch) (chainMatch, error) {
+	c := chainMatch{
+		port: m.GetDestinationPort().GetValue(), transport: m.GetTransportProtocol(), protocols: m.GetApplicationProtocols(),
+		sourceType: m.GetSourceType(), sourcePorts: m.GetSourcePorts(),
+	}
+	var err error
+	if c.prefixes, err = compilePrefixes("prefix_ranges", m.GetPrefixRanges()); err != nil {
+		return c, err
+	}
+	if c.directSources, err = compilePrefixes("direct_source_prefix_ranges", m.GetDirectSourcePrefixRanges()); err != nil {
+		return c, err
+	}
+	if c.sources, err = compilePrefixes("source_prefix_ranges", m.GetSourcePrefixRanges()); err != nil {
+		return c, err
+	}
+	if m.GetAddressSuffix() != "" || m.GetSuffixLen() != nil {
+		return c, fmt.Errorf("address_suffix, suffix_len: not supported")
+	}
+	for _, name := range m.GetServerNames() {
+		compiled, err := compileServerName(name)
+		if err != nil {
+			return c, err
+		}
+		c.serverNames = append(c.serverNames, compiled)
+	}
+	return c, nil
+}
+
+// compileServerName turns "*.a.test" into ".a.test". Envoy refuses other wildcards.
+func compileServerName(name string) (string, error) {
+	suffix, wild := strings.CutPrefix(name, "*.")
+	switch {
+	case name == "*" || strings.Contains(suffix, "*"):
+		return "", fmt.Errorf("server_names: partial wildcards are not supported in \"%s\"", name)
+	case wild:
+		return "." + strings.ToLower(suffix), nil
+	}
+	return strings.ToLower(name), nil
+}
+
+func compilePrefixes(field string, list []*corepb.CidrRange) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for i, r := range list {
+		a, err := netip.ParseAddr(r.GetAddressPrefix())
+		if err != nil {
+			return nil, fmt.Errorf("%s[%d]: malformed IP address: %s", field, i, r.GetAddressPrefix())
+		}
+		p, err := a.Prefix(min(int(r.GetPrefixLen().GetValue()), a.BitLen()))
+		if err != nil {
+			return nil, fmt.Errorf("%s[%d]: %w", field, i, err)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// Envoy decides criterion by criterion, in this order; of each the most specific that
+// any remaining chain names wins, and chains without it fall out for good: there is
+// no going back to a chain that lost an earlier criterion.
+var criteria = [...]func(*chainMatch, *accepted) int{
+	func(m *chainMatch, a *accepted) int { return orAny(m.port == 0, m.port == uint32(a.local.Port()), 1) },
+	func(m *chainMatch, a *accepted) int { return longest(m.prefixes, a.local.Addr()) },
+	func(m *chainMatch, a *accepted) int { return m.serverName(a.serverName) },
+	func(m *chainMatch, a *accepted) int { return orAny(m.transport == "", m.transport == a.transport, 1) },
+	func(m *chainMatch, a *accepted) int { return m.protocol(a.protocols) },
+	func(m *chainMatch, a *accepted) int { return longest(m.directSources, a.direct.Addr()) },
+	func(m *chainMatch, a *accepted) int { return m.source(a) },
+	func(m *chainMatch, a *accepted) int { return longest(m.sources, a.remote.Addr()) },
+	func(m *chainMatch, a *accepted) int { return m.sourcePort(uint32(a.remote.Port())) },
+}
+
+// A criterion's score: -1 excludes, 0 is a match by not asking, more is more specific.
+const excluded = -1
+
+func orAny(unset, match bool, score int) int {
+	switch {
+	case unset:
+		return 0
+	case match:
+		return score
+	}
+	return excluded
+}
+
+func longest(prefixes []netip.Prefix, a netip.Addr) int {
+	if len(prefixes) == 0 {
+		return 0
+	}
+	best := excluded
+	for _, p := range prefixes {
+		if p.Contains(a) {
+			best = max(best, 1+p.Bits())
+		}
+	}
+	return best
+}
+
+// serverName: an exact name beats every wildcard, a longer wildcard a shorter one.
+func (m *chainMatch) serverName(sni string) int {
+	if len(m.serverNames) == 0 {
+		return 0
+	}
+	best := excluded
+	for _, name := range m.serverNames {
+		switch {
+		case name == sni:
+			return 1 << 20
+		case name[0] == '.' && len(sni) > len(name) && strings.HasSuffix(sni, name):
+			best = max(best, len(name))
+		}
+	}
+	return best
+}
+
+// protocol: the client's first protocol that any chain names wins.
+func (m *chainMatch) protocol(offered []string) int {
+	if len(m.protocols) == 0 {
+		return 0
+	}
+	for i, p := range offered {
+		for _, own := range m.protocols {
+			if own == p {
+				return 1<<20 - i
+			}
+		}
+	}
+	return excluded
+}
+
+func (m *chainMatch) source(a *accepted) int {
+	switch m.sourceType {
+	case listenerpb.FilterChainMatch_SAME_IP_OR_LOOPBACK:
+		return orAny(false, a.fromHere(), 1)
+	case listenerpb.FilterChainMatch_EXTERNAL:
+		return orAny(false, !a.fromHere(), 1)
+	}
+	return 0
+}
+
+func (m *chainMatch) sourcePort(port uint32) int {
+	if len(m.sourcePorts) == 0 {
+		return 0
+	}
+	for _, p := range m.sourcePorts {
+		if p == port {
+			return 1
+		}
+	}
+	return excluded
+}
+
+// fromHere reports a client on this machine.
+func (a *accepted) fromHere() bool {
+	return a.remote.Addr().IsLoopback() || a.remote.Addr() == a.local.Addr() || !a.remote.IsValid()
+}
+
+// choose returns the chain for a connection, nil when none matches.
+func choose(chains []*chain, fallback *chain, a *accepted) *chain {
+	var buf [64]*chain
+	left := append(buf[:0], chains...)
+	for _, score := range criteria {
+		best, kept := 0, left[:0]
+		for _, c := range left {
+			switch n := score(&c.match, a); {
+			case n == excluded || n < best:
+			case n > best:
+				best, kept = n, append(left[:0], c)
+			default:
+				kept = append(kept, c)
+			}
+		}
+		left = kept
+	}
+	if len(left) == 0 {
+		return fallback
+	}
+	return left[0]
+}

@@ -1,0 +1,250 @@
+package listener
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"golang.org/x/sys/unix"
+)
+
+// An address is one that a listener has: ip and port, or a path.
+type address struct {
+	ip   netip.AddrPort
+	path string // unix socket, else ""
+	mode uint32
+}
+
+// String is the form of Envoy's messages: "0.0.0.0:80", "[::]:80", "/run/x".
+func (a address) String() string {
+	if a.path != "" {
+		return a.path
+	}
+	return a.ip.String()
+}
+
+func compileAddress(a *corepb.Address) (address, error) {
+	switch a := a.GetAddress().(type) {
+	case *corepb.Address_SocketAddress:
+		s := a.SocketAddress
+		ip, err := netip.ParseAddr(s.GetAddress())
+		switch {
+		case s.GetProtocol() != corepb.SocketAddress_TCP:
+			return address{}, fmt.Errorf("address.socket_address.protocol %s: not supported", s.GetProtocol())
+		case err != nil:
+			return address{}, fmt.Errorf("malformed IP address: %s", s.GetAddress())
+		case s.GetNamedPort() != "":
+			return address{}, errors.New("address.socket_address.named_port: not supported")
+		case s.GetNetworkNamespaceFilepath() != "":
+			return address{}, errors.New("address.socket_address.network_namespace_filepath: not supported")
+		case s.GetPortValue() > 65535:
+			return address{}, fmt.Errorf("address.socket_address.port_value %d: not a port", s.GetPortValue())
+		}
+		if ip.Is4In6() && !s.GetIpv4Compat() {
+			ip = ip.Unmap()
+		}
+		return address{ip: netip.AddrPortFrom(ip, uint16(s.GetPortValue()))}, nil
+	case *corepb.Address_Pipe:
+		if a.Pipe.GetPath() == "" {
+			return address{}, errors.New("address.pipe.path: empty")
+		}
+		return address{path: a.Pipe.GetPath(), mode: a.Pipe.GetMode()}, nil
+	default:
+		return address{}, fmt.Errorf("address %T: not supported", a)
+	}
+}
+
+// bindOptions are the settings of a listening socket. A socket serves later
+// configurations of its address as long as they are equal.
+type bindOptions struct {
+	reusePort, transparent, freebind, v4compat bool
+	backlog                                    int
+	fastOpen                                   uint32
+	options                                    string // fingerprint of raw
+	raw                                        []*corepb.SocketOption
+}
+
+func compileBindOptions(l *listenerpb.Listener) bindOptions {
+	o := bindOptions{
+		reusePort:   l.GetEnableReusePort() == nil || l.GetEnableReusePort().GetValue(),
+		transparent: l.GetTransparent().GetValue(),
+		freebind:    l.GetFreebind().GetValue(),
+		v4compat:    l.GetAddress().GetSocketAddress().GetIpv4Compat(),
+		backlog:     int(l.GetTcpBacklogSize().GetValue()),
+		fastOpen:    l.GetTcpFastOpenQueueLength().GetValue(),
+		raw:         l.GetSocketOptions(),
+	}
+	if l.GetTcpBacklogSize() == nil {
+		o.backlog = 4096 // the kernel's limit, net.core.somaxconn, holds as well
+	}
+	for _, x := range o.raw {
+		o.options += x.String() + ";"
+	}
+	return o
+}
+
+func (o bindOptions) equal(p bindOptions) bool {
+	o.raw, p.raw = nil, nil
+	return o.reusePort == p.reusePort && o.transparent == p.transparent && o.freebind == p.freebind &&
+		o.v4compat == p.v4compat && o.backlog == p.backlog && o.fastOpen == p.fastOpen && o.options == p.options
+}
+
+// A socket is bound when configuration arrives, so that a taken port is an error of
+// that configuration, and listens when its listener is warm: until then clients are
+// refused rather than kept waiting.
+type socket struct {
+	addr    address // port 0 replaced by the real one
+	asked   address
+	options bindOptions
+	fd      int // bound, not yet listening; -1 after listen
+	ln      net.Listener
+}
+
+// bind opens a socket. The error's text is Envoy's.
+func bind(a address, o bindOptions) (*socket, error) {
+	fd, err := bindFD(a, o)
+	if err != nil {
+		return nil, fmt.Errorf("cannot bind '%s': %s", a, reason(err))
+	}
+	s := &socket{addr: a, asked: a, options: o, fd: fd}
+	if a.path == "" && a.ip.Port() == 0 {
+		if sa, err := unix.Getsockname(fd); err == nil {
+			s.addr.ip = netip.AddrPortFrom(a.ip.Addr(), portOf(sa))
+		}
+	}
+	return s, nil
+}
+
+func portOf(sa unix.Sockaddr) uint16 {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return uint16(sa.Port)
+	case *unix.SockaddrInet6:
+		return uint16(sa.Port)
+	}
+	return 0
+}
+
+func bindFD(a address, o bindOptions) (int, error) {
+	family, sa := sockaddr(a)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := setOptions(fd, family, o); err != nil {
+		_ = unix.Close(fd) // the first error is the one to tell
+		return -1, err
+	}
+	if family == unix.AF_UNIX && !strings.HasPrefix(a.path, "@") {
+		_ = os.Remove(a.path) // a socket left behind by an earlier process
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	if family == unix.AF_UNIX && a.mode != 0 {
+		if err := os.Chmod(a.path, os.FileMode(a.mode)); err != nil {
+			_ = unix.Close(fd)
+			return -1, err
+		}
+	}
+	return fd, nil
+}
+
+func sockaddr(a address) (family int, sa unix.Sockaddr) {
+	switch {
+	case a.path != "":
+		return unix.AF_UNIX, &unix.SockaddrUnix{Name: a.path}
+	case a.ip.Addr().Is4():
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(a.ip.Port()), Addr: a.ip.Addr().As4()}
+	default:
+		return unix.AF_INET6, &unix.SockaddrInet6{Port: int(a.ip.Port()), Addr: a.ip.Addr().As16()}
+	}
+}
+
+type option struct {
+	on                 bool
+	level, name, value int
+}
+
+func setOptions(fd, family int, o bindOptions) error {
+	inet, v6 := family != unix.AF_UNIX, family == unix.AF_INET6
+	only6 := 1
+	if o.v4compat {
+		only6 = 0
+	}
+	list := []option{
+		{inet, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
+		{inet && o.reusePort, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1},
+		{v6, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only6},
+		{inet && !v6 && o.transparent, unix.SOL_IP, unix.IP_TRANSPARENT, 1},
+		{v6 && o.transparent, unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1},
+		{inet && !v6 && o.freebind, unix.SOL_IP, unix.IP_FREEBIND, 1},
+		{v6 && o.freebind, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1},
+		{inet && o.fastOpen > 0, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, int(o.fastOpen)},
+	}
+	for _, x := range list {
+		if x.on {
+			if err := unix.SetsockoptInt(fd, x.level, x.name, x.value); err != nil {
+				return err
+			}
+		}
+	}
+	for _, x := range o.raw {
+		if err := setRaw(fd, x); err != nil {
+			return fmt.Errorf("socket_options %q: %w", x.GetDescription(), err)
+		}
+	}
+	return nil
+}
+
+func setRaw(fd int, x *corepb.SocketOption) error {
+	if v, ok := x.GetValue().(*corepb.SocketOption_BufValue); ok {
+		return unix.SetsockoptString(fd, int(x.GetLevel()), int(x.GetName()), string(v.BufValue))
+	}
+	return unix.SetsockoptInt(fd, int(x.GetLevel()), int(x.GetName()), int(x.GetIntValue()))
+}
+
+// listen makes the bound socket accept connections.
+func (s *socket) listen() error {
+	if err := unix.Listen(s.fd, s.options.backlog); err != nil {
+		return fmt.Errorf("cannot listen on '%s': %s", s.addr, reason(err))
+	}
+	f := os.NewFile(uintptr(s.fd), s.addr.String())
+	s.fd = -1
+	ln, err := net.FileListener(f) // duplicates the descriptor
+	_ = f.Close()
+	if err != nil {
+		return fmt.Errorf("cannot listen on '%s': %w", s.addr, err)
+	}
+	s.ln = ln
+	return nil
+}
+
+func (s *socket) close() {
+	if s.ln != nil {
+		_ = s.ln.Close()
+		return
+	}
+	if s.fd >= 0 {
+		_ = unix.Close(s.fd)
+		s.fd = -1
+	}
+}
+
+// reason is an error as C's strerror spells it, which is how Envoy and its users do:
+// "Address already in use".
+func reason(err error) string {
+	var no syscall.Errno
+	text := err.Error()
+	if errors.As(err, &no) && err == error(no) && text != "" {
+		return strings.ToUpper(text[:1]) + text[1:]
+	}
+	return text
+}
