@@ -9,6 +9,8 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/lateen-mesh/lateen/control/ir"
+	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/control/registry"
 )
 
 // What is retried where a VirtualService does not say it: only what certainly did
@@ -82,10 +84,18 @@ func (rc *ruleContext) hashPolicies(f *ir.Forward, targets []*networking.HTTPRou
 // the subset, of the port, of the whole rule, whichever is first.
 func (rc *ruleContext) consistentHash(d *networking.Destination) *ir.HashPolicy {
 	rule := rc.scope.DestinationRule(rc.scope.Service(d.GetHost()))
-	port := rc.destinationPort(d)
+	return firstHash(rule, d.GetSubset(), rc.destinationPort(d))
+}
+
+// serviceHash is the hash input for requests to a service without subset.
+func (rc *ruleContext) serviceHash(s *registry.Service, port uint32) *ir.HashPolicy {
+	return firstHash(rc.scope.DestinationRule(s), "", port)
+}
+
+func firstHash(rule *mesh.DestinationRule, subset string, port uint32) *ir.HashPolicy {
 	var policies []*networking.LoadBalancerSettings
-	if d.GetSubset() != "" {
-		policies = append(policies, balancers(rule.Subset(d.GetSubset()).GetTrafficPolicy(), port)...)
+	if subset != "" {
+		policies = append(policies, balancers(rule.Subset(subset).GetTrafficPolicy(), port)...)
 	}
 	policies = append(policies, balancers(rule.Policy(), port)...)
 	for _, p := range policies {

@@ -13,11 +13,11 @@ import (
 // tracing is how requests are sampled and tagged, nil where the mesh switches it
 // off. Without a tracer of the proxy no span is sent, but the decision to sample
 // still marks request ids and headers.
-func tracing(m *meshconfig.MeshConfig, c *meshconfig.ProxyConfig, p *mesh.Proxy) *ir.Tracing {
+func tracing(m *meshconfig.MeshConfig, c *meshconfig.ProxyConfig, scope *mesh.Scope, p *mesh.Proxy) *ir.Tracing {
 	if !m.GetEnableTracing() {
 		return nil
 	}
-	t := &ir.Tracing{ClientSampling: 100, RandomSampling: 1, OverallSampling: 100, Tags: tracingTags(p)}
+	t := &ir.Tracing{ClientSampling: 100, RandomSampling: 1, OverallSampling: 100, Tags: tracingTags(p, workloadLabels(scope, p))}
 	if s := c.GetTracing().GetSampling(); s > 0 {
 		t.RandomSampling = s
 	}
@@ -25,9 +25,18 @@ func tracing(m *meshconfig.MeshConfig, c *meshconfig.ProxyConfig, p *mesh.Proxy)
 	return t
 }
 
+// workloadLabels are the labels under which the registry knows the workload, and
+// those that the proxy was started with where it does not know it.
+func workloadLabels(scope *mesh.Scope, p *mesh.Proxy) map[string]string {
+	if all := scope.Instances(); len(all) > 0 && len(all[0].Endpoint.Labels) > 0 {
+		return all[0].Endpoint.Labels
+	}
+	return p.Labels
+}
+
 // tracingTags say what a dry-run policy would have decided, and which workload
 // makes the span.
-func tracingTags(p *mesh.Proxy) []ir.TracingTag {
+func tracingTags(p *mesh.Proxy, labels map[string]string) []ir.TracingTag {
 	var out []ir.TracingTag
 	for _, effect := range []string{"allow", "deny"} {
 		for _, d := range [][2]string{{"name", "effective_policy_id"}, {"result", "engine_result"}} {
@@ -40,8 +49,8 @@ func tracingTags(p *mesh.Proxy) []ir.TracingTag {
 	}
 	meshID, _ := p.Metadata["MESH_ID"].(string)
 	for _, l := range [][2]string{
-		{"canonical_revision", cmp.Or(p.Labels["service.istio.io/canonical-revision"], "latest")},
-		{"canonical_service", cmp.Or(p.Labels["service.istio.io/canonical-name"], "unknown")},
+		{"canonical_revision", cmp.Or(labels["service.istio.io/canonical-revision"], "latest")},
+		{"canonical_service", cmp.Or(labels["service.istio.io/canonical-name"], "unknown")},
 		{"cluster_id", cmp.Or(p.ClusterID, "unknown")},
 		{"mesh_id", cmp.Or(meshID, "unknown")},
 		{"namespace", cmp.Or(p.Namespace, "default")},
