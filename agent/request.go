@@ -1,0 +1,81 @@
+// Package agent is what runs beside a proxy in its pod: it hands requests to the
+// proxy's admin API. Bootstrap, certificates and probes come with sidecars.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// maxPage bounds an admin page that is read.
+const maxPage = 256 << 20
+
+// Command is the `pilot-agent` command line.
+func Command() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:           "pilot-agent",
+		Short:         "Runs beside a proxy in its pod",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	cmd.AddCommand(newRequestCommand(), newVersionCommand())
+	return cmd
+}
+
+func newVersionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), wellknown.Version()) },
+	}
+}
+
+func newRequestCommand() *cobra.Command {
+	address := fmt.Sprintf("localhost:%d", wellknown.ProxyAdminPort)
+	cmd := &cobra.Command{
+		Use:     "request METHOD PATH [BODY]",
+		Short:   "Make a request to the admin API of the proxy",
+		Example: "  pilot-agent request GET stats\n  pilot-agent request POST 'logging?level=debug'",
+		Args:    cobra.RangeArgs(2, 3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body := ""
+			if len(args) == 3 {
+				body = args[2]
+			}
+			return request(cmd.Context(), cmd.OutOrStdout(), address, args[0], args[1], body)
+		},
+	}
+	cmd.Flags().StringVar(&address, "debug-addr", address, "HOST:PORT of the admin API")
+	return cmd
+}
+
+// request copies the answer to w; a status of 300 or more is an error that holds it.
+func request(ctx context.Context, w io.Writer, address, method, path, body string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	url := "http://" + address + "/" + strings.TrimPrefix(path, "/")
+	r, err := http.NewRequestWithContext(ctx, strings.ToUpper(method), url, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Do(r)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w (is the proxy running, with its admin API on %s?)", method, path, err, address)
+	}
+	defer answer.Body.Close()
+	page := io.LimitReader(answer.Body, maxPage)
+	if answer.StatusCode >= http.StatusMultipleChoices {
+		text, _ := io.ReadAll(io.LimitReader(page, 4096))
+		return fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, strings.TrimSpace(string(text)))
+	}
+	_, err = io.Copy(w, page)
+	return err
+}
