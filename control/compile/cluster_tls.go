@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -15,6 +16,13 @@ const (
 	alpnIstio        = "istio"
 	alpnPeerExchange = "istio-peer-exchange"
 	alpnHTTP2        = "h2"
+)
+
+// The authorities of the proxy's system. An agent looks for their file; a proxy
+// without one is told the place that most distributions use or link to.
+const (
+	systemRoots     = "system"
+	systemRootsFile = "/etc/ssl/certs/ca-certificates.crt"
 )
 
 // applyTLS sets up the encryption that the policy asks for. Without one the
@@ -91,24 +99,29 @@ func (b *clusterBuilder) originate(c *ir.Cluster, t target, s *networking.Client
 		tls.SANs = b.identities(t.service)
 	}
 	mutual := s.Mode == networking.ClientTLSSettings_MUTUAL
-	if s.CredentialName != "" {
+	switch {
+	case s.CredentialName != "":
 		name := secretName(s.CredentialName)
 		tls.CA = &ir.SecretRef{Name: name + caSuffix}
 		if mutual {
 			tls.Certificate = &ir.SecretRef{Name: name}
 		}
-	} else {
-		ca := s.CaCertificates
-		if ca == "" {
-			ca = "system"
-		}
-		tls.CA = &ir.SecretRef{Name: "file-root:" + ca, FromAgent: true}
+	case b.proxy.HasAgent():
+		tls.CA = &ir.SecretRef{Name: "file-root:" + cmp.Or(s.CaCertificates, systemRoots), FromAgent: true}
 		if mutual {
 			tls.Certificate = ptr(fileCertificate(s.ClientCertificate, s.PrivateKey))
 		}
+	default:
+		tls.CAFile = s.CaCertificates
+		if tls.CAFile == "" || tls.CAFile == systemRoots {
+			tls.CAFile = systemRootsFile
+		}
+		if mutual {
+			tls.CertificateFiles = &ir.CertificateFiles{Certificate: s.ClientCertificate, Key: s.PrivateKey}
+		}
 	}
 	if s.GetInsecureSkipVerify().GetValue() {
-		tls.CA, tls.SANs, tls.CRL = nil, nil, ""
+		tls.CA, tls.CAFile, tls.SANs, tls.CRL = nil, "", nil, ""
 	}
 	if isHTTP2(c) {
 		tls.ALPN = []string{alpnHTTP2}

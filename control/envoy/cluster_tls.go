@@ -53,9 +53,15 @@ func upstreamTLS(t ir.UpstreamTLS) *tlsv3.CommonTlsContext {
 	if t.Certificate != nil {
 		out.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{secretConfig(*t.Certificate)}
 	}
+	if f := t.CertificateFiles; f != nil {
+		out.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: file(f.Certificate), PrivateKey: file(f.Key)}}
+	}
 	if t.CA == nil {
-		out.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{
-			ValidationContext: &tlsv3.CertificateValidationContext{}}
+		own := serverValidation(t)
+		if t.CAFile != "" {
+			own.TrustedCa = file(t.CAFile)
+		}
+		out.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: own}
 		return out
 	}
 	out.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
@@ -73,7 +79,11 @@ func serverValidation(t ir.UpstreamTLS) *tlsv3.CertificateValidationContext {
 			&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}})
 	}
 	if t.CRL != "" {
-		out.Crl = &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: t.CRL}}
+		out.Crl = file(t.CRL)
 	}
 	return out
+}
+
+func file(name string) *corev3.DataSource {
+	return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: name}}
 }

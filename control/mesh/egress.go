@@ -45,10 +45,10 @@ func (sc *Scope) selectEgress() {
 func (sc *Scope) egressListener(spec *networking.IstioEgressListener) EgressListener {
 	imports := parseImports(spec.Hosts, sc.namespace)
 	e := EgressListener{Spec: spec}
-	chosen := map[*registry.Service]bool{}
+	chosen, hosts := map[*registry.Service]bool{}, map[string]bool{}
 	for _, s := range sc.snapshot.Registry.Services() {
 		if imports.hasService(s) && visible(s.ExportTo, nil, s.Namespace, sc.namespace) && servesPort(s, spec.Port) {
-			chosen[s] = true
+			chosen[s], hosts[s.Host] = true, true
 		}
 	}
 	for _, v := range sc.bound[MeshGateway] {
@@ -57,22 +57,13 @@ func (sc *Scope) egressListener(spec *networking.IstioEgressListener) EgressList
 		}
 		e.VirtualServices = append(e.VirtualServices, v)
 		for _, d := range destinations(v.Spec) {
-			if s := sc.preferred(sc.visibleHosts(d.Host)); s != nil && !hasHost(chosen, d.Host) {
-				chosen[s] = true
+			if s := sc.preferred(sc.visibleHosts(d.Host)); s != nil && !hosts[s.Host] {
+				chosen[s], hosts[s.Host] = true, true
 			}
 		}
 	}
 	e.Services = sc.onePerHost(sc.sortServices(chosen))
 	return e
-}
-
-func hasHost(set map[*registry.Service]bool, host string) bool {
-	for s := range set {
-		if s.Host == host {
-			return true
-		}
-	}
-	return false
 }
 
 func servesPort(s *registry.Service, port *networking.SidecarPort) bool {

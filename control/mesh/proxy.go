@@ -86,3 +86,12 @@ func (p *Proxy) text(key string) string {
 	}
 	return ""
 }
+
+// HasAgent reports whether an agent serves secrets of files and of the workload's
+// identity beside the proxy (the cluster sds-grpc of its bootstrap). The agent
+// shows itself by the names that it expects of the control plane; a proxy started
+// by hand has none and reads files itself.
+func (p *Proxy) HasAgent() bool {
+	_, ok := p.Metadata["PILOT_SAN"]
+	return ok
+}
