@@ -20,6 +20,9 @@ type Endpoint struct {
 	Locality Locality
 	// Metadata is filter_metadata as decoded JSON-like values, nil when empty.
 	Metadata map[string]map[string]any
+	// Owner is the state of the cluster that made the endpoint (its pools, its outlier
+	// counts); nobody else looks at it.
+	Owner any
 
 	Active    atomic.Int64  // requests or connections in flight; least request reads it
 	Unhealthy atomic.Uint32 // Flag bits; 0 is healthy
@@ -38,9 +41,10 @@ const (
 	FailedEDSHealth    uint32 = 1 << iota // "/failed_eds_health"
 	FailedActiveHealth                    // "/failed_active_hc"
 	FailedOutlier                         // "/failed_outlier_check"
-	Degraded
-	Draining
+	Degraded                              // "/degraded"
+	Draining                              // HealthStatus DRAINING, "/eds_status_draining"
 )
 
-// Healthy reports whether the endpoint may be chosen outside of panic.
+// Healthy reports that nothing speaks against the endpoint. A degraded one is chosen
+// when healthy ones do not suffice, any other only in panic.
 func (e *Endpoint) Healthy() bool { return e.Unhealthy.Load() == 0 }
