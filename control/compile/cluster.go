@@ -105,7 +105,7 @@ func (b *clusterBuilder) target(t target, naming func(host, subset string, port 
 		PeerMetadata:   b.proxy.Has(peerExchangeExtension),
 		Metadata:       targetMetadata(t),
 	}
-	c.StatName = cmp.Or(b.statName(b.mesh.MeshConfig.OutboundClusterStatName, t.service, t.port, t.subset.GetName()), c.Name) + ";"
+	c.StatName = cmp.Or(statName(b.mesh.MeshConfig.OutboundClusterStatName, t.service, t.port, t.subset.GetName()), c.Name) + ";"
 	policy := policyFor(t.rule, t.subset, t.port.Number)
 	b.version(&c, t.port, policy)
 	b.applyPolicy(&c, t, policy)
@@ -211,7 +211,7 @@ func noLimits() *ir.Limits {
 }
 
 // statName fills in a pattern of MeshConfig; "" where there is none.
-func (b *clusterBuilder) statName(pattern string, s *registry.Service, port registry.Port, subset string) string {
+func statName(pattern string, s *registry.Service, port registry.Port, subset string) string {
 	if pattern == "" {
 		return ""
 	}

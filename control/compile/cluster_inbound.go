@@ -97,7 +97,7 @@ func (b *clusterBuilder) inboundBase(port uint32, s *registry.Service, p registr
 	}
 	stat := ""
 	if s != nil {
-		stat = b.statName(b.mesh.MeshConfig.InboundClusterStatName, s, p, "")
+		stat = statName(b.mesh.MeshConfig.InboundClusterStatName, s, p, "")
 	}
 	c.StatName = cmp.Or(stat, c.Name) + ";"
 	return c

@@ -48,9 +48,10 @@ func (b *listenerBuilder) virtualInbound() ir.Listener {
 
 func (b *listenerBuilder) inboundCatchAll(port uint32) []ir.FilterChain {
 	pass := tcpTo(wellknown.InboundPassthroughCluster, b.logs)
+	pass.StatPrefix = b.inboundStatName(&registry.Service{FromEntry: true}, registry.Port{}, pass.StatPrefix)
 	all := inboundPort{cluster: wellknown.InboundPassthroughCluster}
 	return []ir.FilterChain{
-		{Name: captureIn + "-blackhole", Match: ir.ChainMatch{DestinationPort: port}, TCP: tcpTo(wellknown.BlackHoleCluster, b.logs)},
+		{Name: captureIn + "-blackhole", Match: ir.ChainMatch{DestinationPort: port}, TCP: tcpTo(wellknown.BlackHoleCluster, nil)},
 		{Name: captureIn + "-catchall-http", Match: ir.ChainMatch{ApplicationProtocols: httpALPN, TransportProtocol: plainTCP},
 			HTTP: b.inboundHTTP(all, wellknown.InboundPassthroughCluster+";")},
 		{Name: captureIn, Match: ir.ChainMatch{TransportProtocol: plainTCP}, TCP: pass},
@@ -64,6 +65,7 @@ type inboundPort struct {
 	protocol registry.Protocol
 	cluster  string
 	service  string // "host:port" of spans
+	stat     string // prefix of the statistics of bytes
 	origin   *ir.Origin
 }
 
@@ -75,7 +77,7 @@ func (b *listenerBuilder) inboundPorts() []inboundPort {
 		for i, in := range ingress {
 			n := in.GetPort().GetNumber()
 			out = append(out, inboundPort{port: n, protocol: registry.ParseProtocol(in.GetPort().GetProtocol()),
-				cluster: inboundCluster(n), service: b.ingressOperation(n),
+				cluster: inboundCluster(n), stat: inboundCluster(n), service: b.ingressOperation(n),
 				origin: originOf(b.scope.SidecarConfig(), fmt.Sprintf("ingress[%d]", i))})
 		}
 		return out
@@ -87,18 +89,21 @@ func (b *listenerBuilder) inboundPorts() []inboundPort {
 			continue
 		}
 		out = append(out, inboundPort{port: n, protocol: i.Port.Protocol, cluster: inboundCluster(n),
-			service: fmt.Sprintf("%s:%d", i.Service.Host, i.Port.Number)})
+			stat: b.inboundStatName(i.Service, i.Port, inboundCluster(n)), service: fmt.Sprintf("%s:%d", i.Service.Host, i.Port.Number)})
 	}
 	slices.SortStableFunc(out, func(a, b inboundPort) int { return cmp.Compare(a.port, b.port) })
 	return out
 }
 
-// ingressOperation names a declared port after the workload's own service.
+// ingressOperation names a declared port after the Sidecar object that declares it.
 func (b *listenerBuilder) ingressOperation(port uint32) string {
-	if all := b.scope.Instances(); len(all) > 0 {
-		return fmt.Sprintf("%s:%d", all[0].Service.Host, port)
-	}
-	return fmt.Sprintf(":%d", port)
+	c := b.scope.SidecarConfig()
+	return fmt.Sprintf("%s.%s:%d", c.Name, c.Namespace, port)
+}
+
+// inboundStatName is the mesh's pattern for inbound statistics, else the given name.
+func (b *listenerBuilder) inboundStatName(s *registry.Service, port registry.Port, name string) string {
+	return cmp.Or(statName(b.snapshot.MeshConfig.GetInboundClusterStatName(), s, port, ""), name)
 }
 
 // inboundCluster is the name of the cluster that leads to the workload's own port.
@@ -120,6 +125,7 @@ func (b *listenerBuilder) inboundChains(p inboundPort) []ir.FilterChain {
 	tcp := func(transport string) ir.FilterChain {
 		c := chain(transport, nil)
 		c.TCP = tcpTo(p.cluster, b.logs)
+		c.TCP.StatPrefix = p.stat
 		return c
 	}
 	switch {

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -107,11 +108,11 @@ func (o *outboundListeners) serviceChain(s *registry.Service, p outboundPort, d 
 	if len(s.Ports) == 1 {
 		port = s.Ports[0].Number
 	}
-	return ir.FilterChain{
-		Match:            ir.ChainMatch{DestinationCIDRs: d.cidrs},
-		HandshakeTimeout: handshakeTimeout,
-		TCP:              tcpTo(clusterName(s.Host, "", port), o.logs),
+	proxy := tcpTo(clusterName(s.Host, "", port), o.logs)
+	if known := s.Port(port); known != nil {
+		proxy.StatPrefix = cmp.Or(statName(o.snapshot.MeshConfig.GetOutboundClusterStatName(), s, *known, ""), proxy.StatPrefix)
 	}
+	return ir.FilterChain{Match: ir.ChainMatch{DestinationCIDRs: d.cidrs}, HandshakeTimeout: handshakeTimeout, TCP: proxy}
 }
 
 // virtualServicesOn are the VirtualServices of the mesh that name the host.

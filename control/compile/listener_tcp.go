@@ -41,11 +41,26 @@ func (rc *ruleContext) tcpProxy(v *mesh.VirtualService, targets []*networking.Ro
 			Name: rc.destination(t.GetDestination()), Weight: uint32(t.GetWeight())})
 	}
 	if len(out.Clusters) == 1 {
-		out.StatPrefix = out.Clusters[0].Name
+		out.StatPrefix = rc.statPrefix(targets, out.Clusters[0].Name)
 		return out
 	}
 	out.StatPrefix = fmt.Sprintf("%s.%s", v.Name, v.Namespace)
 	return out
+}
+
+// statPrefix is the mesh's pattern for outbound statistics filled in for the one
+// destination with a cluster, else the cluster's name.
+func (rc *ruleContext) statPrefix(targets []*networking.RouteDestination, cluster string) string {
+	pattern := rc.snapshot.MeshConfig.GetOutboundClusterStatName()
+	for _, t := range targets {
+		d := t.GetDestination()
+		if s := rc.scope.Service(d.GetHost()); s != nil && pattern != "" && rc.destination(d) == cluster {
+			if port := s.Port(rc.destinationPort(d)); port != nil {
+				return statName(pattern, s, *port, d.GetSubset())
+			}
+		}
+	}
+	return cluster
 }
 
 // tcpTo sends connections to one cluster.
