@@ -1,0 +1,160 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/lateen-mesh/lateen/control/envoy"
+	"github.com/lateen-mesh/lateen/control/mesh"
+)
+
+// TestGoldenListeners compares listeners and routes with Istio's by meaning: the
+// order of virtual hosts, and of filter chains that match different connections,
+// says nothing. Our own key in route metadata is not compared.
+func TestGoldenListeners(t *testing.T) {
+	exceptions := goldenExceptions(t, "lds", "rds")
+	reasons, equal, total := map[string]int{}, 0, 0
+	for _, sc := range goldenScenarios(t) {
+		t.Run(sc.name, func(t *testing.T) {
+			for _, name := range slices.Sorted(maps.Keys(sc.proxies)) {
+				lds, rds := generateListeners(t, sc.snapshot, sc.proxies[name])
+				diffs := compare(sc, name, "lds", byMeaning(goldenResources(t, sc, name, "lds")), byMeaning(lds))
+				diffs = append(diffs, compare(sc, name, "rds", byMeaning(goldenResources(t, sc, name, "rds")), byMeaning(rds))...)
+				total++
+				if len(diffs) == 0 {
+					equal++
+				}
+				for _, d := range diffs {
+					e := firstCovering(exceptions, d)
+					if e == nil {
+						t.Error(d)
+						continue
+					}
+					e.used = true
+					reasons[e.reason]++
+				}
+			}
+		})
+	}
+	for _, e := range exceptions {
+		if !e.used {
+			t.Errorf("golden_differences.txt:%d: nothing differs any more", e.line)
+		}
+	}
+	for _, r := range slices.Sorted(maps.Keys(reasons)) {
+		t.Logf("%5d × %s", reasons[r], r)
+	}
+	t.Logf("%d of %d proxies are equal in all listeners and routes, the others except for what is listed", equal, total)
+}
+
+// generateListeners returns the listeners of a proxy and the routes that they name;
+// each must be valid by Envoy's own rules.
+func generateListeners(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) (lds, rds map[string]any) {
+	t.Helper()
+	scope := s.Scope(p)
+	listeners := Listeners(s, scope, p)
+	var ls []*listenerv3.Listener
+	for _, l := range listeners {
+		m := envoy.Listener(l)
+		if err := m.ValidateAll(); err != nil {
+			t.Errorf("listener %s: %v", l.Name, err)
+		}
+		ls = append(ls, m)
+	}
+	var rs []*routev3.RouteConfiguration
+	for _, name := range RouteNames(listeners) {
+		c := Routes(s, scope, p, name)
+		if c == nil {
+			t.Errorf("no routes for %s", name)
+			continue
+		}
+		m := envoy.RouteConfiguration(*c)
+		if err := m.ValidateAll(); err != nil {
+			t.Errorf("routes %s: %v", name, err)
+		}
+		rs = append(rs, m)
+	}
+	return jsonResources(t, ls), jsonResources(t, rs)
+}
+
+// byMeaning puts resources into a form in which what may be in any order is keyed
+// rather than listed. Chains for TLS between proxies of the mesh stand apart.
+func byMeaning(resources map[string]any) map[string]any {
+	for _, r := range resources {
+		fields := r.(map[string]any)
+		if chains, ok := fields["filterChains"].([]any); ok {
+			own, mutual := map[string]any{}, map[string]any{}
+			for _, c := range chains {
+				if isMeshTLS(c) {
+					mutual[chainKey(c, mutual)] = c
+				} else {
+					own[chainKey(c, own)] = c
+				}
+			}
+			fields["filterChains"] = own
+			if len(mutual) > 0 {
+				fields["meshTLSChains"] = mutual
+			}
+		}
+		if hosts, ok := fields["virtualHosts"].([]any); ok {
+			named := map[string]any{}
+			for _, h := range hosts {
+				named[h.(map[string]any)["name"].(string)] = h
+			}
+			fields["virtualHosts"] = named
+		}
+		dropOwnKey(fields)
+	}
+	return resources
+}
+
+// chainKey says which connections a chain takes; of two alike the second has a number.
+func chainKey(chain any, taken map[string]any) string {
+	match, _ := at(chain, "filterChainMatch").(map[string]any)
+	key := "chain"
+	for _, k := range slices.Sorted(maps.Keys(match)) {
+		key += fmt.Sprintf("/%s=%v", k, match[k])
+	}
+	key = strings.NewReplacer(" ", ",", ".", "_").Replace(key)
+	for i := 2; taken[key] != nil; i++ {
+		key = fmt.Sprintf("%s#%d", strings.TrimRight(key, "#0123456789"), i)
+	}
+	return key
+}
+
+// isMeshTLS recognizes a chain that takes the certificates of mesh workloads.
+func isMeshTLS(chain any) bool {
+	return at(chain, "transportSocket", "typedConfig", "commonTlsContext", "combinedValidationContext",
+		"validationContextSdsSecretConfig", "name") == "ROOTCA"
+}
+
+func at(v any, path ...string) any {
+	for _, p := range path {
+		m, _ := v.(map[string]any)
+		v = m[p]
+	}
+	return v
+}
+
+// dropOwnKey removes filter_metadata["lateen"] wherever it is.
+func dropOwnKey(v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		if m, ok := v["filterMetadata"].(map[string]any); ok {
+			delete(m, "lateen")
+		}
+		for _, x := range v {
+			dropOwnKey(x)
+		}
+	case []any:
+		for _, x := range v {
+			dropOwnKey(x)
+		}
+	}
+}
