@@ -1,7 +1,7 @@
 package wellknown
 
-// version is set by the build (-ldflags -X).
+// version is set by the linker (see the Makefile).
 var version = "dev"
 
-// Version is the version of this build, "dev" when it was built without one.
+// Version is that of this build; both halves and the tools are built as one.
 func Version() string { return version }

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/lateen-mesh/lateen/control"
+	"github.com/lateen-mesh/lateen/logging"
+)
+
+// flags are those of the original's pilot-discovery, with its defaults, and two of
+// our own: --state and --set.
+type flags struct {
+	meshConfig, state                         string
+	configDir, set                            []string
+	grpc, http, monitoring, secureGRPC, https string
+	domain, clusterID, namespace              string
+	levels                                    string
+	json                                      bool
+	keepInterval, keepTimeout                 time.Duration
+}
+
+func (f *flags) add(set *pflag.FlagSet) {
+	set.StringArrayVar(&f.configDir, "configDir", nil, "directory or file of YAML: configuration without Kubernetes; may be repeated")
+	set.StringVar(&f.meshConfig, "meshConfig", "/etc/istio/config/mesh", "file with the MeshConfig, watched; the defaults where it does not exist")
+	set.StringArrayVar(&f.set, "set", nil, "meshConfig.FIELD=VALUE over the MeshConfig, may be repeated")
+	set.StringVar(&f.state, "state", "", "directory that keeps the last good configuration over a restart")
+	set.StringVar(&f.grpc, "grpcAddr", ":15010", "discovery service in plain text, HOST:PORT or unix:PATH; empty is off")
+	set.StringVar(&f.http, "httpAddr", ":8080", "health and debug pages, HOST:PORT or unix:PATH; empty is off")
+	set.StringVar(&f.monitoring, "monitoringAddr", ":15014", "metrics, version and debug pages; empty is off")
+	set.StringVar(&f.domain, "domain", "cluster.local", "DNS domain of services")
+	set.StringVar(&f.clusterID, "clusterID", envOr("CLUSTER_ID", "Kubernetes"), "name of the cluster that this control plane runs in")
+	set.StringVarP(&f.namespace, "namespace", "n", envOr("POD_NAMESPACE", "istio-system"), "namespace of the control plane")
+	set.StringVar(&f.levels, "log_output_level", "default:info", "SCOPE:LEVEL,… with levels none, fatal, error, warn, info, debug")
+	set.BoolVar(&f.json, "log_as_json", false, "log lines as JSON")
+	set.DurationVar(&f.keepInterval, "keepaliveInterval", 30*time.Second, "time between pings to a silent proxy")
+	set.DurationVar(&f.keepTimeout, "keepaliveTimeout", 10*time.Second, "time a proxy has to answer a ping")
+	f.addUnserved(set)
+}
+
+// addUnserved takes the flags that manifests of the original give and whose feature
+// is not there yet. Giving one is said in the log and changes nothing.
+func (f *flags) addUnserved(set *pflag.FlagSet) {
+	set.StringVar(&f.secureGRPC, "secureGRPCAddr", ":15012", "(not served yet) discovery service with mTLS")
+	set.StringVar(&f.https, "httpsAddr", ":15017", "(not served yet) webhooks")
+	for name, value := range map[string]string{
+		"networksConfig": "/etc/istio/config/meshNetworks", "kubeconfig": "", "clusterRegistriesNamespace": "istio-system",
+		"cniNamespace": "istio-system", "ctrlz_address": "localhost", "caCertFile": "", "tlsCertFile": "", "tlsKeyFile": "",
+		"tls-min-version": "", "log_target": "stdout", "log_stacktrace_level": "default:none", "log_caller": "", "vklog": "0",
+	} {
+		set.String(name, value, "(accepted, no effect yet)")
+	}
+	set.StringSlice("registries", []string{"Kubernetes"}, "(accepted, no effect yet)")
+	set.StringSlice("clusterAliases", nil, "(accepted, no effect yet)")
+	set.StringSlice("tls-cipher-suites", nil, "(accepted, no effect yet)")
+	set.Uint16("ctrlz_port", 9876, "(accepted, no effect yet)")
+	set.Bool("profile", true, "(accepted, no effect yet)")
+	set.Duration("shutdownDuration", 10*time.Second, "(accepted, no effect yet)")
+	set.Duration("keepaliveMaxServerConnectionAge", 30*time.Minute, "(accepted, no effect yet)")
+	set.Float32("kubernetesApiQPS", 80, "(accepted, no effect yet)")
+	set.Int("kubernetesApiBurst", 160, "(accepted, no effect yet)")
+}
+
+// warnUnserved names what was asked for and is not done.
+func (f *flags) warnUnserved(set *pflag.FlagSet, log *slog.Logger) {
+	set.Visit(func(given *pflag.Flag) {
+		if len(given.Usage) > 0 && given.Usage[0] == '(' && given.Value.String() != "" {
+			log.Warn("flag has no effect yet", "flag", "--"+given.Name)
+		}
+	})
+}
+
+func (f *flags) options(log *logging.Log) (control.Options, error) {
+	o := control.Options{
+		Paths: f.configDir, MeshConfig: f.meshConfig, Set: f.set, State: f.state, GRPC: f.grpc, HTTP: f.http, Monitoring: f.monitoring,
+		Domain: f.domain, ClusterID: f.clusterID, RootNamespace: f.namespace, Log: log,
+	}
+	o.KeepAlive.Interval, o.KeepAlive.Timeout = f.keepInterval, f.keepTimeout
+	for name, target := range map[string]*time.Duration{
+		"PILOT_DEBOUNCE_AFTER": &o.Debounce.After, "PILOT_DEBOUNCE_MAX": &o.Debounce.Max,
+	} {
+		text := os.Getenv(name)
+		if text == "" {
+			continue
+		}
+		d, err := time.ParseDuration(text)
+		if err != nil || d < 0 {
+			return o, fmt.Errorf("environment variable %s: %q is not a duration", name, text)
+		}
+		*target = d
+	}
+	return o, nil
+}
+
+func envOr(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}

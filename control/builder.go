@@ -1,0 +1,113 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	meshconfig "istio.io/api/mesh/v1alpha1"
+
+	"github.com/lateen-mesh/lateen/control/ads"
+	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/mesh"
+)
+
+// Debounce is how long a burst of changes is collected.
+type Debounce struct{ After, Max time.Duration }
+
+// build makes snapshots, one at a time: the first of what New has read, then
+// one for each burst of changes.
+func (s *Server) build(ctx context.Context) error {
+	changed, stop := s.store.Watch()
+	defer stop()
+	s.rebuild()
+	close(s.built)
+	for debounced(ctx, s.o.Debounce, changed, s.meshFile.changed) {
+		s.rebuild()
+	}
+	return nil
+}
+
+// debounced waits for a burst of signals to be over; false when the context ends.
+func debounced(ctx context.Context, d Debounce, a, b <-chan struct{}) bool {
+	select {
+	case <-a:
+	case <-b:
+	case <-ctx.Done():
+		return false
+	}
+	last := time.NewTimer(d.Max)
+	defer last.Stop()
+	quiet := time.NewTimer(d.After)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-quiet.C:
+			return true
+		case <-last.C:
+			return true
+		case <-a:
+		case <-b:
+		case <-ctx.Done():
+			return false
+		}
+		quiet.Reset(d.After)
+	}
+}
+
+// rebuild makes the next snapshot and tells the proxies what kinds differ.
+func (s *Server) rebuild() {
+	started := time.Now()
+	set := s.store.Current()
+	mc, problems := s.meshConfig(set)
+	next := mesh.Build(set, mesh.Options{MeshConfig: mc, Domain: s.o.Domain, ClusterID: s.o.ClusterID})
+	prev := s.snapshot.Load()
+	next.Generation = 1
+	if prev != nil {
+		next.Generation = prev.Generation + 1
+	}
+	change := difference(prev, next)
+	if !change.All && len(change.Kinds) == 0 {
+		return
+	}
+	s.snapshot.Store(next)
+	s.metrics.built(next, time.Since(started))
+	s.log.Info("mesh built", "generation", next.Generation, "objects", set.Len(), "services", len(next.Registry.Services()),
+		"changed", kindList(change), "took", time.Since(started).Round(time.Microsecond))
+	for _, p := range problems {
+		s.log.Warn("mesh configuration", "problem", p.Error())
+	}
+	s.ads.Push(change)
+}
+
+// difference says which kinds differ; a new mesh configuration may change anything.
+func difference(prev, next *mesh.Snapshot) ads.Change {
+	if prev == nil || !sameMeshConfig(prev.MeshConfig, next.MeshConfig) {
+		return ads.Change{All: true}
+	}
+	var c ads.Change
+	for _, k := range config.Kinds() {
+		if !slices.Equal(prev.Config.List(k), next.Config.List(k)) {
+			c.Kinds = append(c.Kinds, k)
+		}
+	}
+	return c
+}
+
+func kindList(c ads.Change) string {
+	if c.All {
+		return "all"
+	}
+	names := make([]string, 0, len(c.Kinds))
+	for _, k := range c.Kinds {
+		names = append(names, string(k))
+	}
+	return strings.Join(names, ",")
+}
+
+// meshConfig is the one in force: that of the ConfigMap "istio", else that of the
+// file, with the settings over it. A broken one leaves the last good in force.
+func (s *Server) meshConfig(set *config.Set) (*meshconfig.MeshConfig, []config.Problem) {
+	return s.meshFile.resolve(set)
+}

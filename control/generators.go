@@ -1,0 +1,173 @@
+package control
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/lateen-mesh/lateen/control/ads"
+	"github.com/lateen-mesh/lateen/control/compile"
+	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/envoy"
+	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// A generator makes the resources of one type: those of the names that exist, or
+// all where names is nil.
+type generator struct {
+	ads.Type
+	resources func(v *view, names []string) ([]ads.Resource, error)
+}
+
+// generators is what proxies can ask for, in the order of delivery.
+func generators() []generator {
+	services := []config.Kind{config.Service, config.EndpointSlice, config.ServiceEntry, config.WorkloadEntry, config.Namespace}
+	traffic := append([]config.Kind{config.DestinationRule, config.Sidecar, config.Gateway}, services...)
+	routes := append([]config.Kind{config.VirtualService}, traffic...)
+	return []generator{
+		{ads.Type{URL: wellknown.ClusterType, Name: "CDS", Wildcard: true, Reads: traffic}, clusters},
+		{ads.Type{URL: wellknown.EndpointType, Name: "EDS", Reads: traffic}, endpoints},
+		{ads.Type{URL: wellknown.ListenerType, Name: "LDS", Wildcard: true, Reads: routes}, listeners},
+		{ads.Type{URL: wellknown.RouteType, Name: "RDS", Reads: routes}, routeTables},
+		{ads.Type{URL: wellknown.SecretType, Name: "SDS", Reads: []config.Kind{config.Secret, config.ConfigMap}}, secrets},
+	}
+}
+
+// types are the types alone, for the discovery service.
+func types() []ads.Type {
+	var all []ads.Type
+	for _, g := range generators() {
+		all = append(all, g.Type)
+	}
+	return all
+}
+
+// A view is the mesh as one proxy sees it. What several types have in common is
+// made on first use.
+type view struct {
+	snapshot *mesh.Snapshot
+	proxy    *mesh.Proxy
+	log      *slog.Logger
+	scoped   *mesh.Scope
+}
+
+// view is the newest for a proxy. There is one from the first snapshot on, and
+// proxies are served from then on.
+func (s *Server) view(p *mesh.Proxy) ads.View {
+	return &view{snapshot: s.snapshot.Load(), proxy: p, log: s.log}
+}
+
+func (v *view) Generation() uint64 { return v.snapshot.Generation }
+
+func (v *view) scope() *mesh.Scope {
+	if v.scoped == nil {
+		v.scoped = v.snapshot.Scope(v.proxy)
+	}
+	return v.scoped
+}
+
+// Resources makes the resources of a type. A panic in there must cost one type of one
+// proxy, not the mesh.
+func (v *view) Resources(typeURL string, names []string) (list []ads.Resource, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	for _, g := range generators() {
+		if g.URL == typeURL {
+			return g.resources(v, names)
+		}
+	}
+	return nil, nil
+}
+
+// wanted reports whether a name is asked for.
+func wanted(names []string, name string) bool { return names == nil || slices.Contains(names, name) }
+
+func clusters(v *view, names []string) ([]ads.Resource, error) {
+	var list []ads.Resource
+	for _, c := range compile.Clusters(v.snapshot, v.scope(), v.proxy) {
+		if !wanted(names, c.Name) {
+			continue
+		}
+		if err := add(&list, c.Name, envoy.Cluster(c)); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func endpoints(v *view, names []string) ([]ads.Resource, error) {
+	var list []ads.Resource
+	for _, n := range names {
+		a := compile.Endpoints(v.snapshot, v.scope(), v.proxy, n)
+		if a == nil {
+			continue
+		}
+		if err := add(&list, n, envoy.Assignment(*a)); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func listeners(v *view, names []string) ([]ads.Resource, error) {
+	var list []ads.Resource
+	published := publishingOf(v.proxy)
+	for _, l := range compile.Listeners(v.snapshot, v.scope(), v.proxy) {
+		if !wanted(names, l.Name) {
+			continue
+		}
+		m := envoy.Listener(l)
+		published.apply(m)
+		if err := add(&list, l.Name, m); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func routeTables(v *view, names []string) ([]ads.Resource, error) {
+	var list []ads.Resource
+	for _, n := range names {
+		r := compile.Routes(v.snapshot, v.scope(), v.proxy, n)
+		if r == nil {
+			continue
+		}
+		if err := add(&list, n, envoy.RouteConfiguration(*r)); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// secrets that cannot be given are left out: the listener or cluster that needs one
+// does not come into being, all others do. Status shows why.
+func secrets(v *view, names []string) ([]ads.Resource, error) {
+	var list []ads.Resource
+	for _, n := range names {
+		s, err := compile.Secret(v.snapshot, v.proxy, n)
+		if err != nil {
+			v.log.Warn("secret not given", "proxy", v.proxy.ID, "secret", n, "error", err)
+			continue
+		}
+		if err := add(&list, n, envoy.Secret(*s)); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func add(list *[]ads.Resource, name string, m proto.Message) error {
+	r, err := ads.NewResource(name, m)
+	if err != nil {
+		return err
+	}
+	*list = append(*list, r)
+	return nil
+}

@@ -1,0 +1,207 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/fsnotify/fsnotify"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
+	meshconfig "istio.io/api/mesh/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/lateen-mesh/lateen/control/config"
+)
+
+// maxMeshConfig bounds the file's size.
+const maxMeshConfig = 4 << 20
+
+// meshFile is the MeshConfig in force: from the ConfigMap "istio", else from a
+// file, with settings over it. What is broken leaves the last good in force.
+type meshFile struct {
+	path    string
+	set     []setting
+	root    string // namespace of the ConfigMap
+	changed chan struct{}
+
+	mu       sync.Mutex
+	good     *meshconfig.MeshConfig
+	problems []config.Problem
+}
+
+// A setting is one "meshConfig.a.b=value".
+type setting struct {
+	path  []string
+	value yaml.Node
+}
+
+func newMeshFile(o Options) (*meshFile, error) {
+	m := &meshFile{path: o.MeshConfig, root: o.RootNamespace, changed: make(chan struct{}, 1), good: config.DefaultMeshConfig()}
+	for _, s := range o.Set {
+		parsed, err := parseSetting(s)
+		if err != nil {
+			return nil, fmt.Errorf("--set %s: %w", s, err)
+		}
+		m.set = append(m.set, parsed)
+	}
+	if len(m.set) > 0 {
+		if _, problems := m.decode("--set", nil); config.HasErrors(problems) {
+			return nil, problems[0]
+		}
+	}
+	return m, nil
+}
+
+func parseSetting(s string) (setting, error) {
+	key, value, ok := strings.Cut(s, "=")
+	field, inMesh := strings.CutPrefix(key, "meshConfig.")
+	if !ok || !inMesh || field == "" {
+		return setting{}, errors.New("must be meshConfig.FIELD=VALUE")
+	}
+	out := setting{path: strings.Split(field, ".")}
+	if slices.Contains(out.path, "") {
+		return setting{}, errors.New("has an empty field name")
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal([]byte(value), &doc); err != nil {
+		return setting{}, err
+	}
+	out.value = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str"}
+	if len(doc.Content) > 0 {
+		out.value = *doc.Content[0]
+	}
+	return out, nil
+}
+
+// run watches the file's directory: editors and Kubernetes replace files by rename.
+func (m *meshFile) run(ctx context.Context) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if err := w.Add(filepath.Dir(m.path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-w.Events:
+			if e.Has(fsnotify.Chmod) && !e.Has(fsnotify.Write) {
+				continue
+			}
+			select {
+			case m.changed <- struct{}{}:
+			default:
+			}
+		case err := <-w.Errors:
+			return err
+		}
+	}
+}
+
+// resolve returns the MeshConfig for a set of objects, and what is wrong with it.
+func (m *meshFile) resolve(set *config.Set) (*meshconfig.MeshConfig, []config.Problem) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mc, problems := m.read(set)
+	m.problems = problems
+	if !config.HasErrors(problems) {
+		m.good = mc
+	}
+	return m.good, problems
+}
+
+// Problems are what was wrong at the last resolve.
+func (m *meshFile) Problems() []config.Problem {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.problems)
+}
+
+func (m *meshFile) read(set *config.Set) (*meshconfig.MeshConfig, []config.Problem) {
+	if len(m.set) == 0 {
+		if mc, problems := config.MeshConfigOf(set, m.root); mc != nil {
+			return mc, problems
+		}
+	}
+	if o := set.Get(config.ConfigMap, m.root, config.MeshConfigMap); o != nil {
+		if cm, ok := o.Spec.(*corev1.ConfigMap); ok && cm.Data[config.MeshConfigKey] != "" {
+			return m.decode(o.Source.File, []byte(cm.Data[config.MeshConfigKey]))
+		}
+	}
+	if m.path == "" {
+		return m.decode("", nil)
+	}
+	text, err := readBounded(m.path, maxMeshConfig)
+	if errors.Is(err, os.ErrNotExist) { // as the original: the defaults
+		return m.decode("", nil)
+	}
+	if err != nil {
+		return nil, []config.Problem{{Source: config.Source{File: m.path}, Message: err.Error()}}
+	}
+	return m.decode(m.path, text)
+}
+
+// decode reads the YAML with the settings over it. Lines in problems are the
+// file's own as long as there are no settings.
+func (m *meshFile) decode(name string, text []byte) (*meshconfig.MeshConfig, []config.Problem) {
+	if len(m.set) == 0 {
+		return config.DecodeMeshConfig(name, text)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return config.DecodeMeshConfig(name, text) // says what is wrong
+	}
+	root := &yaml.Node{Kind: yaml.MappingNode}
+	if len(doc.Content) > 0 && doc.Content[0].Kind == yaml.MappingNode {
+		root = doc.Content[0]
+	}
+	for _, s := range m.set {
+		put(root, s.path, s.value)
+	}
+	text, err := yaml.Marshal(root)
+	if err != nil {
+		return nil, []config.Problem{{Source: config.Source{File: name}, Message: err.Error()}}
+	}
+	return config.DecodeMeshConfig(name, text)
+}
+
+// put sets the value at a path, making the mappings on the way.
+func put(m *yaml.Node, path []string, value yaml.Node) {
+	i := 0
+	for i < len(m.Content) && m.Content[i].Value != path[0] {
+		i += 2
+	}
+	if i == len(m.Content) {
+		m.Content = append(m.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: path[0]}, &yaml.Node{Kind: yaml.MappingNode})
+	}
+	if len(path) == 1 {
+		m.Content[i+1] = &value
+		return
+	}
+	if m.Content[i+1].Kind != yaml.MappingNode {
+		m.Content[i+1] = &yaml.Node{Kind: yaml.MappingNode}
+	}
+	put(m.Content[i+1], path[1:], value)
+}
+
+func sameMeshConfig(a, b *meshconfig.MeshConfig) bool { return a == b || proto.Equal(a, b) }
+
+func readBounded(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > limit {
+		return nil, fmt.Errorf("%s: %d bytes, at most %d are read", path, info.Size(), limit)
+	}
+	return os.ReadFile(path)
+}

@@ -1,0 +1,127 @@
+package control
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// A page is one path of the HTTP API. Local pages show the configuration and are
+// for callers on this machine only.
+type page struct {
+	path, about string
+	local       bool
+	serve       http.HandlerFunc
+}
+
+// pageTable is all of them, in the order of /debug/list.
+func (s *Server) pageTable(registry *prometheus.Registry) []page {
+	return []page{
+		{"/ready", "200 once the first configuration is built", false, s.ready},
+		{"/healthz/ready", "the same", false, s.ready},
+		{"/version", "version of this control plane", false, version},
+		{"/metrics", "Prometheus series", false, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP},
+		{"/debug/status", "files, problems, proxies: what lateen status shows", true, jsonPage(func(*http.Request) (any, error) { return s.Status(), nil })},
+		{"/debug/syncz", "versions sent to and acknowledged by each proxy", true, jsonPage(s.syncz)},
+		{"/debug/adsz", "connected proxies and what they subscribe to", true, jsonPage(s.adsz)},
+		{"/debug/connections", "the same, without subscriptions", true, jsonPage(s.connections)},
+		{"/debug/configz", "objects in force", true, jsonPage(s.configz)},
+		{"/debug/registryz", "services", true, jsonPage(s.registryz)},
+		{"/debug/endpointz", "endpoints of each service and port", true, jsonPage(s.endpointz)},
+		{"/debug/mesh", "MeshConfig in force", true, jsonPage(s.meshz)},
+		{"/debug/config_dump", "?proxyID=NAME.NAMESPACE: what a proxy gets, as Envoy's config_dump", true, jsonPage(s.configDump)},
+		{"/debug/logging", "log levels; ?level=default:info,ads:debug with POST sets them", true, s.levels},
+	}
+}
+
+func (s *Server) pages(registry *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	table := s.pageTable(registry)
+	for _, p := range table {
+		serve := p.serve
+		if p.local {
+			serve = localOnly(serve)
+		}
+		mux.HandleFunc(p.path, serve)
+	}
+	mux.HandleFunc("/debug/list", localOnly(jsonPage(func(*http.Request) (any, error) {
+		list := map[string]string{}
+		for _, p := range table {
+			list[p.path] = p.about
+		}
+		return list, nil
+	})))
+	return mux
+}
+
+// localOnly refuses callers from other machines: there is no authentication yet.
+// A Unix socket has file permissions.
+func localOnly(serve http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.RemoteAddr)
+		if err == nil {
+			if a, err := netip.ParseAddr(host); err != nil || !a.Unmap().IsLoopback() {
+				http.Error(w, "debug pages are for callers on this machine", http.StatusForbidden)
+				return
+			}
+		}
+		serve(w, r)
+	}
+}
+
+// A pageError is an error with an HTTP status.
+type pageError struct {
+	status int
+	text   string
+}
+
+func (e pageError) Error() string { return e.text }
+
+func jsonPage(content func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := content(r)
+		if err != nil {
+			status := http.StatusInternalServerError
+			if e, ok := err.(pageError); ok { //nolint:errorlint // made by the page itself
+				status = e.status
+			}
+			http.Error(w, err.Error(), status)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		_ = e.Encode(v)
+	}
+}
+
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
+	if s.snapshot.Load() == nil {
+		http.Error(w, "configuration not read yet", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+func version(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, wellknown.Version()) }
+
+func (s *Server) levels(w http.ResponseWriter, r *http.Request) {
+	if level := r.FormValue("level"); level != "" {
+		if r.Method != http.MethodPost {
+			http.Error(w, "levels are set with POST", http.StatusMethodNotAllowed)
+			return
+		}
+		if err := s.o.Log.SetLevels(level); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+	}
+	fmt.Fprintln(w, s.o.Log.Levels())
+}

@@ -1,0 +1,215 @@
+// Package control is the control plane: it reads configuration, keeps the mesh's
+// newest Snapshot and serves it to proxies over ADS.
+//
+//	sources ─► config.Store ─► builder: debounce, mesh.Build ─► Snapshot ─► ads.Push
+//
+// What runs, and on what inputs, is the table in parts.go; which resources a
+// proxy gets for which type URL is the table in generators.go. A Server is made
+// with New, which opens its sockets, and runs until its context ends or a part
+// fails. Proxies are served from the first Snapshot on, never before: an empty
+// answer would take their configuration away.
+//
+// The discovery service is plain text and authenticates nobody. The address that
+// it listens on decides who can reach it.
+package control
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/lateen-mesh/lateen/control/ads"
+	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/file"
+	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/logging"
+)
+
+// Options are the settings of a Server.
+type Options struct {
+	// Paths are the directories and files of the configuration.
+	Paths []string
+	// MeshConfig is the file with the MeshConfig, "" for none. A ConfigMap "istio" in
+	// RootNamespace takes its place.
+	MeshConfig string
+	// Set are "meshConfig.path.to.field=value" settings over the MeshConfig.
+	Set []string
+	// State is the directory for the last good configuration, "" for none.
+	State string
+
+	// Addresses are "host:port" or "unix:path"; "" is off.
+	GRPC, HTTP, Monitoring string
+
+	Domain        string // DNS domain of the cluster; "" is cluster.local
+	ClusterID     string // "" is Kubernetes
+	RootNamespace string // "" is istio-system
+
+	// A Snapshot is built Debounce.After after the last change of a burst, Debounce.Max
+	// after its first; zero means 100 ms and 10 s.
+	Debounce Debounce
+	// KeepAlive is the interval and timeout of HTTP/2 pings to proxies; zero is 30 s, 10 s.
+	KeepAlive struct{ Interval, Timeout time.Duration }
+
+	Log *logging.Log
+}
+
+func (o Options) withDefaults() Options {
+	o.Debounce.After = cmp.Or(o.Debounce.After, 100*time.Millisecond)
+	o.Debounce.Max = cmp.Or(o.Debounce.Max, 10*time.Second)
+	o.KeepAlive.Interval = cmp.Or(o.KeepAlive.Interval, 30*time.Second)
+	o.KeepAlive.Timeout = cmp.Or(o.KeepAlive.Timeout, 10*time.Second)
+	o.RootNamespace = cmp.Or(o.RootNamespace, config.DefaultRootNamespace)
+	return o
+}
+
+// A Server is one control plane.
+type Server struct {
+	o        Options
+	log      *slog.Logger
+	store    *config.Store
+	files    *file.Source
+	meshFile *meshFile
+	snapshot atomic.Pointer[mesh.Snapshot]
+	built    chan struct{} // closed with the first snapshot
+
+	ads        *ads.Server
+	metrics    *metrics
+	grpc       *grpc.Server
+	http       *http.Server
+	grpcSocket net.Listener
+	sockets    []net.Listener // of http
+}
+
+// New reads the configuration and opens the sockets. It fails when a path does not
+// exist or an address cannot be had; what is wrong inside files is in Status. Run
+// must follow.
+func New(o Options) (*Server, error) {
+	o = o.withDefaults()
+	s := &Server{
+		o: o, log: o.Log.Scope("control"), store: config.NewStore(), built: make(chan struct{}),
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.metrics = newMetrics(registry)
+	s.ads = ads.NewServer(ads.Options{
+		Types: types(), Proxy: mesh.ParseProxy, View: s.view, Log: o.Log.Scope("ads"), Metrics: ads.NewMetrics(registry),
+	})
+	s.grpc = grpc.NewServer(
+		grpc.MaxConcurrentStreams(100_000),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.o.KeepAlive.Interval, Timeout: s.o.KeepAlive.Timeout}),
+		// Proxies ping as often as they like; cutting them off would cost a reconnect.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	)
+	s.ads.Register(s.grpc)
+	s.http = &http.Server{
+		Handler:           s.pages(registry),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(o.Log.Scope("http").Handler(), slog.LevelWarn),
+	}
+	var err error
+	if s.meshFile, err = newMeshFile(o); err != nil {
+		return nil, err
+	}
+	s.files = file.New(s.store, file.Options{Paths: o.Paths, State: o.State, Stdin: os.Stdin, Log: o.Log.Scope("config")})
+	if err := s.files.Load(); err != nil {
+		return nil, err
+	}
+	return s, s.listen()
+}
+
+// listen opens every socket before anything runs, so that a port in use is found
+// at once.
+func (s *Server) listen() error {
+	for _, a := range []struct{ flag, address string }{
+		{"grpcAddr", s.o.GRPC}, {"httpAddr", s.o.HTTP}, {"monitoringAddr", s.o.Monitoring},
+	} {
+		if a.address == "" {
+			continue
+		}
+		l, err := listen(a.address)
+		if err != nil {
+			s.closeSockets()
+			return fmt.Errorf("--%s: %w", a.flag, err)
+		}
+		if a.flag == "grpcAddr" {
+			s.grpcSocket = l
+		} else {
+			s.sockets = append(s.sockets, l)
+		}
+	}
+	return nil
+}
+
+func (s *Server) closeSockets() {
+	if s.grpcSocket != nil {
+		_ = s.grpcSocket.Close()
+	}
+	for _, l := range s.sockets {
+		_ = l.Close()
+	}
+}
+
+// GRPCAddr is the address that proxies connect to, nil when that is off.
+func (s *Server) GRPCAddr() net.Addr { return addr(s.grpcSocket) }
+
+// HTTPAddrs are the addresses of the HTTP pages.
+func (s *Server) HTTPAddrs() []net.Addr {
+	var all []net.Addr
+	for _, l := range s.sockets {
+		all = append(all, addr(l))
+	}
+	return all
+}
+
+func addr(l net.Listener) net.Addr {
+	if l == nil {
+		return nil
+	}
+	return l.Addr()
+}
+
+// Run serves until the context ends, which is no error, or a part fails.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.closeSockets()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	parts := s.parts()
+	failed := make(chan error, len(parts))
+	running := 0
+	for _, p := range parts {
+		if !p.on {
+			continue
+		}
+		running++
+		go func() {
+			err := p.run(ctx)
+			if err != nil && ctx.Err() == nil {
+				err = fmt.Errorf("%s: %w", p.name, err)
+			} else if ctx.Err() != nil {
+				err = nil
+			}
+			failed <- err
+		}()
+	}
+	var errs []error
+	for range running { // the first part to end ends all
+		errs = append(errs, <-failed)
+		cancel()
+	}
+	return errors.Join(errs...)
+}
+
+// Snapshot is the newest, nil before the first.
+func (s *Server) Snapshot() *mesh.Snapshot { return s.snapshot.Load() }

@@ -1,0 +1,178 @@
+package control
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/lateen-mesh/lateen/control/ads"
+	"github.com/lateen-mesh/lateen/control/compile"
+	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/file"
+	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// A Status is what `lateen status` shows: the page /debug/status as JSON.
+type Status struct {
+	Version    string        `json:"version"`
+	Ready      bool          `json:"ready"`
+	Generation uint64        `json:"generation"`
+	Objects    int           `json:"objects"`
+	Files      []FileStatus  `json:"files"`
+	Problems   []Problem     `json:"problems"` // of no single file: mesh configuration, secrets
+	Proxies    []ProxyStatus `json:"proxies"`
+}
+
+// A FileStatus is one file of the configuration.
+type FileStatus struct {
+	Path     string    `json:"path"`
+	Objects  int       `json:"objects"` // in force from it
+	Stale    bool      `json:"stale"`   // an object is in force in an older state
+	Problems []Problem `json:"problems,omitempty"`
+}
+
+// A Problem is a config.Problem, flat.
+type Problem struct {
+	Place    string `json:"place,omitempty"` // file:line
+	Object   string `json:"object,omitempty"`
+	Field    string `json:"field,omitempty"`
+	Message  string `json:"message"`
+	Hint     string `json:"hint,omitempty"`
+	Severity string `json:"severity"`
+}
+
+// A ProxyStatus is one connected proxy.
+type ProxyStatus struct {
+	ID         string         `json:"id"`   // "name.namespace"
+	Node       string         `json:"node"` // node id
+	Type       string         `json:"type"`
+	Connected  time.Time      `json:"connected"`
+	Generation uint64         `json:"generation"` // acknowledged in all types
+	Synced     bool           `json:"synced"`     // that is the newest, and nothing is refused
+	Refused    []Refusal      `json:"refused,omitempty"`
+	Listeners  []ListenerPort `json:"listeners,omitempty"` // of a gateway
+}
+
+// A Refusal is a resource that the proxy refused.
+type Refusal struct {
+	Type     string `json:"type"` // "CDS"
+	Resource string `json:"resource"`
+	Error    string `json:"error"`
+}
+
+// A ListenerPort is a port of a gateway and where its machine has it.
+type ListenerPort struct {
+	Port     uint32   `json:"port"`
+	HostPort uint32   `json:"hostPort"`
+	Protocol string   `json:"protocol,omitempty"`
+	Hosts    []string `json:"hosts,omitempty"`   // of the Gateways that claim it
+	Objects  []string `json:"objects,omitempty"` // these Gateways
+}
+
+// Status describes the server now.
+func (s *Server) Status() Status {
+	st := Status{Version: wellknown.Version(), Files: []FileStatus{}, Problems: []Problem{}, Proxies: []ProxyStatus{}}
+	for _, f := range s.files.Status() {
+		st.Files = append(st.Files, fileStatus(f))
+	}
+	for _, p := range s.meshFile.Problems() {
+		st.Problems = append(st.Problems, problem(p))
+	}
+	snap := s.snapshot.Load()
+	if snap == nil {
+		return st
+	}
+	st.Ready, st.Generation, st.Objects = true, snap.Generation, snap.Config.Len()
+	missing := map[string]Problem{}
+	for _, c := range s.ads.Conns() {
+		st.Proxies = append(st.Proxies, proxyStatus(snap, c))
+		for _, w := range c.Watches {
+			if w.Type.URL == wellknown.SecretType {
+				secretProblems(missing, snap, c.Proxy, w.Names)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
+		st.Problems = append(st.Problems, missing[name])
+	}
+	return st
+}
+
+func secretProblems(found map[string]Problem, snap *mesh.Snapshot, p *mesh.Proxy, names []string) {
+	for _, n := range names {
+		if _, err := compile.Secret(snap, p, n); err != nil {
+			found[n] = Problem{Object: n, Message: err.Error(), Severity: config.Error.String()}
+		}
+	}
+}
+
+func fileStatus(f file.FileStatus) FileStatus {
+	out := FileStatus{Path: f.Path, Objects: f.Objects, Stale: f.Stale}
+	for _, p := range f.Problems {
+		out.Problems = append(out.Problems, problem(p))
+	}
+	return out
+}
+
+func problem(p config.Problem) Problem {
+	out := Problem{Place: p.Source.String(), Field: p.Field, Message: p.Message, Hint: p.Hint, Severity: p.Severity.String()}
+	if p.Object != (config.Key{}) {
+		out.Object = p.Object.String()
+	}
+	return out
+}
+
+func proxyStatus(snap *mesh.Snapshot, c ads.ConnStatus) ProxyStatus {
+	out := ProxyStatus{
+		ID: c.Proxy.Name + "." + c.Proxy.Namespace, Node: c.Proxy.ID, Type: string(c.Proxy.Type),
+		Connected: c.Connected.UTC(), Generation: c.Applied,
+	}
+	for _, w := range c.Watches {
+		for _, r := range w.Refused {
+			out.Refused = append(out.Refused, Refusal{Type: w.Type.Name, Resource: r.Resource, Error: r.Error})
+		}
+	}
+	out.Synced = out.Generation >= snap.Generation && len(out.Refused) == 0 && len(c.Watches) > 0
+	if c.Proxy.Type == mesh.Router {
+		out.Listeners = ListenerPorts(snap, c.Proxy)
+	}
+	return out
+}
+
+// ListenerPorts are the ports that a gateway listens on, by number.
+func ListenerPorts(snap *mesh.Snapshot, p *mesh.Proxy) []ListenerPort {
+	published, scope := publishingOf(p), snap.Scope(p)
+	var ports []ListenerPort
+	for _, l := range compile.Listeners(snap, scope, p) {
+		if l.Port == 0 || slices.ContainsFunc(ports, func(o ListenerPort) bool { return o.Port == l.Port }) {
+			continue
+		}
+		port := ListenerPort{Port: l.Port, HostPort: published.hostPort(l.Port)}
+		for _, g := range scope.Gateways() {
+			port.claim(g)
+		}
+		ports = append(ports, port)
+	}
+	slices.SortFunc(ports, func(a, b ListenerPort) int { return cmp.Compare(a.Port, b.Port) })
+	return ports
+}
+
+// claim adds what a Gateway has on the port.
+func (l *ListenerPort) claim(g *mesh.Gateway) {
+	for _, server := range g.Spec.GetServers() {
+		if server.GetPort().GetNumber() != l.Port {
+			continue
+		}
+		l.Protocol = cmp.Or(l.Protocol, server.GetPort().GetProtocol())
+		for _, h := range server.GetHosts() {
+			if !slices.Contains(l.Hosts, h) {
+				l.Hosts = append(l.Hosts, h)
+			}
+		}
+		if name := g.FullName(); !slices.Contains(l.Objects, name) {
+			l.Objects = append(l.Objects, name)
+		}
+	}
+}
