@@ -1,0 +1,98 @@
+package format
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// grpcNames are the status codes in both spellings.
+var grpcNames = [...]struct{ camel, snake string }{
+	{"OK", "OK"}, {"Canceled", "CANCELLED"}, {"Unknown", "UNKNOWN"}, {"InvalidArgument", "INVALID_ARGUMENT"},
+	{"DeadlineExceeded", "DEADLINE_EXCEEDED"}, {"NotFound", "NOT_FOUND"}, {"AlreadyExists", "ALREADY_EXISTS"},
+	{"PermissionDenied", "PERMISSION_DENIED"}, {"ResourceExhausted", "RESOURCE_EXHAUSTED"}, {"FailedPrecondition", "FAILED_PRECONDITION"},
+	{"Aborted", "ABORTED"}, {"OutOfRange", "OUT_OF_RANGE"}, {"Unimplemented", "UNIMPLEMENTED"}, {"Internal", "INTERNAL"},
+	{"Unavailable", "UNAVAILABLE"}, {"DataLoss", "DATA_LOSS"}, {"Unauthenticated", "UNAUTHENTICATED"},
+}
+
+func buildGRPCStatus(style string) (*operation, error) {
+	switch style {
+	case "NUMBER":
+		op := numeric(func(dst []byte, r Record) ([]byte, bool) {
+			code, ok := grpcStatus(r)
+			if !ok {
+				return dst, false
+			}
+			return strconv.AppendInt(dst, int64(code), 10), true
+		})
+		return &op, nil
+	case "", "CAMEL_STRING", "SNAKE_STRING":
+		return &operation{write: func(dst []byte, r Record) ([]byte, bool) {
+			code, ok := grpcStatus(r)
+			switch {
+			case !ok:
+				return dst, false
+			case code < 0 || code >= len(grpcNames):
+				return strconv.AppendInt(dst, int64(code), 10), true
+			case style == "SNAKE_STRING":
+				return append(dst, grpcNames[code].snake...), true
+			}
+			return append(dst, grpcNames[code].camel...), true
+		}}, nil
+	}
+	return nil, errParam(style, "CAMEL_STRING, SNAKE_STRING or NUMBER")
+}
+
+// grpcStatus is the status of a gRPC request: from the trailers, the headers, or
+// else by the HTTP status.
+func grpcStatus(r Record) (int, bool) {
+	if r.Request == nil || r.Response == nil || !isGRPC(r.Request.Headers.Get("content-type")) {
+		return 0, false
+	}
+	if r.ResponseTrailers != nil {
+		if code, ok := decimal(r.ResponseTrailers.Get("grpc-status")); ok {
+			return code, true
+		}
+	}
+	if code, ok := decimal(r.Response.Headers.Get("grpc-status")); ok {
+		return code, true
+	}
+	if r.Info.Code == 0 {
+		return 0, false
+	}
+	return fromHTTP(r.Info.Code), true
+}
+
+func isGRPC(contentType []byte) bool {
+	const media = "application/grpc"
+	return bytes.HasPrefix(contentType, []byte(media)) && (len(contentType) == len(media) || contentType[len(media)] == '+')
+}
+
+func decimal(v []byte) (n int, ok bool) {
+	if len(v) == 0 || len(v) > 9 {
+		return 0, false
+	}
+	for _, c := range v {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n, true
+}
+
+// fromHTTP is the mapping of the gRPC documents.
+func fromHTTP(status int) int {
+	switch status {
+	case 400:
+		return 13
+	case 401:
+		return 16
+	case 403:
+		return 7
+	case 404:
+		return 12
+	case 429, 502, 503, 504:
+		return 14
+	}
+	return 2
+}
