@@ -19,17 +19,19 @@ type Info struct {
 	// Points in time after Start, 0 when not reached.
 	RequestReceived     time.Duration // last byte of the request read
 	UpstreamRequestSent time.Duration // first byte sent upstream
+	UpstreamRequestEnd  time.Duration // last byte sent upstream
 	UpstreamResponse    time.Duration // first byte of the response read from upstream
 	UpstreamResponseEnd time.Duration // last byte of the response read from upstream
 	ResponseSent        time.Duration // first byte of the response sent downstream
 
-	Protocol              string // "HTTP/1.1", "" without HTTP
-	UpstreamProtocol      string
-	Code                  int // response status, 0 before or without HTTP
-	Flags                 Flags
-	CodeDetails           string // RESPONSE_CODE_DETAILS
-	TerminationDetails    string // CONNECTION_TERMINATION_DETAILS
-	UpstreamFailureReason string // UPSTREAM_TRANSPORT_FAILURE_REASON
+	Protocol                string // "HTTP/1.1", "" without HTTP
+	UpstreamProtocol        string
+	Code                    int // response status, 0 before or without HTTP
+	Flags                   Flags
+	CodeDetails             string // RESPONSE_CODE_DETAILS
+	TerminationDetails      string // CONNECTION_TERMINATION_DETAILS
+	UpstreamFailureReason   string // UPSTREAM_TRANSPORT_FAILURE_REASON
+	DownstreamFailureReason string // DOWNSTREAM_TRANSPORT_FAILURE_REASON
 
 	BytesReceived uint64 // body bytes from downstream (TCP: all bytes)
 	BytesSent     uint64 // body bytes to downstream
@@ -49,6 +51,8 @@ type Info struct {
 	ServerName             string         // SNI
 	FilterChain            string
 
+	// Handshake is when, after the connection was accepted, its TLS handshake was done; 0 without TLS.
+	Handshake             time.Duration
 	TLSVersion, TLSCipher string
 	PeerURISANs           []string
 	LocalURISANs          []string
@@ -65,7 +69,7 @@ func (i *Info) Reset() {
 	*i = Info{
 		ConnectionID: i.ConnectionID, DownstreamLocal: i.DownstreamLocal, DownstreamDirectLocal: i.DownstreamDirectLocal,
 		DownstreamRemote: i.DownstreamDirectRemote, DownstreamDirectRemote: i.DownstreamDirectRemote, ServerName: i.ServerName,
-		FilterChain: i.FilterChain, TLSVersion: i.TLSVersion, TLSCipher: i.TLSCipher,
+		FilterChain: i.FilterChain, Handshake: i.Handshake, TLSVersion: i.TLSVersion, TLSCipher: i.TLSCipher,
 		PeerURISANs: i.PeerURISANs, LocalURISANs: i.LocalURISANs, PeerSubject: i.PeerSubject,
 	}
 }
