@@ -47,6 +47,15 @@ func kinds() []kindSchema {
 	}
 }
 
+// Kinds are all kinds that the mesh reads, Istio's first.
+func Kinds() []Kind {
+	var all []Kind
+	for _, k := range kinds() {
+		all = append(all, k.kind)
+	}
+	return all
+}
+
 // apiVersions are the values of apiVersion under which the kind is served.
 func (k kindSchema) apiVersions() []string {
 	all := make([]string, len(k.versions))

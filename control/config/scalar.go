@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"math"
 	"strconv"
 	"strings"
@@ -33,8 +34,13 @@ func readScalar(n *yaml.Node) scalar {
 	case "!!float":
 		s.readFloat()
 	case "!!null":
+	case "!!binary":
+		s.tag = "!!str"
+		if raw, err := base64.StdEncoding.DecodeString(n.Value); err == nil {
+			s.text = string(raw)
+		}
 	default:
-		s.tag = "!!str" // !!timestamp, !!binary and tags of applications: the text itself
+		s.tag = "!!str" // !!timestamp and tags of applications: the text itself
 	}
 	return s
 }
