@@ -65,6 +65,9 @@ func (b *listenerBuilder) gatewayChains(port *gatewayPort) []ir.FilterChain {
 	}
 	var out []ir.FilterChain
 	for _, g := range port.servers {
+		if needsMeshIdentity(g) && !b.proxy.HasAgent() {
+			continue // nobody serves its certificate; a proxy would refuse the whole listener
+		}
 		if !g.isHTTP() {
 			out = append(out, b.gatewayTCPChains(g)...)
 			continue
@@ -75,6 +78,10 @@ func (b *listenerBuilder) gatewayChains(port *gatewayPort) []ir.FilterChain {
 		out = append(out, c)
 	}
 	return out
+}
+
+func needsMeshIdentity(g *gatewayServer) bool {
+	return g.GetTls().GetMode() == networking.ServerTLSSettings_ISTIO_MUTUAL && g.isTLS()
 }
 
 // gatewayHTTPChain is the edge of the mesh: the client's address is that of the

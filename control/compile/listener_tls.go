@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -21,11 +22,11 @@ func (b *listenerBuilder) serverTLS(g *gatewayServer) *ir.DownstreamTLS {
 	}
 	out := &ir.DownstreamTLS{
 		ALPN:         []string{"h2", "http/1.1"},
-		Certificates: serverCertificates(t),
 		MinVersion:   tlsVersion(t.GetMinProtocolVersion()),
 		MaxVersion:   tlsVersion(t.GetMaxProtocolVersion()),
 		CipherSuites: knownCiphers(t.GetCipherSuites()),
 	}
+	b.serverCertificates(out, t)
 	b.meshTLSDefaults(out)
 	mutual := t.GetMode() == networking.ServerTLSSettings_MUTUAL
 	if !mutual && t.GetMode() != networking.ServerTLSSettings_OPTIONAL_MUTUAL {
@@ -34,7 +35,7 @@ func (b *listenerBuilder) serverTLS(g *gatewayServer) *ir.DownstreamTLS {
 	out.Require = mutual
 	out.AcceptUntrusted = t.GetInsecureSkipVerify().GetValue()
 	if !out.AcceptUntrusted {
-		out.CA = clientAuthority(t)
+		b.clientAuthority(out, t)
 	}
 	out.SANs = t.GetSubjectAltNames()
 	out.SPKIs, out.CertHashes = t.GetVerifyCertificateSpki(), t.GetVerifyCertificateHash()
@@ -42,25 +43,33 @@ func (b *listenerBuilder) serverTLS(g *gatewayServer) *ir.DownstreamTLS {
 	return out
 }
 
-// serverCertificates come from Secrets by name, else from files beside the proxy.
-func serverCertificates(t *networking.ServerTLSSettings) []ir.SecretRef {
-	var out []ir.SecretRef
-	for _, n := range t.GetCredentialNames() {
-		out = append(out, ir.SecretRef{Name: secretName(n)})
+// serverCertificates come from Secrets by name, else from files beside the proxy,
+// which its agent reads if it has one.
+func (b *listenerBuilder) serverCertificates(out *ir.DownstreamTLS, t *networking.ServerTLSSettings) {
+	names := t.GetCredentialNames()
+	if n := t.GetCredentialName(); n != "" && len(names) == 0 {
+		names = []string{n}
 	}
-	if n := t.GetCredentialName(); n != "" && len(out) == 0 {
-		out = append(out, ir.SecretRef{Name: secretName(n)})
+	for _, n := range names {
+		out.Certificates = append(out.Certificates, ir.SecretRef{Name: secretName(n)})
 	}
-	if len(out) > 0 {
-		return out
+	if len(names) > 0 {
+		return
 	}
+	var files []ir.CertificateFiles
 	for _, c := range t.GetTlsCertificates() {
-		out = append(out, fileCertificate(c.GetServerCertificate(), c.GetPrivateKey()))
+		files = append(files, ir.CertificateFiles{Certificate: c.GetServerCertificate(), Key: c.GetPrivateKey()})
 	}
-	if t.GetServerCertificate() != "" && len(out) == 0 {
-		out = append(out, fileCertificate(t.GetServerCertificate(), t.GetPrivateKey()))
+	if t.GetServerCertificate() != "" && len(files) == 0 {
+		files = []ir.CertificateFiles{{Certificate: t.GetServerCertificate(), Key: t.GetPrivateKey()}}
 	}
-	return out
+	if !b.proxy.HasAgent() {
+		out.CertificateFiles = files
+		return
+	}
+	for _, f := range files {
+		out.Certificates = append(out.Certificates, fileCertificate(f.Certificate, f.Key))
+	}
 }
 
 func fileCertificate(certificate, key string) ir.SecretRef {
@@ -68,23 +77,24 @@ func fileCertificate(certificate, key string) ir.SecretRef {
 }
 
 // clientAuthority is what client certificates are checked against.
-func clientAuthority(t *networking.ServerTLSSettings) *ir.SecretRef {
-	switch {
-	case t.GetCaCertCredentialName() != "":
-		return &ir.SecretRef{Name: secretName(t.GetCaCertCredentialName()) + caSuffix}
-	case t.GetCredentialName() != "":
-		return &ir.SecretRef{Name: secretName(t.GetCredentialName()) + caSuffix}
-	case len(t.GetCredentialNames()) > 0:
-		return &ir.SecretRef{Name: secretName(t.GetCredentialNames()[0]) + caSuffix}
-	case t.GetCaCertificates() != "":
-		return &ir.SecretRef{Name: "file-root:" + t.GetCaCertificates(), FromAgent: true}
-	}
-	for _, c := range t.GetTlsCertificates() {
-		if c.GetCaCertificates() != "" {
-			return &ir.SecretRef{Name: "file-root:" + c.GetCaCertificates(), FromAgent: true}
+func (b *listenerBuilder) clientAuthority(out *ir.DownstreamTLS, t *networking.ServerTLSSettings) {
+	for _, n := range append([]string{t.GetCaCertCredentialName(), t.GetCredentialName()}, t.GetCredentialNames()...) {
+		if n != "" {
+			out.CA = &ir.SecretRef{Name: secretName(n) + caSuffix}
+			return
 		}
 	}
-	return nil
+	name := t.GetCaCertificates()
+	for _, c := range t.GetTlsCertificates() {
+		name = cmp.Or(name, c.GetCaCertificates())
+	}
+	switch {
+	case name == "":
+	case b.proxy.HasAgent():
+		out.CA = &ir.SecretRef{Name: "file-root:" + name, FromAgent: true}
+	default:
+		out.CAFile = name
+	}
 }
 
 // secretName is the SDS name of a Secret in the gateway's namespace.

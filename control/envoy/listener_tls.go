@@ -15,14 +15,19 @@ func downstreamTLS(t ir.DownstreamTLS) *corev3.TransportSocket {
 	for _, c := range t.Certificates {
 		common.TlsCertificateSdsSecretConfigs = append(common.TlsCertificateSdsSecretConfigs, secretConfig(c))
 	}
-	if t.CA != nil {
+	for _, f := range t.CertificateFiles {
+		common.TlsCertificates = append(common.TlsCertificates,
+			&tlsv3.TlsCertificate{CertificateChain: file(f.Certificate), PrivateKey: file(f.Key)})
+	}
+	switch {
+	case t.CA != nil:
 		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
 			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 				DefaultValidationContext:         clientValidation(t),
 				ValidationContextSdsSecretConfig: secretConfig(*t.CA),
 			}}
-	} else if v := clientValidation(t); t.AcceptUntrusted {
-		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: v}
+	case t.CAFile != "" || t.AcceptUntrusted:
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: clientValidation(t)}
 	}
 	return &corev3.TransportSocket{
 		Name: "envoy.transport_sockets.tls",
@@ -41,8 +46,11 @@ func clientValidation(t ir.DownstreamTLS) *tlsv3.CertificateValidationContext {
 	if t.AcceptUntrusted {
 		v.TrustChainVerification = tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
 	}
+	if t.CAFile != "" {
+		v.TrustedCa = file(t.CAFile)
+	}
 	if t.CRL != "" {
-		v.Crl = &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: t.CRL}}
+		v.Crl = file(t.CRL)
 	}
 	for _, s := range t.SANs {
 		v.MatchSubjectAltNames = append(v.MatchSubjectAltNames, //nolint:staticcheck // any kind of SAN, as the original

@@ -42,7 +42,15 @@ func virtualHost(v ir.VirtualHost) *routev3.VirtualHost {
 	return out
 }
 
+// route spells a rule, or what stands in for one that a proxy would refuse.
 func route(r ir.Route) *routev3.Route {
+	if out := spell(r); !unusable(r, out) {
+		return out
+	}
+	return broken(r)
+}
+
+func spell(r ir.Route) *routev3.Route {
 	out := &routev3.Route{
 		Name:                 r.Name,
 		StatPrefix:           r.StatPrefix,

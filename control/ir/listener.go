@@ -92,7 +92,11 @@ type SecretRef struct {
 // DownstreamTLS is how a chain takes TLS from its clients.
 type DownstreamTLS struct {
 	Certificates []SecretRef
-	CA           *SecretRef // nil: no client certificate is checked
+	// CertificateFiles are read by the proxy itself, where it has no agent to do it.
+	CertificateFiles []CertificateFiles
+	// CA or CAFile is what client certificates are checked against; neither: none is.
+	CA     *SecretRef
+	CAFile string
 	// Require refuses clients without a certificate.
 	Require         bool
 	AcceptUntrusted bool     // check nothing of the certificate that a client shows
