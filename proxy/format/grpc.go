@@ -1,7 +1,6 @@
 package format
 
 import (
-	"bytes"
 	"strconv"
 )
 
@@ -42,10 +41,18 @@ func buildGRPCStatus(style string) (*operation, error) {
 	return nil, errParam(style, "CAMEL_STRING, SNAKE_STRING or NUMBER")
 }
 
-// grpcStatus is the status of a gRPC request: from the trailers, the headers, or
-// else by the HTTP status.
+// grpcStatus is GRPCStatus for gRPC requests alone.
 func grpcStatus(r Record) (int, bool) {
-	if r.Request == nil || r.Response == nil || !isGRPC(r.Request.Headers.Get("content-type")) {
+	if r.Request == nil || !r.Request.IsGRPC() {
+		return 0, false
+	}
+	return GRPCStatus(r)
+}
+
+// GRPCStatus is the gRPC status of a response: from the trailers, the headers, or
+// else by the HTTP status. false: there is no response.
+func GRPCStatus(r Record) (int, bool) {
+	if r.Response == nil {
 		return 0, false
 	}
 	if r.ResponseTrailers != nil {
@@ -60,11 +67,6 @@ func grpcStatus(r Record) (int, bool) {
 		return 0, false
 	}
 	return fromHTTP(r.Info.Code), true
-}
-
-func isGRPC(contentType []byte) bool {
-	const media = "application/grpc"
-	return bytes.HasPrefix(contentType, []byte(media)) && (len(contentType) == len(media) || contentType[len(media)] == '+')
 }
 
 func decimal(v []byte) (n int, ok bool) {

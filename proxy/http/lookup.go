@@ -90,3 +90,11 @@ func (h *Headers) Joined(name string) (value []byte, ok bool) {
 	}
 	return value, found > 0
 }
+
+// IsGRPC reports that the request's content type is application/grpc, alone or with
+// a subtype ("application/grpc+proto"); application/grpc-web is another protocol.
+func (r *Request) IsGRPC() bool {
+	const media = "application/grpc"
+	v := r.Headers.Get("content-type")
+	return bytes.HasPrefix(v, []byte(media)) && (len(v) == len(media) || v[len(media)] == '+')
+}

@@ -248,7 +248,7 @@ func mirrors(levels ...[]*routev3.RouteAction_RequestMirrorPolicy) ([]Mirror, er
 			}
 			m := Mirror{Cluster: p.GetCluster(), Numerator: 1_000_000, NoShadowSuffix: p.GetDisableShadowHostSuffixAppend()}
 			if rf := p.GetRuntimeFraction(); rf != nil {
-				fraction := NewFraction(rf.GetDefaultValue())
+				fraction := match.NewFraction(rf.GetDefaultValue())
 				m.Numerator = uint32(min(uint64(fraction.Numerator)*(1_000_000/uint64(fraction.Denominator)), 1_000_000))
 			}
 			out = append(out, m)

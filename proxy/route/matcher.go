@@ -1,7 +1,6 @@
 package route
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -9,7 +8,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/match"
@@ -66,26 +64,8 @@ type matcher struct {
 	grpc     bool
 	// presented and validated: 0 does not matter, 1 must be, -1 must not be.
 	presented, validated int8
-	fraction             Fraction
+	fraction             match.Fraction
 	sampled              bool // fraction decides
-}
-
-// A Fraction is a compiled FractionalPercent.
-type Fraction struct{ Numerator, Denominator uint32 }
-
-// Of reports whether a random number falls into the fraction.
-func (f Fraction) Of(random uint64) bool { return random%uint64(f.Denominator) < uint64(f.Numerator) }
-
-// NewFraction compiles a FractionalPercent; nil is none.
-func NewFraction(p *typev3.FractionalPercent) Fraction {
-	f := Fraction{p.GetNumerator(), 100}
-	switch p.GetDenominator() {
-	case typev3.FractionalPercent_TEN_THOUSAND:
-		f.Denominator = 10_000
-	case typev3.FractionalPercent_MILLION:
-		f.Denominator = 1_000_000
-	}
-	return f
 }
 
 // A miss is the condition that a request did not meet.
@@ -115,7 +95,7 @@ func (m *matcher) miss(f *Facts, path, query []byte) miss {
 	if m.sampled && !m.fraction.Of(f.Random) {
 		return miss{what: onFraction}
 	}
-	if m.grpc && !isGRPC(f.Request) {
+	if m.grpc && !f.Request.IsGRPC() {
 		return miss{what: onGRPC}
 	}
 	for i := range m.headers {
@@ -150,12 +130,6 @@ func (m *matcher) matchPath(f *Facts, path []byte) bool {
 }
 
 func agrees(want int8, is bool) bool { return want == 0 || (want > 0) == is }
-
-func isGRPC(r *http.Request) bool {
-	const media = "application/grpc"
-	v := r.Headers.Get("content-type")
-	return bytes.HasPrefix(v, []byte(media)) && (len(v) == len(media) || v[len(media)] == '+')
-}
 
 // explain says why a request missed, or by what path it matched.
 func (m *matcher) explain(why miss, f *Facts) string {
@@ -267,7 +241,7 @@ func newPath(m *routev3.RouteMatch) (matcher, error) {
 
 func (m *matcher) setFraction(p *corev3.RuntimeFractionalPercent) {
 	if p != nil {
-		m.sampled, m.fraction = true, NewFraction(p.GetDefaultValue())
+		m.sampled, m.fraction = true, match.NewFraction(p.GetDefaultValue())
 	}
 }
 
