@@ -1,0 +1,240 @@
+// Package admin serves the admin pages that operators and istioctl know from Envoy:
+// the same paths, parameters, methods, status codes and texts.
+//
+// The pages only read, through the functions of a View that the proxy hands in, and
+// change what a POST asks for through its actions. The address is the bootstrap's;
+// who may reach it may stop the proxy, so that is loopback unless somebody chose
+// otherwise.
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sort"
+	"strings"
+	"time"
+
+	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/lateen-mesh/lateen/logging"
+	"github.com/lateen-mesh/lateen/proxy/stats"
+)
+
+// A View is what the pages see of the proxy and may ask of it. Every function may be
+// called from any goroutine.
+type View struct {
+	State      func() adminpb.ServerInfo_State
+	ServerInfo func() *adminpb.ServerInfo
+	// Dump returns the parts of /config_dump in their order.
+	Dump      func(includeEDS bool) []proto.Message
+	Clusters  func() *adminpb.Clusters
+	Listeners func() *adminpb.Listeners
+	Certs     func() *adminpb.Certificates
+	// Unready names what the proxy still waits for, by kind of thing ("listener eds").
+	Unready func() *adminpb.UnreadyTargetsDumps
+	// Runtime returns the layers' names and, for each key, its value in each layer.
+	Runtime func() (layers []string, entries map[string][]string)
+
+	Drain            func(graceful, inboundOnly, skipExit bool)
+	Quit             func()
+	FailHealthchecks func(fail bool)
+	ReopenLogs       func() error
+
+	Stats *stats.Store
+	Log   *logging.Log
+}
+
+// A Server is the admin listener.
+type Server struct {
+	view  View
+	log   *slog.Logger
+	pages []page
+	http  http.Server
+	level levels
+}
+
+// page is one path with its line in /help.
+type page struct {
+	path, help string
+	params     []string // "name: text"
+	post       bool
+	serve      func(s *Server, w http.ResponseWriter, r *http.Request)
+}
+
+// New returns a server that does not listen yet.
+func New(v View) *Server {
+	s := &Server{view: v, log: v.Log.Scope("admin"), pages: table()}
+	s.http = http.Server{
+		Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+// Serve answers on ln until Close.
+func (s *Server) Serve(ln net.Listener) error {
+	if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Close stops the server; requests that run get a moment to end.
+func (s *Server) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		_ = s.http.Close() // the grace is over
+	}
+}
+
+// ServeHTTP finds the page.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("content-type", "text/plain; charset=UTF-8")
+	h.Set("cache-control", "no-cache, max-age=0")
+	h.Set("x-content-type-options", "nosniff")
+	h.Set("server", "envoy")
+	for i := range s.pages {
+		p := &s.pages[i]
+		if p.path != r.URL.Path {
+			continue
+		}
+		if p.post && r.Method != http.MethodPost {
+			fail(w, http.StatusMethodNotAllowed, "Method "+r.Method+" not allowed, POST required.")
+			return
+		}
+		p.serve(s, w, r)
+		return
+	}
+	w.WriteHeader(http.StatusNotFound)
+	write(w, "invalid path. ")
+	s.writeHelp(w)
+}
+
+func fail(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("content-type", "text/plain; charset=UTF-8")
+	w.WriteHeader(status)
+	write(w, text)
+}
+
+// write sends text; a client that left is no matter of ours.
+func write(w io.Writer, text string) { _, _ = io.WriteString(w, text) }
+
+func ok(w http.ResponseWriter) { write(w, "OK\n") }
+
+func (s *Server) writeHelp(w io.Writer) {
+	write(w, "admin commands are:\n")
+	for _, p := range s.pages {
+		method := ""
+		if p.post {
+			method = " (POST)"
+		}
+		write(w, "  "+p.path+method+": "+p.help+"\n")
+		for _, x := range p.params {
+			write(w, "      "+x+"\n")
+		}
+	}
+}
+
+func help(s *Server, w http.ResponseWriter, _ *http.Request) { s.writeHelp(w) }
+
+func home(s *Server, w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("content-type", "text/html; charset=UTF-8")
+	write(w, "<!DOCTYPE html>\n<html><head><title>Lateen proxy admin</title></head><body><ul>\n")
+	for _, p := range s.pages {
+		if !p.post {
+			write(w, fmt.Sprintf("<li><a href=\"%s\">%s</a>: %s</li>\n", p.path, p.path, p.help))
+		}
+	}
+	write(w, "</ul></body></html>\n")
+}
+
+func ready(s *Server, w http.ResponseWriter, _ *http.Request) {
+	state := s.view.State()
+	if state != adminpb.ServerInfo_LIVE {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	write(w, state.String()+"\n")
+}
+
+func drainListeners(s *Server, w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	s.view.Drain(q.Has("graceful"), q.Has("inboundonly"), q.Has("skip_exit"))
+	ok(w)
+}
+
+func quit(s *Server, w http.ResponseWriter, _ *http.Request) {
+	ok(w)
+	s.view.Quit()
+}
+
+func failHealthchecks(s *Server, w http.ResponseWriter, _ *http.Request) {
+	s.view.FailHealthchecks(true)
+	ok(w)
+}
+
+func passHealthchecks(s *Server, w http.ResponseWriter, _ *http.Request) {
+	s.view.FailHealthchecks(false)
+	ok(w)
+}
+
+func resetCounters(s *Server, w http.ResponseWriter, _ *http.Request) {
+	s.view.Stats.ResetCounters()
+	ok(w)
+}
+
+func reopenLogs(s *Server, w http.ResponseWriter, _ *http.Request) {
+	if err := s.view.ReopenLogs(); err != nil {
+		fail(w, http.StatusInternalServerError, err.Error()+"\n")
+		return
+	}
+	ok(w)
+}
+
+func hotRestartVersion(_ *Server, w http.ResponseWriter, _ *http.Request) { write(w, "disabled\n") }
+
+func runtimePage(s *Server, w http.ResponseWriter, _ *http.Request) {
+	layers, entries := s.view.Runtime()
+	out := map[string]any{"layers": append([]string{}, layers...), "entries": map[string]any{}}
+	for key, values := range entries {
+		final := ""
+		for _, v := range values {
+			if v != "" {
+				final = v
+			}
+		}
+		out["entries"].(map[string]any)[key] = map[string]any{"layer_values": values, "final_value": final}
+	}
+	writeJSON(w, out)
+}
+
+// sortedKeys is for pages that list maps.
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+// oneOf reads an enumerated parameter; the second result is an error text.
+func oneOf(r *http.Request, name string, values ...string) (string, string) {
+	v := r.URL.Query().Get(name)
+	if v == "" {
+		return "", ""
+	}
+	for _, x := range values {
+		if v == x {
+			return v, ""
+		}
+	}
+	return "", "usage: " + r.URL.Path + "?" + name + "=(" + strings.Join(values, "|") + ")\n"
+}
