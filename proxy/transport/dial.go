@@ -57,3 +57,6 @@ func (d *Dialer) control(_, _ string, c syscall.RawConn) error {
 	})
 	return errors.Join(err, failed)
 }
+
+// FreeBind lets a socket bind to an address that the machine does not have (yet).
+var FreeBind = SocketOption{Level: unix.SOL_IP, Name: unix.IP_FREEBIND, Value: 1}

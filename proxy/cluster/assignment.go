@@ -1,0 +1,190 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/lateen-mesh/lateen/proxy/endpoint"
+	"github.com/lateen-mesh/lateen/proxy/lb"
+	"github.com/lateen-mesh/lateen/proxy/xds"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// An assignment is a compiled ClusterLoadAssignment.
+type assignment struct {
+	members          []member
+	weights          map[lb.LocalityKey]uint32
+	overProvisioning uint32
+}
+
+// A member is one lb_endpoint. For DNS clusters host and port are still to be resolved.
+type member struct {
+	host     string // address or name, "" for a pipe
+	port     uint16
+	pipe     string
+	hostname string
+	weight   uint32
+	key      lb.LocalityKey
+	metadata map[string]map[string]any
+	health   uint32 // flags of endpoint.Unhealthy that EDS sets
+}
+
+// address is what an endpoint at ip is dialled and logged by.
+func (m *member) address(ip string) string {
+	if m.pipe != "" {
+		return "unix:" + m.pipe
+	}
+	return net.JoinHostPort(ip, strconv.Itoa(int(m.port)))
+}
+
+// maxPriority bounds priorities as Envoy's proto does.
+const maxPriority = 128
+
+func (cfg *config) decodeEndpoints(c *clusterv3.Cluster) error {
+	if cfg.kind == eds || cfg.kind == originalDst {
+		if c.GetLoadAssignment() != nil {
+			return fmt.Errorf("load_assignment: not allowed in a cluster of type %s", c.GetType())
+		}
+		return nil
+	}
+	a, err := decodeAssignment(c.GetLoadAssignment(), cfg.kind == static)
+	if err != nil {
+		return at("load_assignment", err)
+	}
+	if cfg.kind == logicalDNS && len(a.members) != 1 {
+		return errors.New("load_assignment: LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint")
+	}
+	cfg.assignment = a
+	return nil
+}
+
+// decodeAssignment compiles a; literal demands IP addresses.
+func decodeAssignment(a *endpointv3.ClusterLoadAssignment, literal bool) (*assignment, error) {
+	if err := only(a, "cluster_name", "endpoints", "policy"); err != nil {
+		return nil, err
+	}
+	if err := only(a.GetPolicy(), "overprovisioning_factor"); err != nil {
+		return nil, at("policy", err)
+	}
+	out := &assignment{overProvisioning: a.GetPolicy().GetOverprovisioningFactor().GetValue()}
+	for i, group := range a.GetEndpoints() {
+		if err := out.addGroup(group, literal); err != nil {
+			return nil, at(fmt.Sprintf("endpoints[%d]", i), err)
+		}
+	}
+	return out, nil
+}
+
+func (a *assignment) addGroup(g *endpointv3.LocalityLbEndpoints, literal bool) error {
+	if err := only(g, "locality", "lb_endpoints", "load_balancing_weight", "priority", "metadata"); err != nil {
+		return err
+	}
+	if g.GetPriority() > maxPriority {
+		return fmt.Errorf("priority: must be at most %d, got %d", maxPriority, g.GetPriority())
+	}
+	l := g.GetLocality()
+	key := lb.LocalityKey{Priority: g.GetPriority(), Locality: endpoint.Locality{Region: l.GetRegion(), Zone: l.GetZone(), SubZone: l.GetSubZone()}}
+	if a.weights == nil {
+		a.weights = map[lb.LocalityKey]uint32{}
+	}
+	a.weights[key] = g.GetLoadBalancingWeight().GetValue()
+	for i, e := range g.GetLbEndpoints() {
+		m, err := decodeMember(e, literal)
+		if err != nil {
+			return at(fmt.Sprintf("lb_endpoints[%d]", i), err)
+		}
+		m.key = key
+		a.members = append(a.members, m)
+	}
+	return nil
+}
+
+func decodeMember(e *endpointv3.LbEndpoint, literal bool) (member, error) {
+	if err := only(e, "endpoint", "health_status", "metadata", "load_balancing_weight"); err != nil {
+		return member{}, err
+	}
+	// Settings of health checks mean nothing without them.
+	if err := only(e.GetEndpoint(), "address", "hostname", "health_check_config"); err != nil {
+		return member{}, at("endpoint", err)
+	}
+	m := member{hostname: e.GetEndpoint().GetHostname(), weight: 1, health: healthFlags(e.GetHealthStatus())}
+	if w := e.GetLoadBalancingWeight(); w != nil {
+		if m.weight = w.GetValue(); m.weight == 0 {
+			return m, errors.New("load_balancing_weight: value must be at least 1")
+		}
+	}
+	if f := e.GetMetadata().GetFilterMetadata(); len(f) > 0 {
+		m.metadata = make(map[string]map[string]any, len(f))
+		for k, v := range f {
+			m.metadata[k] = v.AsMap()
+		}
+	}
+	return m, at("endpoint.address", m.decodeAddress(e.GetEndpoint().GetAddress(), literal))
+}
+
+func (m *member) decodeAddress(a *corev3.Address, literal bool) error {
+	switch t := a.GetAddress().(type) {
+	case *corev3.Address_Pipe:
+		m.pipe = t.Pipe.GetPath()
+		return only(t.Pipe, "path")
+	case *corev3.Address_SocketAddress:
+		s := t.SocketAddress
+		if err := only(s, "address", "port_value", "protocol", "ipv4_compat"); err != nil {
+			return err
+		}
+		if s.GetProtocol() != corev3.SocketAddress_TCP {
+			return fmt.Errorf("protocol: %s is not supported", s.GetProtocol())
+		}
+		if s.GetPortValue() > 65535 {
+			return fmt.Errorf("port_value: must be at most 65535, got %d", s.GetPortValue())
+		}
+		m.host, m.port = s.GetAddress(), uint16(s.GetPortValue())
+		if ip, err := netip.ParseAddr(m.host); err == nil {
+			m.host = ip.Unmap().String()
+		} else if literal {
+			return fmt.Errorf("malformed IP address: %s. Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'", m.host)
+		}
+		if !literal && m.hostname == "" { // what auto_host_rewrite uses
+			m.hostname = m.host
+		}
+		return nil
+	case nil:
+		return errors.New("value is required")
+	}
+	return errors.New("envoy_internal_address: not supported")
+}
+
+func healthFlags(s corev3.HealthStatus) uint32 {
+	switch s {
+	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_TIMEOUT:
+		return endpoint.FailedEDSHealth
+	case corev3.HealthStatus_DRAINING:
+		return endpoint.Draining
+	case corev3.HealthStatus_DEGRADED:
+		return endpoint.Degraded
+	}
+	return 0
+}
+
+// edsHealth are the flags that a new assignment decides.
+const edsHealth = endpoint.FailedEDSHealth | endpoint.Draining | endpoint.Degraded
+
+// endpointType is the xDS type of assignments.
+var endpointType = xds.Type[*assignment]{URL: wellknown.EndpointType, Decode: decodeEDS}
+
+func decodeEDS(_ string, body *anypb.Any) (*assignment, error) {
+	var a endpointv3.ClusterLoadAssignment
+	if err := proto.Unmarshal(body.GetValue(), &a); err != nil {
+		return nil, err
+	}
+	return decodeAssignment(&a, true)
+}

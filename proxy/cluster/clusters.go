@@ -1,0 +1,347 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"net"
+	"sort"
+	"sync"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/lateen-mesh/lateen/proxy/dns"
+	"github.com/lateen-mesh/lateen/proxy/lb"
+	"github.com/lateen-mesh/lateen/proxy/stats"
+	"github.com/lateen-mesh/lateen/proxy/transport"
+	"github.com/lateen-mesh/lateen/proxy/xds"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// Options are what Clusters use of the proxy around them.
+type Options struct {
+	Stats *stats.Store // nil: a store of its own
+	// Source gives the xDS client for a config source of EDS; nil: no EDS.
+	Source func(*corev3.ConfigSource) (*xds.Client, error)
+	// Secrets are those of transport sockets; nil: no SDS.
+	Secrets *transport.Secrets
+	// Resolver resolves names of DNS clusters without a resolver of their own; nil: the system's.
+	Resolver *dns.Resolver
+	Logger   *slog.Logger
+}
+
+// Clusters are all clusters of the proxy by name. They are safe for concurrent use.
+type Clusters struct {
+	opts  Options
+	log   *slog.Logger
+	live  index
+	ctx   context.Context
+	stop  context.CancelFunc
+	store *stats.Store
+
+	mu           sync.Mutex
+	warming      map[string]*Cluster
+	static       map[string]bool
+	resolvers    map[string]*dns.Resolver
+	initializing int           // clusters that Initialized waits for, and CDS itself
+	initialized  chan struct{} // closed when there is none
+	gauges       struct{ active, warming *stats.Gauge }
+	counts       struct{ added, modified, removed *stats.Counter }
+}
+
+// New returns an empty set. Close ends its timers and connections.
+func New(o Options) *Clusters {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Stats == nil {
+		o.Stats = stats.NewStore()
+	}
+	if o.Resolver == nil {
+		o.Resolver = dns.New(dns.Options{})
+	}
+	if o.Source == nil {
+		o.Source = func(*corev3.ConfigSource) (*xds.Client, error) {
+			return nil, errors.New("there is no management server")
+		}
+	}
+	if o.Secrets == nil {
+		o.Secrets = transport.NewSecrets(o.Source)
+	}
+	cs := &Clusters{
+		opts: o, log: o.Logger, store: o.Stats, warming: map[string]*Cluster{}, static: map[string]bool{},
+		resolvers: map[string]*dns.Resolver{}, initializing: 1, initialized: make(chan struct{}),
+		live: index{seed: maphash.MakeSeed()},
+	}
+	cs.ctx, cs.stop = context.WithCancel(context.Background())
+	scope := o.Stats.Scope("cluster_manager.")
+	cs.gauges.active, cs.gauges.warming = scope.Gauge("active_clusters"), scope.Gauge("warming_clusters")
+	cs.counts.added, cs.counts.modified, cs.counts.removed = scope.Counter("cluster_added"), scope.Counter("cluster_modified"), scope.Counter("cluster_removed")
+	return cs
+}
+
+// Get returns the live cluster of that name, nil when there is none (or it is still
+// warming for the first time). It takes no lock and does not allocate.
+func (cs *Clusters) Get(name string) *Cluster { return cs.live.get(name) }
+
+// AddStatic adds a cluster of the bootstrap. The error names the cluster and the field.
+func (cs *Clusters) AddStatic(pb *clusterv3.Cluster) error {
+	cfg, err := decode(pb, true)
+	if err == nil {
+		err = cs.add(cfg, "", false)
+	}
+	if err != nil {
+		return fmt.Errorf("cluster %s: %w", pb.GetName(), err)
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.static[pb.GetName()] = true
+	return nil
+}
+
+// Start ends the set-up: after it Initialized can come. With a client it subscribes to
+// CDS, and Initialized waits for the clusters of the first response (or timeout, when
+// not 0).
+func (cs *Clusters) Start(client *xds.Client, timeout time.Duration) {
+	first := sync.OnceFunc(cs.settled)
+	if client == nil {
+		first()
+		return
+	}
+	t := xds.Type[*config]{URL: wellknown.ClusterType, FetchTimeout: timeout, Decode: decodeCDS}
+	xds.SubscribeAll(client, t, func(ch xds.Changes[*config]) error {
+		defer first()
+		return cs.apply(ch)
+	})
+}
+
+func decodeCDS(_ string, body *anypb.Any) (*config, error) {
+	var c clusterv3.Cluster
+	if err := proto.Unmarshal(body.GetValue(), &c); err != nil {
+		return nil, err
+	}
+	return decode(&c, false)
+}
+
+// Initialized is closed when every cluster of the bootstrap and of the first CDS
+// response is live: then listeners may take traffic.
+func (cs *Clusters) Initialized() <-chan struct{} { return cs.initialized }
+
+func (cs *Clusters) settled() {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.initializing--; cs.initializing == 0 {
+		close(cs.initialized)
+	}
+}
+
+func (cs *Clusters) apply(ch xds.Changes[*config]) error {
+	var errs []error
+	for _, r := range ch.Updated {
+		if cs.isStatic(r.Name) {
+			continue // Envoy keeps the one of the bootstrap, without a word
+		}
+		if err := cs.add(r.Value, r.Version, true); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", r.Name, err))
+		}
+	}
+	for _, name := range ch.Removed {
+		if !cs.isStatic(name) {
+			cs.remove(name)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (cs *Clusters) isStatic(name string) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.static[name]
+}
+
+// add makes a cluster and warms it; the one of the same name serves until then.
+func (cs *Clusters) add(cfg *config, version string, dynamic bool) error {
+	old := cs.Get(cfg.name)
+	c := cs.make(cfg, old)
+	c.version, c.dynamic = version, dynamic
+	if err := c.prepare(); err != nil {
+		c.stop()
+		return err
+	}
+	if old == nil {
+		cs.counts.added.Inc()
+	} else {
+		cs.counts.modified.Inc()
+	}
+	previous := cs.warm(c)
+	c.start()
+	if previous != nil {
+		previous.close()
+	}
+	return nil
+}
+
+// warm notes that c is warming and returns the cluster whose place it takes there.
+func (cs *Clusters) warm(c *Cluster) (previous *Cluster) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	previous = cs.warming[c.Name()]
+	cs.warming[c.Name()] = c
+	cs.gauges.warming.Set(int64(len(cs.warming)))
+	if cs.initializing > 0 {
+		cs.initializing++
+		c.settle = sync.OnceFunc(cs.settled)
+	}
+	return previous
+}
+
+// make builds a cluster that has nothing yet. Its circuit breakers are those of the
+// one that it will replace.
+func (cs *Clusters) make(cfg *config, old *Cluster) *Cluster {
+	c := &Cluster{
+		config: cfg, parent: cs, scope: cs.store.Scope("cluster." + cfg.statName + "."), added: time.Now(),
+		live: make(chan struct{}), hosts: map[identity]*host{}, limits: &breakers{}, resolver: cs.resolver(cfg.dns.resolver), settle: func() {},
+	}
+	c.ctx, c.stop = context.WithCancel(cs.ctx)
+	if old != nil && old.config.tracksAs(cfg) {
+		c.limits = old.limits
+	}
+	return c
+}
+
+func (cfg *config) tracksAs(other *config) bool {
+	for i := range cfg.thresholds {
+		if cfg.thresholds[i].TrackRemaining != other.thresholds[i].TrackRemaining {
+			return false
+		}
+	}
+	return cfg.statName == other.statName
+}
+
+func (cs *Clusters) resolver(o *dns.Options) *dns.Resolver {
+	if o == nil {
+		return cs.opts.Resolver
+	}
+	key := fmt.Sprintf("%+v", *o)
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.resolvers[key] == nil {
+		cs.resolvers[key] = dns.New(*o)
+	}
+	return cs.resolvers[key]
+}
+
+// activate makes a warm cluster the live one of its name.
+func (cs *Clusters) activate(c *Cluster) {
+	cs.mu.Lock()
+	if cs.warming[c.Name()] != c { // removed or replaced meanwhile
+		cs.mu.Unlock()
+		return
+	}
+	delete(cs.warming, c.Name())
+	c.limits.setMax(c.config.thresholds)
+	old := cs.live.put(c.Name(), c)
+	cs.gauges.warming.Set(int64(len(cs.warming)))
+	cs.gauges.active.Set(int64(cs.live.len()))
+	close(c.live)
+	cs.mu.Unlock()
+	c.settle()
+	if old != nil {
+		old.close()
+	}
+}
+
+// remove drops a cluster. Streams that hold it finish.
+func (cs *Clusters) remove(name string) {
+	cs.mu.Lock()
+	warming, live := cs.warming[name], cs.live.put(name, nil)
+	delete(cs.warming, name)
+	cs.gauges.warming.Set(int64(len(cs.warming)))
+	cs.gauges.active.Set(int64(cs.live.len()))
+	cs.mu.Unlock()
+	if live != nil {
+		live.close()
+		cs.counts.removed.Inc()
+		cs.store.Forget("cluster." + live.config.statName + ".")
+	}
+	if warming != nil {
+		warming.close()
+	}
+}
+
+// Dialer is the way to a cluster for gRPC streams of the proxy itself: it waits until
+// the cluster is live, picks an endpoint and connects, with "h2" as ALPN of TLS.
+func (cs *Clusters) Dialer(name string) xds.Dial {
+	return func(ctx context.Context) (net.Conn, error) {
+		c, err := cs.await(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		ep := c.Pick(&lb.Context{})
+		if ep == nil {
+			return nil, fmt.Errorf("cluster %s: no healthy upstream", name)
+		}
+		conn, err := ep.Owner.(*host).connect(ctx, transport.Target{ALPN: []string{"h2"}})
+		if err != nil {
+			return nil, fmt.Errorf("cluster %s: %s: %w", name, ep.Address, err)
+		}
+		return transport.NetConn(conn), nil
+	}
+}
+
+func (cs *Clusters) await(ctx context.Context, name string) (*Cluster, error) {
+	if c := cs.Get(name); c != nil {
+		return c, nil
+	}
+	cs.mu.Lock()
+	c := cs.warming[name]
+	cs.mu.Unlock()
+	if c == nil {
+		if c = cs.Get(name); c != nil {
+			return c, nil
+		}
+		return nil, fmt.Errorf("unknown cluster %q", name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.config.connectTimeout)
+	defer cancel()
+	select {
+	case <-c.live:
+		return c, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("cluster %s is warming: %w", name, ctx.Err())
+	}
+}
+
+// Drain has every pool close its connections when they are idle, and new ones be made
+// for later requests.
+func (cs *Clusters) Drain() {
+	for _, c := range cs.all() {
+		c.drain()
+	}
+}
+
+// Close ends all clusters.
+func (cs *Clusters) Close() {
+	cs.stop()
+	for _, c := range cs.all() {
+		c.close()
+	}
+}
+
+// all are the live and the warming clusters, by name.
+func (cs *Clusters) all() []*Cluster {
+	cs.mu.Lock()
+	list := cs.live.all()
+	for _, c := range cs.warming {
+		list = append(list, c)
+	}
+	cs.mu.Unlock()
+	sort.SliceStable(list, func(i, j int) bool { return list[i].Name() < list[j].Name() })
+	return list
+}

@@ -1,0 +1,290 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/lateen-mesh/lateen/proxy/dns"
+)
+
+// dnsConfig is how a DNS cluster resolves.
+type dnsConfig struct {
+	family     dns.Family
+	refresh    time.Duration
+	failBase   time.Duration // dns_failure_refresh_rate, 0: refresh
+	failMax    time.Duration
+	respectTTL bool
+	jitter     time.Duration
+	resolver   *dns.Options // nil: the proxy's own
+}
+
+func (cfg *config) decodeDNS(c *clusterv3.Cluster) error {
+	cfg.dns = dnsConfig{
+		refresh: seconds(c.GetDnsRefreshRate(), 5*time.Second), respectTTL: c.GetRespectDnsTtl(), jitter: seconds(c.GetDnsJitter(), 0),
+		failBase: c.GetDnsFailureRefreshRate().GetBaseInterval().AsDuration(), failMax: c.GetDnsFailureRefreshRate().GetMaxInterval().AsDuration(),
+	}
+	if cfg.dns.refresh < time.Millisecond {
+		return errors.New("dns_refresh_rate: value must be greater than 1ms")
+	}
+	if cfg.dns.failMax == 0 {
+		cfg.dns.failMax = 10 * cfg.dns.failBase
+	}
+	switch c.GetDnsLookupFamily() {
+	case clusterv3.Cluster_AUTO:
+		cfg.dns.family = dns.Auto
+	case clusterv3.Cluster_V4_ONLY:
+		cfg.dns.family = dns.V4Only
+	case clusterv3.Cluster_V6_ONLY:
+		cfg.dns.family = dns.V6Only
+	case clusterv3.Cluster_V4_PREFERRED:
+		cfg.dns.family = dns.V4Preferred
+	case clusterv3.Cluster_ALL:
+		cfg.dns.family = dns.All
+	default:
+		return fmt.Errorf("dns_lookup_family: unknown value %d", c.GetDnsLookupFamily())
+	}
+	return cfg.decodeResolver(c)
+}
+
+//nolint:staticcheck // older control planes send the deprecated fields
+func (cfg *config) decodeResolver(c *clusterv3.Cluster) error {
+	switch typed := c.GetTypedDnsResolverConfig(); {
+	case typed != nil:
+		o, err := DecodeResolver(typed)
+		cfg.dns.resolver = o
+		return at("typed_dns_resolver_config", err)
+	case c.GetDnsResolutionConfig() != nil:
+		r := c.GetDnsResolutionConfig()
+		return at("dns_resolution_config", cfg.resolver(r.GetResolvers(), r.GetDnsResolverOptions()))
+	default:
+		return at("dns_resolvers", cfg.resolver(c.GetDnsResolvers(), &corev3.DnsResolverOptions{UseTcpForDnsLookups: c.GetUseTcpForDnsLookups()}))
+	}
+}
+
+func (cfg *config) resolver(servers []*corev3.Address, o *corev3.DnsResolverOptions) (err error) {
+	cfg.dns.resolver, err = resolverOptions(servers, o)
+	return err
+}
+
+// DecodeResolver compiles a typed_dns_resolver_config, of a cluster or of the
+// bootstrap; nil options are the proxy's own resolver.
+func DecodeResolver(typed *corev3.TypedExtensionConfig) (*dns.Options, error) {
+	switch typed.GetTypedConfig().GetTypeUrl() {
+	case "type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig":
+		return nil, nil
+	case "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig":
+	default:
+		return nil, fmt.Errorf("%s: not supported", typed.GetTypedConfig().GetTypeUrl())
+	}
+	var c caresv3.CaresDnsResolverConfig
+	if err := proto.Unmarshal(typed.GetTypedConfig().GetValue(), &c); err != nil {
+		return nil, err
+	}
+	// How many questions share a socket or a channel is c-ares's own matter.
+	if err := only(&c, "resolvers", "dns_resolver_options", "udp_max_queries", "query_timeout_seconds", "query_tries",
+		"rotate_nameservers", "edns0_max_payload_size", "max_udp_channel_duration", "filter_unroutable_families",
+		"reinit_channel_on_timeout"); err != nil {
+		return nil, err
+	}
+	o, err := resolverOptions(c.GetResolvers(), c.GetDnsResolverOptions())
+	if err != nil {
+		return nil, err
+	}
+	timeout, tries := c.GetQueryTimeoutSeconds().GetValue(), c.GetQueryTries().GetValue()
+	if timeout+uint64(tries) > 0 {
+		if o == nil {
+			o = &dns.Options{}
+		}
+		o.Timeout, o.Tries = time.Duration(timeout)*time.Second, int(tries)
+	}
+	return o, nil
+}
+
+func resolverOptions(servers []*corev3.Address, o *corev3.DnsResolverOptions) (*dns.Options, error) {
+	if len(servers) == 0 && !o.GetUseTcpForDnsLookups() && !o.GetNoDefaultSearchDomain() {
+		return nil, nil
+	}
+	out := &dns.Options{TCP: o.GetUseTcpForDnsLookups(), NoSearch: o.GetNoDefaultSearchDomain()}
+	for i, a := range servers {
+		s := a.GetSocketAddress()
+		ip, err := netip.ParseAddr(s.GetAddress())
+		if err != nil || s.GetPortValue() > 65535 {
+			return nil, fmt.Errorf("resolvers[%d]: malformed IP address: %s", i, s.GetAddress())
+		}
+		out.Servers = append(out.Servers, netip.AddrPortFrom(ip, uint16(s.GetPortValue())).String())
+	}
+	return out, nil
+}
+
+// A target is one name of a DNS cluster and what it last resolved to.
+type target struct {
+	cluster  *Cluster
+	member   *member
+	found    []netip.Addr
+	answered bool
+	failures int
+	timer    *time.Timer // until the next lookup
+}
+
+// startDNS resolves all members; the cluster is warm when each has had an answer,
+// good or bad.
+func (c *Cluster) startDNS() {
+	for i := range c.config.assignment.members {
+		t := &target{cluster: c, member: &c.config.assignment.members[i]}
+		if ip, err := netip.ParseAddr(t.member.host); err == nil || t.member.pipe != "" {
+			t.found, t.answered = []netip.Addr{ip}, true
+		}
+		c.targets = append(c.targets, t)
+	}
+	c.waiting.Add(1)
+	c.place()
+	for _, t := range c.targets {
+		if !t.answered {
+			go t.resolve()
+		}
+	}
+	if c.allAnswered() {
+		c.arrived()
+	}
+}
+
+// resolve asks once and arms the next time.
+func (t *target) resolve() {
+	c := t.cluster
+	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
+	defer cancel()
+	a, err := c.resolver.Lookup(ctx, t.member.host, c.config.dns.family)
+	if c.ctx.Err() != nil {
+		return
+	}
+	next := t.next(a, err)
+	c.mu.Lock()
+	first := !t.answered
+	t.answered = true
+	changed := t.take(a, err)
+	c.mu.Unlock()
+	if changed || first {
+		c.place()
+	}
+	if first && c.allAnswered() {
+		c.arrived()
+	}
+	c.countResolve(err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() == nil {
+		t.timer = time.AfterFunc(next, t.resolve)
+	}
+}
+
+// take keeps what was found. A name that does not exist has no endpoints, except that
+// a LOGICAL_DNS cluster keeps its last one; a failure changes nothing.
+func (t *target) take(a dns.Answer, err error) (changed bool) {
+	switch {
+	case errors.Is(err, dns.ErrNotFound) && t.cluster.config.kind == strictDNS:
+		changed = len(t.found) > 0
+		t.found = nil
+	case err == nil:
+		changed = !equal(t.found, a.Addresses)
+		t.found = a.Addresses
+	}
+	return changed
+}
+
+func equal(a, b []netip.Addr) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// next is when to ask again.
+func (t *target) next(a dns.Answer, err error) time.Duration {
+	d := t.cluster.config.dns
+	if err == nil {
+		t.failures = 0
+		wait := d.refresh
+		if d.respectTTL && a.TTL > 0 {
+			wait = max(a.TTL, time.Second)
+		}
+		if d.jitter > 0 {
+			wait += rand.N(d.jitter)
+		}
+		return wait
+	}
+	if d.failBase == 0 {
+		return d.refresh
+	}
+	limit := min(d.failMax, d.failBase<<min(t.failures, 20))
+	t.failures++
+	return rand.N(max(limit, time.Millisecond)) + time.Millisecond
+}
+
+// place puts what the targets have found into force.
+func (c *Cluster) place() {
+	c.placing.Lock()
+	defer c.placing.Unlock()
+	c.mu.Lock()
+	var list []placed
+	for _, t := range c.targets {
+		found := t.found
+		if c.config.kind == logicalDNS && len(found) > 1 {
+			found = []netip.Addr{c.current(t)}
+		}
+		for _, ip := range found {
+			list = append(list, placed{t.member, t.member.address(ip.String())})
+		}
+	}
+	c.mu.Unlock()
+	c.set(list, c.config.assignment)
+}
+
+// current is the address of a LOGICAL_DNS cluster: the one in use while it is still
+// among the answers (servers rotate them), else the first. The caller holds mu.
+func (c *Cluster) current(t *target) netip.Addr {
+	for _, ip := range t.found {
+		if len(c.order) == 1 && c.order[0].ep.Address == t.member.address(ip.String()) {
+			return ip
+		}
+	}
+	return t.found[0]
+}
+
+func (c *Cluster) allAnswered() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.warmed {
+		return false
+	}
+	for _, t := range c.targets {
+		if !t.answered {
+			return false
+		}
+	}
+	c.warmed = true
+	return true
+}
+
+// countResolve counts like Envoy: an answer without addresses is a success too.
+func (c *Cluster) countResolve(err error) {
+	c.scope.Counter("update_attempt").Inc()
+	if err == nil || errors.Is(err, dns.ErrNotFound) {
+		c.scope.Counter("update_success").Inc()
+	} else {
+		c.scope.Counter("update_failure").Inc()
+	}
+}

@@ -1,0 +1,147 @@
+package cluster
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/lateen-mesh/lateen/proxy/xds"
+)
+
+// fetchTimeout is initial_fetch_timeout where a config source has none.
+const fetchTimeout = 15 * time.Second
+
+// start looks for endpoints and waits for secrets; arrived makes the cluster live when
+// the last of them is there, at once if nothing is missing.
+func (c *Cluster) start() {
+	c.waiting.Store(1) // this function itself
+	for _, m := range c.sockets {
+		c.await(m.socket.Ready())
+	}
+	switch c.config.kind {
+	case static:
+		c.assign(c.config.assignment)
+	case strictDNS, logicalDNS:
+		c.startDNS()
+	case eds:
+		c.startEDS()
+	}
+	c.arrived()
+}
+
+// await makes the cluster wait for ready.
+func (c *Cluster) await(ready <-chan struct{}) {
+	select {
+	case <-ready:
+		return
+	default:
+	}
+	c.waiting.Add(1)
+	go func() {
+		select {
+		case <-ready:
+			c.arrived()
+		case <-c.ctx.Done():
+		}
+	}()
+}
+
+func (c *Cluster) arrived() {
+	if c.waiting.Add(-1) == 0 && c.ctx.Err() == nil {
+		c.parent.activate(c)
+	}
+}
+
+// prepare gets what start needs and may fail.
+func (c *Cluster) prepare() (err error) {
+	if err := c.makeSockets(c.parent.opts.Secrets); err != nil {
+		return err
+	}
+	if c.config.kind == eds {
+		if c.eds, err = c.parent.opts.Source(c.config.eds.source); err != nil {
+			c.closeSockets()
+			return fmt.Errorf("eds_cluster_config.eds_config: %w", err)
+		}
+	}
+	return nil
+}
+
+// startEDS subscribes to the assignment. One that is withdrawn later changes nothing:
+// the cluster goes, or a new assignment comes.
+func (c *Cluster) startEDS() {
+	c.waiting.Add(1)
+	first := true
+	t := endpointType
+	t.FetchTimeout = seconds(c.config.eds.source.GetInitialFetchTimeout(), fetchTimeout)
+	drop := xds.Subscribe(c.eds, t, c.config.eds.service, func(a *assignment, present bool) {
+		switch {
+		case present:
+			c.assign(a)
+			c.countUpdate(a)
+		case first:
+			c.assign(&assignment{})
+		}
+		if first {
+			first = false
+			c.arrived()
+		}
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drop = drop
+}
+
+// assign puts an assignment of addresses into force.
+func (c *Cluster) assign(a *assignment) {
+	list := make([]placed, 0, len(a.members))
+	for i := range a.members {
+		m := &a.members[i]
+		list = append(list, placed{m, m.address(m.host)})
+	}
+	c.set(list, a)
+}
+
+func (c *Cluster) countUpdate(a *assignment) {
+	c.scope.Counter("update_attempt").Inc()
+	c.scope.Counter("update_success").Inc()
+	if len(a.members) == 0 {
+		c.scope.Counter("update_empty").Inc()
+	}
+}
+
+// close ends the subscriptions and timers and closes idle connections; what is in
+// flight finishes.
+func (c *Cluster) close() {
+	c.stop()
+	c.settle()
+	c.mu.Lock()
+	if c.drop != nil {
+		c.drop()
+	}
+	if t := c.original.timer; t != nil {
+		t.Stop()
+	}
+	if t := c.outlier.timer; t != nil {
+		t.Stop()
+	}
+	for _, t := range c.targets {
+		if t.timer != nil {
+			t.timer.Stop()
+		}
+	}
+	hosts := c.order
+	c.mu.Unlock()
+	for _, h := range hosts {
+		h.close()
+	}
+	c.closeSockets()
+}
+
+// drain closes idle connections; later requests get new ones.
+func (c *Cluster) drain() {
+	c.mu.Lock()
+	hosts := c.order
+	c.mu.Unlock()
+	for _, h := range hosts {
+		h.drain()
+	}
+}
