@@ -19,4 +19,3 @@ func NewFraction(p *typev3.FractionalPercent) Fraction {
 	}
 	return f
 }
-

@@ -41,6 +41,12 @@ func (m *Metadata) Match(metadata map[string]map[string]any) bool {
 	return m.value.match(v, ok) != m.invert
 }
 
+// Found reports whether metadata has the value that m reads.
+func (m *Metadata) Found(metadata map[string]map[string]any) bool {
+	_, ok := Find(metadata, m.filter, m.path)
+	return ok
+}
+
 // String is the place of the value: `metadata istio_authn: claims/sub`.
 func (m Metadata) String() string {
 	return "metadata " + m.filter + ": " + strings.Join(m.path, "/")
