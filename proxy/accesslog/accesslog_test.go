@@ -333,19 +333,3 @@ func TestFilters(t *testing.T) {
 		})
 	}
 }
-
-func TestLoggingAllocatesNothing(t *testing.T) {
-	f := newFixture(t)
-	logger := f.build(t, toFile(t, f.path, "", ""))[0]
-	defer logger.Close()
-	s := stream("/x")
-	for range 100 { // both buffers find their size
-		logger.LogHTTP(s)
-		logger.Flush()
-		logger.LogHTTP(s)
-		logger.Flush()
-	}
-	if n := testing.AllocsPerRun(500, func() { logger.LogHTTP(s); logger.Flush() }); n > 0 {
-		t.Errorf("%v allocations", n)
-	}
-}
