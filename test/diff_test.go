@@ -34,7 +34,7 @@ func TestDiff(t *testing.T) {
 	for _, c := range readCases(t) {
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
-			m := fixture.NewMesh(t, c, programs(), []fixture.Peer{ours(), {Name: "envoy", Argv: []string{envoy}}})
+			m := fixture.NewMesh(t, c, programs(t), []fixture.Peer{ours(t), {Name: "envoy", Argv: []string{envoy}}})
 			runSteps(t, m, c, func(t *testing.T, call *fixture.Call) {
 				var transcripts [2]string
 				for i, g := range m.Gateways {
@@ -93,7 +93,7 @@ func TestReplay(t *testing.T) {
 		}
 		t.Run("scenario "+c.Scenario, func(t *testing.T) {
 			t.Parallel()
-			m := fixture.NewMesh(t, c, programs(), []fixture.Peer{ours()})
+			m := fixture.NewMesh(t, c, programs(t), []fixture.Peer{ours(t)})
 			runSteps(t, m, c, func(t *testing.T, call *fixture.Call) {
 				got, failures := m.Run(m.Gateways[0], call)
 				for _, f := range failures {
