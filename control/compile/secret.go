@@ -142,12 +142,12 @@ func secretCA(s *mesh.Snapshot, namespace, object, base, name string) (*ir.Secre
 		return nil, fmt.Errorf("%s: not found, nor is %s", config.Key{Kind: config.Secret, Namespace: namespace, Name: object}, base)
 	}
 	fields := secretFields(c)
-	for _, field := range []string{"cacert", "ca.crt"} {
-		if ca := fields(field); len(ca) > 0 {
+	for _, layout := range [][2]string{{"cacert", "crl"}, {"ca.crt", "ca.crl"}} {
+		if ca := fields(layout[0]); len(ca) > 0 {
 			if err := checkAuthorities(ca); err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", c.Key, field, err)
+				return nil, fmt.Errorf("%s: %s: %w", c.Key, layout[0], err)
 			}
-			return &ir.Secret{Name: name, CA: ca, CRL: fields("ca.crl")}, nil
+			return &ir.Secret{Name: name, CA: ca, CRL: fields(layout[1])}, nil
 		}
 	}
 	return nil, fmt.Errorf("%s: has neither ca.crt nor cacert", c.Key)
