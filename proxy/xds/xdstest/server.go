@@ -1,0 +1,391 @@
+// Package xdstest is a small management server for tests: a real gRPC server on the
+// loopback that speaks ADS and SDS in both forms and serves whatever it was given.
+//
+// It follows the protocol and decides nothing: Set and Remove change the resources and
+// push, Requests shows what the client said. It is for tests only.
+package xdstest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// A Request is what the client said, of either form.
+type Request struct {
+	Delta       bool
+	TypeURL     string
+	Node        string // id, "" when not sent
+	Version     string // state of the world
+	Nonce       string
+	Error       *statuspb.Status
+	Names       []string // state of the world
+	Subscribe   []string // delta
+	Unsubscribe []string
+	Initial     map[string]string
+}
+
+// A Server is a management server.
+type Server struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	secrets
+	addr string
+	grpc *grpc.Server
+
+	mu       sync.Mutex
+	types    map[string]*world
+	requests []Request
+	changed  chan struct{} // closed and replaced with every change
+}
+
+type secrets struct {
+	secretv3.UnimplementedSecretDiscoveryServiceServer
+	server *Server
+}
+
+// world is what the server has of one type.
+type world struct {
+	version   int
+	resources map[string]entry
+}
+
+type entry struct {
+	version int
+	body    *anypb.Any
+}
+
+// New starts a server on a free port of 127.0.0.1; it ends with the test.
+func New(t testing.TB) *Server {
+	t.Helper()
+	s := &Server{types: map[string]*world{}, changed: make(chan struct{})}
+	s.Start(t, "127.0.0.1:0")
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// Start serves at addr, after Stop again.
+func (s *Server) Start(t testing.TB, addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grpc.NewServer(grpc.MaxSendMsgSize(64 << 20))
+	s.secrets.server = s
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)
+	secretv3.RegisterSecretDiscoveryServiceServer(g, &s.secrets)
+	s.mu.Lock()
+	s.addr, s.grpc = l.Addr().String(), g
+	s.mu.Unlock()
+	go func() { _ = g.Serve(l) }()
+}
+
+// Stop ends all streams and the listener; resources stay.
+func (s *Server) Stop() {
+	s.mu.Lock()
+	g := s.grpc
+	s.mu.Unlock()
+	g.Stop()
+}
+
+// Addr is the address of the server.
+func (s *Server) Addr() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.addr
+}
+
+// Dial connects to the server.
+func (s *Server) Dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", s.Addr())
+}
+
+// Set adds or replaces a resource and pushes it.
+func (s *Server) Set(name string, m proto.Message) {
+	body, err := anypb.New(m)
+	if err != nil {
+		panic(err)
+	}
+	s.change(body.GetTypeUrl(), func(w *world) { w.resources[name] = entry{w.version, body} })
+}
+
+// SetAll replaces all resources of a type in one push.
+func (s *Server) SetAll(url string, all map[string]proto.Message) {
+	s.change(url, func(w *world) {
+		clear(w.resources)
+		for name, m := range all {
+			body, err := anypb.New(m)
+			if err != nil {
+				panic(err)
+			}
+			w.resources[name] = entry{w.version, body}
+		}
+	})
+}
+
+// Remove takes resources away and pushes.
+func (s *Server) Remove(url string, names ...string) {
+	s.change(url, func(w *world) {
+		for _, n := range names {
+			delete(w.resources, n)
+		}
+	})
+}
+
+func (s *Server) change(url string, f func(*world)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.world(url)
+	w.version++
+	f(w)
+	s.wake()
+}
+
+// wake ends all waits. The caller holds mu.
+func (s *Server) wake() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// world is the state of a type. The caller holds mu.
+func (s *Server) world(url string) *world {
+	w := s.types[url]
+	if w == nil {
+		w = &world{resources: map[string]entry{}}
+		s.types[url] = w
+	}
+	return w
+}
+
+// Requests are all requests so far of one type.
+func (s *Server) Requests(url string) []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Request
+	for _, r := range s.requests {
+		if r.TypeURL == url {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// Await returns the first request of a type, from the n-th on, that ok accepts; the
+// test fails when none comes for a long time.
+func (s *Server) Await(t testing.TB, url string, n int, ok func(Request) bool) Request {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		changed := s.changed
+		s.mu.Unlock()
+		list := s.Requests(url)
+		for i := n; i < len(list); i++ {
+			if ok(list[i]) {
+				return list[i]
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("no such request of %s; there were %v", url, list)
+		}
+	}
+}
+
+func (s *Server) note(r Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests = append(s.requests, r)
+	s.wake()
+}
+
+// StreamAggregatedResources serves the state of the world.
+func (s *Server) StreamAggregatedResources(x discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return s.serveWorld(x)
+}
+
+// DeltaAggregatedResources serves changes.
+func (s *Server) DeltaAggregatedResources(x discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return s.serveDelta(x)
+}
+
+func (s *secrets) StreamSecrets(x secretv3.SecretDiscoveryService_StreamSecretsServer) error {
+	return s.server.serveWorld(x)
+}
+
+func (s *secrets) DeltaSecrets(x secretv3.SecretDiscoveryService_DeltaSecretsServer) error {
+	return s.server.serveDelta(x)
+}
+
+// watch is what one stream has of one type.
+type watch struct {
+	nonce, sent int
+	names       []string
+	all         bool
+	has         map[string]int // versions
+	forced      bool
+}
+
+type worldStream interface {
+	Send(*discoveryv3.DiscoveryResponse) error
+	Recv() (*discoveryv3.DiscoveryRequest, error)
+	Context() context.Context
+}
+
+func (s *Server) serveWorld(x worldStream) error {
+	in := receive(x.Context(), x.Recv)
+	watches := map[string]*watch{}
+	for {
+		s.mu.Lock()
+		changed := s.changed
+		s.mu.Unlock()
+		for url, w := range watches {
+			if r := s.worldResponse(url, w); r != nil {
+				if err := x.Send(r); err != nil {
+					return err
+				}
+			}
+		}
+		select {
+		case <-x.Context().Done():
+			return nil
+		case <-changed:
+		case r := <-in:
+			s.note(Request{TypeURL: r.GetTypeUrl(), Node: r.GetNode().GetId(), Version: r.GetVersionInfo(), Nonce: r.GetResponseNonce(), Error: r.GetErrorDetail(), Names: r.GetResourceNames()})
+			w := watches[r.GetTypeUrl()]
+			if w == nil {
+				w = &watch{forced: true}
+				watches[r.GetTypeUrl()] = w
+			} else if r.GetResponseNonce() != "" && r.GetResponseNonce() != strconv.Itoa(w.nonce) {
+				continue // stale
+			}
+			w.forced = w.forced || !slices.Equal(w.names, r.GetResourceNames())
+			w.names = r.GetResourceNames()
+		}
+	}
+}
+
+func (s *Server) worldResponse(url string, w *watch) *discoveryv3.DiscoveryResponse {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := s.world(url)
+	if have.version == w.sent && !w.forced {
+		return nil
+	}
+	w.forced, w.sent = false, have.version
+	w.nonce++
+	r := &discoveryv3.DiscoveryResponse{TypeUrl: url, VersionInfo: fmt.Sprint("v", have.version), Nonce: strconv.Itoa(w.nonce)}
+	for _, name := range slices.Sorted(maps.Keys(have.resources)) {
+		if len(w.names) == 0 || slices.Contains(w.names, name) {
+			r.Resources = append(r.Resources, have.resources[name].body)
+		}
+	}
+	return r
+}
+
+type deltaStream interface {
+	Send(*discoveryv3.DeltaDiscoveryResponse) error
+	Recv() (*discoveryv3.DeltaDiscoveryRequest, error)
+	Context() context.Context
+}
+
+func (s *Server) serveDelta(x deltaStream) error {
+	in := receive(x.Context(), x.Recv)
+	watches := map[string]*watch{}
+	for {
+		s.mu.Lock()
+		changed := s.changed
+		s.mu.Unlock()
+		for url, w := range watches {
+			if r := s.deltaResponse(url, w); r != nil {
+				if err := x.Send(r); err != nil {
+					return err
+				}
+			}
+		}
+		select {
+		case <-x.Context().Done():
+			return nil
+		case <-changed:
+		case r := <-in:
+			s.note(Request{Delta: true, TypeURL: r.GetTypeUrl(), Node: r.GetNode().GetId(), Nonce: r.GetResponseNonce(), Error: r.GetErrorDetail(),
+				Subscribe: r.GetResourceNamesSubscribe(), Unsubscribe: r.GetResourceNamesUnsubscribe(), Initial: r.GetInitialResourceVersions()})
+			w := watches[r.GetTypeUrl()]
+			if w == nil {
+				w = &watch{has: map[string]int{}, all: len(r.GetResourceNamesSubscribe()) == 0, forced: true}
+				for name, v := range r.GetInitialResourceVersions() {
+					w.has[name], _ = strconv.Atoi(v)
+				}
+				watches[r.GetTypeUrl()] = w
+			}
+			w.names = append(w.names, r.GetResourceNamesSubscribe()...)
+			w.names = slices.DeleteFunc(w.names, func(n string) bool { return slices.Contains(r.GetResourceNamesUnsubscribe(), n) })
+		}
+	}
+}
+
+func (s *Server) deltaResponse(url string, w *watch) *discoveryv3.DeltaDiscoveryResponse {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := s.world(url)
+	r := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: url, SystemVersionInfo: fmt.Sprint("v", have.version)}
+	wanted := w.names
+	if w.all {
+		wanted = slices.Sorted(maps.Keys(have.resources))
+	}
+	for _, name := range wanted {
+		e, there := have.resources[name]
+		if v, had := w.has[name]; there && (!had || v != e.version) {
+			w.has[name] = e.version
+			r.Resources = append(r.Resources, &discoveryv3.Resource{Name: name, Version: strconv.Itoa(e.version), Resource: e.body})
+		}
+	}
+	for name := range w.has {
+		if _, there := have.resources[name]; !there {
+			delete(w.has, name)
+			r.RemovedResources = append(r.RemovedResources, name)
+		}
+	}
+	if len(r.Resources)+len(r.RemovedResources) == 0 && !w.forced {
+		return nil
+	}
+	w.forced = false
+	w.nonce++
+	r.Nonce = strconv.Itoa(w.nonce)
+	return r
+}
+
+// receive turns Recv into a channel, which ends with the stream.
+func receive[T any](ctx context.Context, recv func() (T, error)) <-chan T {
+	c := make(chan T)
+	go func() {
+		for {
+			m, err := recv()
+			if err != nil {
+				return
+			}
+			select {
+			case c <- m:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return c
+}
