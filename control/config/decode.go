@@ -113,7 +113,7 @@ func (d *decoder) document(n *yaml.Node, depth int) {
 		}
 		return
 	case h.kind == "":
-		d.report(n, Key{Name: h.name}, Error, "kind", "required", "")
+		d.report(n, Key{}, Error, "kind", "required", "")
 		return
 	case h.apiVersion == "":
 		d.report(n, h.key(nil, ""), Error, "apiVersion", "required", "")
@@ -156,6 +156,7 @@ func (d *decoder) object(n *yaml.Node, h heading, schema *kindSchema) {
 	for i := range found {
 		found[i].Source.Line = lineOf(n, found[i].Field)
 	}
+	slices.SortStableFunc(found, func(a, b Problem) int { return a.Source.Line - b.Source.Line })
 	d.adopt(o.Key, found)
 	if HasErrors(found) {
 		return

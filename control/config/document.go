@@ -23,9 +23,9 @@ type chunk struct {
 	above int // lines of the text before this one
 }
 
-// split cuts a text before each line that begins with "---". By the YAML
-// specification such a line is a document marker everywhere, even within block
-// scalars.
+// split cuts a text before each line that begins with "---" and after each "...".
+// By the YAML specification such lines are document markers everywhere, even
+// within block scalars.
 func split(text []byte) []chunk {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	if bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) {
@@ -39,10 +39,15 @@ func split(text []byte) []chunk {
 		if nl := bytes.IndexByte(text[i:], '\n'); nl >= 0 {
 			next = i + nl + 1
 		}
-		marker := isMarker(text[i:next])
+		marker := isLine(text[i:next], "---")
 		if marker && content {
 			chunks = append(chunks, chunk{text[start:i], above})
 			start, above, content = i, line, false
+		}
+		if isLine(text[i:next], "...") { // the end of a document; directives of the next may follow
+			chunks = append(chunks, chunk{text[start:next], above})
+			start, above, content, i = next, line+1, false, next
+			continue
 		}
 		if first := bytes.TrimLeft(text[i:next], " \t\r\n"); marker || len(first) > 0 && first[0] != '#' && first[0] != '%' {
 			content = true
@@ -52,8 +57,9 @@ func split(text []byte) []chunk {
 	return append(chunks, chunk{text[start:], above})
 }
 
-func isMarker(line []byte) bool {
-	rest, ok := bytes.CutPrefix(line, []byte("---"))
+// isLine reports whether a line is a document marker, alone or before something.
+func isLine(line []byte, marker string) bool {
+	rest, ok := bytes.CutPrefix(line, []byte(marker))
 	return ok && (len(rest) == 0 || strings.IndexByte(" \t\r\n", rest[0]) >= 0)
 }
 

@@ -82,12 +82,23 @@ func (s *scalar) describe() string {
 	switch s.tag {
 	case "!!null":
 		return "nothing"
-	case "!!bool":
-		return "boolean " + s.text
-	case "!!int", "!!float":
-		return "number " + shorten(s.text)
+	case "!!str":
+		return strconv.Quote(shorten(s.text))
 	}
-	return strconv.Quote(shorten(s.text))
+	return strings.TrimPrefix(s.category(), "a ") + " " + shorten(s.text)
+}
+
+// category names the scalar without showing its value.
+func (s *scalar) category() string {
+	switch s.tag {
+	case "!!null":
+		return "nothing"
+	case "!!bool":
+		return "a boolean"
+	case "!!int", "!!float":
+		return "a number"
+	}
+	return "a string"
 }
 
 // key is the scalar as a key of a JSON object.

@@ -37,3 +37,13 @@ func read(t testing.TB, path ...string) []byte {
 	}
 	return text
 }
+
+// goldenRuns are the mesh.yaml files of the recorded runs.
+func goldenRuns(t *testing.T, root string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, "golden", "*", "mesh.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}

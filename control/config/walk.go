@@ -19,6 +19,7 @@ const (
 	maxDepth    = 100
 	maxNodes    = 1 << 20 // aliases count as often as they are used
 	maxProblems = 32      // reported per document; further ones are dropped
+	maxWarnings = 16      // of these, so that they do not crowd out errors
 )
 
 // A walker turns a YAML node into JSON under the eyes of a shape: names,
@@ -29,6 +30,7 @@ type walker struct {
 	nodes    int
 	problems []Problem // Source.Line and Field are set, the rest is the caller's
 	failed   bool      // some problem is an error
+	warnings int
 
 	unknown Severity // of a field that the schema does not have
 	secret  bool     // keep values out of messages
@@ -37,6 +39,8 @@ type walker struct {
 func (w *walker) report(n *yaml.Node, s Severity, hint, format string, args ...any) {
 	if s == Error {
 		w.failed = true
+	} else if w.warnings++; w.warnings > maxWarnings {
+		return
 	}
 	if len(w.problems) < maxProblems {
 		w.problems = append(w.problems, Problem{
@@ -443,7 +447,7 @@ func (w *walker) describe(n *yaml.Node) string {
 	}
 	v := readScalar(n)
 	if w.secret {
-		return "a " + strings.TrimPrefix(v.tag, "!!")
+		return v.category()
 	}
 	return v.describe()
 }
@@ -495,6 +499,9 @@ func (s shape) String() string {
 	case integer:
 		if s.bits > 0 && !s.signed {
 			return fmt.Sprintf("a whole number between 0 and %d", ^uint64(0)>>(64-s.bits))
+		}
+		if s.bits > 0 {
+			return fmt.Sprintf("a whole number of %d bits", s.bits)
 		}
 		return "a whole number"
 	case number:

@@ -1,0 +1,248 @@
+package config_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/lateen-mesh/lateen/control/config"
+)
+
+var update = flag.Bool("update", false, "rewrite the expectations in testdata")
+
+// Each file of testdata is a chapter of the manual: pairs of a text (NAME.yaml)
+// and what comes of it (NAME.want): the objects, then the problems with hints.
+func TestManual(t *testing.T) {
+	chapters, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(chapters) == 0 {
+		t.Fatal("no chapters", err)
+	}
+	for _, path := range chapters {
+		ar, err := txtar.ParseFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i+1 < len(ar.Files); i += 2 {
+			in, want := ar.Files[i], &ar.Files[i+1]
+			t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar")+"/"+strings.TrimSuffix(in.Name, ".yaml"), func(t *testing.T) {
+				got := outcome(in.Name, in.Data)
+				if *update {
+					want.Data = []byte(got)
+				}
+				if diff := cmp.Diff(string(want.Data), got); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			})
+		}
+		if *update {
+			if err := os.WriteFile(path, txtar.Format(ar), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func outcome(name string, text []byte) string {
+	var out strings.Builder
+	objects, problems := config.DecodeYAML(name, text)
+	for _, o := range objects {
+		fmt.Fprintf(&out, "%s at %s\n", o.Key, o.Source)
+	}
+	for _, p := range problems {
+		fmt.Fprintf(&out, "%s: %s\n", p.Severity, p)
+		if p.Hint != "" {
+			fmt.Fprintf(&out, "  hint: %s\n", p.Hint)
+		}
+	}
+	return out.String()
+}
+
+func TestTextForms(t *testing.T) {
+	const text = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  name: a\nspec:\n  hosts: [a.test]\n" +
+		"  ports: [{number: 80, name: http}]\n  resolution: DNS\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\nspecs: 1\n"
+	utf16 := []byte{0xff, 0xfe}
+	for _, r := range text {
+		utf16 = append(utf16, byte(r), 0)
+	}
+	for _, c := range []struct {
+		name string
+		text []byte
+	}{
+		{"as it is", []byte(text)},
+		{"byte order mark", []byte("\ufeff" + text)},
+		{"CRLF", []byte(strings.ReplaceAll(text, "\n", "\r\n"))},
+		{"UTF-16, as PowerShell redirects", utf16},
+		{"no newline at the end", []byte(strings.TrimSuffix(text, "\n"))},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			want := "ServiceEntry default/a at f:1\nerror: f:13: ConfigMap default/m: specs: unknown field \"specs\"\n" +
+				"  hint: fields here: kind, apiVersion, metadata, immutable, data, binaryData\n"
+			if diff := cmp.Diff(want, outcome("f", c.text)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Small texts that would become large, or deep, are refused with a name for what
+// is wrong, not with an exhausted machine.
+func TestBounds(t *testing.T) {
+	head := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\n"
+	bomb := "a: &a0 {m: x, o: x}\n"
+	for i := 1; i < 40; i++ {
+		bomb += fmt.Sprintf("b%d: &a%d {p: *a%d, q: *a%d}\n", i, i, i-1, i-1)
+	}
+	for _, c := range []struct{ name, text, want string }{
+		{"aliases of aliases", head + "x-anchors:\n" + indent(bomb) + "data: {k: v}\n", "unknown field"},
+		{"aliases of aliases where anything may stand", "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\nspec: {hosts: [a.test]}\nstatus:\n" + indent(bomb), "document is too large"},
+		{"an alias of what it is in", "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\nstatus: &s {again: *s}\n", "levels deep"},
+		{"deep nesting", "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\nstatus: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000), "levels deep"},
+		{"deeper than the parser goes", strings.Repeat("[", 100000), "YAML syntax: "},
+		{"merged into itself", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: &d {<<: *d}\n", "merged mappings are nested too deep"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			objects, problems := config.DecodeYAML("f", []byte(c.text))
+			if len(objects) != 0 || len(problems) == 0 || !strings.Contains(problems[0].Message, c.want) {
+				t.Errorf("%d objects, problems %v, want %q", len(objects), problems, c.want)
+			}
+			if len(problems) > 40 {
+				t.Errorf("%d problems", len(problems))
+			}
+		})
+	}
+}
+
+func indent(s string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSuffix(s, "\n"), "\n", "\n  ") + "\n"
+}
+
+func TestDefaultNamespaceIsAParameter(t *testing.T) {
+	text := []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: ns, namespace: odd}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: m, namespace: own}\n")
+	objects, problems := config.DecodeIn("shop", "f", text)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	var got []string
+	for _, o := range objects {
+		got = append(got, o.Key.String())
+	}
+	if diff := cmp.Diff([]string{"ConfigMap shop/m", "Namespace ns", "ConfigMap own/m"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What is decoded can be encoded and decoded again.
+func roundTrip(t *testing.T, o *config.Config) {
+	t.Helper()
+	text, err := config.Encode(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, problems := config.DecodeYAML("again", text)
+	if len(again) != 1 || config.HasErrors(problems) {
+		t.Fatalf("%s does not read back: %v\n%s", o.Key, problems, text)
+	}
+	want, got := *o, *again[0]
+	want.Source, got.Source = config.Source{}, config.Source{}
+	if diff := cmp.Diff(want, got, protocmp.Transform(), equateEmpty()); diff != "" {
+		t.Errorf("%s changed on the way (-want +got):\n%s", o.Key, diff)
+	}
+}
+
+// equateEmpty: an empty map and none are one thing in YAML.
+func equateEmpty() cmp.Option {
+	return cmp.FilterPath(func(p cmp.Path) bool { return true }, cmp.FilterValues(func(a, b any) bool {
+		_, pa := a.(proto.Message)
+		return !pa && isEmpty(a) && isEmpty(b)
+	}, cmp.Ignore()))
+}
+
+func isEmpty(v any) bool {
+	switch m := v.(type) {
+	case map[string]string:
+		return len(m) == 0
+	case map[string][]byte:
+		return len(m) == 0
+	}
+	return false
+}
+
+func TestSamplesRoundTrip(t *testing.T) {
+	root := shared(t)
+	n := 0
+	for _, dir := range []string{"samples", "golden", "scenarios"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, e os.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".yaml" {
+				return err
+			}
+			objects, _ := config.DecodeYAML(path, read(t, path))
+			for _, o := range objects {
+				roundTrip(t, o)
+				n++
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n < 100 {
+		t.Errorf("only %d objects", n)
+	}
+}
+
+func FuzzDecodeYAML(f *testing.F) {
+	chapters, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, path := range chapters {
+		ar, err := txtar.ParseFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range ar.Files {
+			f.Add(file.Data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		objects, problems := config.DecodeYAML("f", text)
+		lines := 2
+		for _, end := range []string{"\n", "\r", "\u0085", "\u2028", "\u2029"} { // all that YAML counts
+			lines += bytes.Count(text, []byte(end))
+		}
+		for _, p := range problems {
+			if p.Source.Line < 1 || p.Source.Line > lines || p.Message == "" {
+				t.Errorf("problem outside the text or without words: %#v", p)
+			}
+		}
+		for _, o := range objects {
+			if found := config.Validate(o); config.HasErrors(found) {
+				t.Errorf("%s was let in with %v", o.Key, found)
+			}
+			roundTrip(t, o)
+		}
+	})
+}
+
+func BenchmarkDecodeYAML(b *testing.B) {
+	var text bytes.Buffer
+	for i := range 1000 {
+		fmt.Fprintf(&text, "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: vs-%d\nspec:\n  hosts: [h%d.test]\n  http:\n  - match:\n    - uri: {prefix: /a}\n      headers: {x: {exact: y1}}\n    route:\n    - destination: {host: h%d.test, subset: v1}\n      weight: 90\n    - destination: {host: h%d.test, subset: v2}\n      weight: 10\n    timeout: 3s\n---\n", i, i, i, i)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if objects, problems := config.DecodeYAML("f", text.Bytes()); len(objects) != 1000 {
+			b.Fatal(problems)
+		}
+	}
+}
