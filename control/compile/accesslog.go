@@ -1,9 +1,9 @@
 package compile
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	meshconfig "istio.io/api/mesh/v1alpha1"
 
@@ -62,13 +62,7 @@ func accessLogs(m *meshconfig.MeshConfig) []ir.AccessLog {
 		log.JSON = jsonFormat(m.GetAccessLogFormat())
 		return []ir.AccessLog{log}
 	}
-	log.Text = m.GetAccessLogFormat()
-	switch {
-	case log.Text == "":
-		log.Text = textLogFormat
-	case !strings.HasSuffix(log.Text, "\n"):
-		log.Text += "\n" // a log of one endless line serves nobody
-	}
+	log.Text = cmp.Or(m.GetAccessLogFormat(), textLogFormat)
 	return []ir.AccessLog{log}
 }
 

@@ -138,14 +138,17 @@ func (h *gatewayHosts) collapse() []ir.VirtualHost {
 	return hosts
 }
 
+// catchAllLast moves the first route that takes every request to the end; others
+// like it could never be reached.
 func catchAllLast(routes []ir.Route) []ir.Route {
-	var first, last []ir.Route
+	var out, last []ir.Route
 	for _, r := range routes {
-		if catchesAll(r) {
-			last = append(last, r)
-		} else {
-			first = append(first, r)
+		switch {
+		case !catchesAll(r):
+			out = append(out, r)
+		case last == nil:
+			last = []ir.Route{r}
 		}
 	}
-	return append(first, last...)
+	return append(out, last...)
 }

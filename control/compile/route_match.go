@@ -23,14 +23,17 @@ func (rc *ruleContext) applies(m *networking.HTTPMatchRequest) bool {
 	return rc.from(m.GetGateways(), m.GetSourceLabels(), m.GetSourceNamespace())
 }
 
-// from reports whether this proxy is among the callers that a match names.
-// Labels and namespace of the caller are known for sidecars only.
+// from reports whether this proxy is among the callers that a match names. A
+// gateway is a caller with labels and a namespace of its own, so what is meant for
+// certain workloads is not open to the world; a match that names the gateway is.
 func (rc *ruleContext) from(gateways []string, labels map[string]string, namespace string) bool {
-	if len(gateways) > 0 && !slices.Contains(gateways, rc.gateway) {
-		return false
-	}
-	if rc.gateway != mesh.MeshGateway {
-		return true
+	if len(gateways) > 0 {
+		if !slices.Contains(gateways, rc.gateway) {
+			return false
+		}
+		if rc.gateway != mesh.MeshGateway {
+			return true
+		}
 	}
 	for k, v := range labels {
 		if rc.proxy.Labels[k] != v {
