@@ -69,10 +69,10 @@ func (cfg *config) decodeEndpoints(c *clusterv3.Cluster) error {
 
 // decodeAssignment compiles a; literal demands IP addresses.
 func decodeAssignment(a *endpointv3.ClusterLoadAssignment, literal bool) (*assignment, error) {
-	if err := only(a, "cluster_name", "endpoints", "policy"); err != nil {
+	if err := xds.Only(a, "cluster_name", "endpoints", "policy"); err != nil {
 		return nil, err
 	}
-	if err := only(a.GetPolicy(), "overprovisioning_factor"); err != nil {
+	if err := xds.Only(a.GetPolicy(), "overprovisioning_factor"); err != nil {
 		return nil, at("policy", err)
 	}
 	out := &assignment{overProvisioning: a.GetPolicy().GetOverprovisioningFactor().GetValue()}
@@ -85,7 +85,7 @@ func decodeAssignment(a *endpointv3.ClusterLoadAssignment, literal bool) (*assig
 }
 
 func (a *assignment) addGroup(g *endpointv3.LocalityLbEndpoints, literal bool) error {
-	if err := only(g, "locality", "lb_endpoints", "load_balancing_weight", "priority", "metadata"); err != nil {
+	if err := xds.Only(g, "locality", "lb_endpoints", "load_balancing_weight", "priority", "metadata"); err != nil {
 		return err
 	}
 	if g.GetPriority() > maxPriority {
@@ -109,11 +109,11 @@ func (a *assignment) addGroup(g *endpointv3.LocalityLbEndpoints, literal bool) e
 }
 
 func decodeMember(e *endpointv3.LbEndpoint, literal bool) (member, error) {
-	if err := only(e, "endpoint", "health_status", "metadata", "load_balancing_weight"); err != nil {
+	if err := xds.Only(e, "endpoint", "health_status", "metadata", "load_balancing_weight"); err != nil {
 		return member{}, err
 	}
 	// Settings of health checks mean nothing without them.
-	if err := only(e.GetEndpoint(), "address", "hostname", "health_check_config"); err != nil {
+	if err := xds.Only(e.GetEndpoint(), "address", "hostname", "health_check_config"); err != nil {
 		return member{}, at("endpoint", err)
 	}
 	m := member{hostname: e.GetEndpoint().GetHostname(), weight: 1, health: healthFlags(e.GetHealthStatus())}
@@ -135,10 +135,10 @@ func (m *member) decodeAddress(a *corev3.Address, literal bool) error {
 	switch t := a.GetAddress().(type) {
 	case *corev3.Address_Pipe:
 		m.pipe = t.Pipe.GetPath()
-		return only(t.Pipe, "path")
+		return xds.Only(t.Pipe, "path")
 	case *corev3.Address_SocketAddress:
 		s := t.SocketAddress
-		if err := only(s, "address", "port_value", "protocol", "ipv4_compat"); err != nil {
+		if err := xds.Only(s, "address", "port_value", "protocol", "ipv4_compat"); err != nil {
 			return err
 		}
 		if s.GetProtocol() != corev3.SocketAddress_TCP {

@@ -3,18 +3,17 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 	"github.com/lateen-mesh/lateen/proxy/upstream"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // config is a Cluster resource, compiled. It is immutable and holds no proto.
@@ -56,7 +55,7 @@ type edsConfig struct {
 // fields of a Cluster that are understood. Some change nothing here: buffers are
 // bounded on their own, jitter and merge windows have no counterpart, and without
 // active health checks nothing waits for the first of them.
-var fields = []string{
+var fields = []protoreflect.Name{
 	"name", "alt_stat_name", "type", "cluster_type", "eds_cluster_config", "connect_timeout", "per_connection_buffer_limit_bytes",
 	"lb_policy", "load_assignment", "circuit_breakers", "max_requests_per_connection", "common_http_protocol_options",
 	"upstream_http_protocol_options", "http_protocol_options", "http2_protocol_options", "typed_extension_protocol_options",
@@ -66,19 +65,6 @@ var fields = []string{
 	"upstream_connection_options", "ignore_health_on_host_removal", "filters", "load_balancing_policy", "protocol_selection",
 	"ring_hash_lb_config", "maglev_lb_config", "original_dst_lb_config", "least_request_lb_config", "round_robin_lb_config",
 	"track_cluster_stats",
-}
-
-// only refuses every field of m that is set and not among allowed: what is not
-// understood is named, never dropped.
-func only(m proto.Message, allowed ...string) error {
-	var err error
-	m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		if !slices.Contains(allowed, string(f.Name())) {
-			err = fmt.Errorf("%s: not supported", f.Name())
-		}
-		return err == nil
-	})
-	return err
 }
 
 // at puts a field name in front of an error.
@@ -92,7 +78,7 @@ func at(field string, err error) error {
 // decode compiles a Cluster. A cluster of the bootstrap may also be one that only
 // gRPC uses (explicit HTTP/2).
 func decode(c *clusterv3.Cluster, bootstrap bool) (*config, error) {
-	if err := only(c, fields...); err != nil {
+	if err := xds.Only(c, fields...); err != nil {
 		return nil, err
 	}
 	if c.GetName() == "" {
@@ -160,11 +146,11 @@ func (cfg *config) decodeEDS(e *clusterv3.Cluster_EdsClusterConfig) error {
 
 func (cfg *config) decodeBreakers(c *clusterv3.Cluster) error {
 	cfg.thresholds = [2]upstream.Thresholds{upstream.DefaultThresholds, upstream.DefaultThresholds}
-	if err := only(c.GetCircuitBreakers(), "thresholds"); err != nil {
+	if err := xds.Only(c.GetCircuitBreakers(), "thresholds"); err != nil {
 		return at("circuit_breakers", err)
 	}
 	for i, t := range c.GetCircuitBreakers().GetThresholds() {
-		if err := only(t, "priority", "max_connections", "max_pending_requests", "max_requests", "max_retries", "track_remaining"); err != nil {
+		if err := xds.Only(t, "priority", "max_connections", "max_pending_requests", "max_requests", "max_retries", "track_remaining"); err != nil {
 			return at(fmt.Sprintf("circuit_breakers.thresholds[%d]", i), err)
 		}
 		if t.GetPriority() > corev3.RoutingPriority_HIGH {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
 	"github.com/lateen-mesh/lateen/proxy/lb"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // originalConfig is what an ORIGINAL_DST cluster is configured with.
@@ -32,7 +33,7 @@ const maxCleanup = 5 * time.Minute
 
 func (cfg *config) decodeOriginal(c *clusterv3.Cluster) error {
 	o := c.GetOriginalDstLbConfig()
-	if err := only(o, "upstream_port_override"); err != nil {
+	if err := xds.Only(o, "upstream_port_override"); err != nil {
 		return at("original_dst_lb_config", err)
 	}
 	if p := o.GetUpstreamPortOverride().GetValue(); p > 65535 {

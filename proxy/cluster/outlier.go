@@ -11,6 +11,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
 	"github.com/lateen-mesh/lateen/proxy/stats"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // outlierConfig is outlier_detection by consecutive failures.
@@ -55,7 +56,7 @@ func (cfg *config) decodeOutlier(c *clusterv3.Cluster) error {
 	if o == nil {
 		return nil
 	}
-	if err := only(o, "consecutive_5xx", "interval", "base_ejection_time", "max_ejection_percent", "enforcing_consecutive_5xx",
+	if err := xds.Only(o, "consecutive_5xx", "interval", "base_ejection_time", "max_ejection_percent", "enforcing_consecutive_5xx",
 		"enforcing_success_rate", "success_rate_minimum_hosts", "success_rate_request_volume", "success_rate_stdev_factor",
 		"consecutive_gateway_failure", "enforcing_consecutive_gateway_failure", "split_external_local_origin_errors",
 		"consecutive_local_origin_failure", "enforcing_consecutive_local_origin_failure", "enforcing_local_origin_success_rate",

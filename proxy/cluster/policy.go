@@ -12,9 +12,11 @@ import (
 	ringhashv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/ring_hash/v3"
 	roundrobinv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/proxy/lb"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 const policyURL = "type.googleapis.com/envoy.extensions.load_balancing_policies."
@@ -40,11 +42,11 @@ func (cfg *config) enumPolicy(c *clusterv3.Cluster) error {
 	switch c.GetLbPolicy() {
 	case clusterv3.Cluster_ROUND_ROBIN:
 		cfg.policy.Kind = lb.RoundRobin
-		return at("round_robin_lb_config", only(c.GetRoundRobinLbConfig()))
+		return at("round_robin_lb_config", xds.Only(c.GetRoundRobinLbConfig()))
 	case clusterv3.Cluster_LEAST_REQUEST:
 		l := c.GetLeastRequestLbConfig()
 		cfg.leastRequest(l.GetChoiceCount().GetValue(), l.GetActiveRequestBias() != nil, l.GetActiveRequestBias().GetDefaultValue())
-		return at("least_request_lb_config", only(l, "choice_count", "active_request_bias"))
+		return at("least_request_lb_config", xds.Only(l, "choice_count", "active_request_bias"))
 	case clusterv3.Cluster_RANDOM:
 		cfg.policy.Kind = lb.Random
 	case clusterv3.Cluster_RING_HASH:
@@ -154,11 +156,11 @@ func (cfg *config) onePolicy(body *anypb.Any) (known bool, err error) {
 	return false, nil
 }
 
-func (cfg *config) typed(body *anypb.Any, m proto.Message, then func() error, allowed ...string) error {
+func (cfg *config) typed(body *anypb.Any, m proto.Message, then func() error, allowed ...protoreflect.Name) error {
 	if err := proto.Unmarshal(body.GetValue(), m); err != nil {
 		return err
 	}
-	if err := only(m, allowed...); err != nil {
+	if err := xds.Only(m, allowed...); err != nil {
 		return err
 	}
 	return then()
@@ -174,11 +176,11 @@ func (cfg *config) localityConfig(l *commonlbv3.LocalityLbConfig) error {
 
 func (cfg *config) decodeCommonLB(c *clusterv3.Cluster) error {
 	l := c.GetCommonLbConfig()
-	if err := only(l, "healthy_panic_threshold", "locality_weighted_lb_config", "update_merge_window",
+	if err := xds.Only(l, "healthy_panic_threshold", "locality_weighted_lb_config", "update_merge_window",
 		"ignore_new_hosts_until_first_hc", "consistent_hashing_lb_config"); err != nil {
 		return at("common_lb_config", err)
 	}
-	if err := only(l.GetConsistentHashingLbConfig(), "use_hostname_for_hashing"); err != nil {
+	if err := xds.Only(l.GetConsistentHashingLbConfig(), "use_hostname_for_hashing"); err != nil {
 		return at("common_lb_config.consistent_hashing_lb_config", err)
 	}
 	cfg.policy.HashHostname = l.GetConsistentHashingLbConfig().GetUseHostnameForHashing()

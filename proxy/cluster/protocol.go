@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/lateen-mesh/lateen/proxy/transport"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // httpOptions say how HTTP is spoken to the endpoints.
@@ -61,7 +62,7 @@ func (cfg *config) oldHTTP(c *clusterv3.Cluster) error {
 }
 
 func (cfg *config) newHTTP(o *httpv3.HttpProtocolOptions) error {
-	err := only(o, "common_http_protocol_options", "upstream_http_protocol_options", "explicit_http_config",
+	err := xds.Only(o, "common_http_protocol_options", "upstream_http_protocol_options", "explicit_http_config",
 		"use_downstream_protocol_config", "auto_config")
 	if err != nil {
 		return err
@@ -88,7 +89,7 @@ func (cfg *config) newHTTP(o *httpv3.HttpProtocolOptions) error {
 }
 
 func (cfg *config) commonHTTP(o *corev3.HttpProtocolOptions) error {
-	if err := only(o, "idle_timeout", "max_connection_duration", "max_requests_per_connection"); err != nil {
+	if err := xds.Only(o, "idle_timeout", "max_connection_duration", "max_requests_per_connection"); err != nil {
 		return at("common_http_protocol_options", err)
 	}
 	cfg.http.idle = seconds(o.GetIdleTimeout(), time.Hour)
@@ -101,11 +102,11 @@ func (cfg *config) commonHTTP(o *corev3.HttpProtocolOptions) error {
 
 func (cfg *config) upstreamHTTP(o *corev3.UpstreamHttpProtocolOptions) error {
 	cfg.http.autoSNI, cfg.http.autoSAN = o.GetAutoSni(), o.GetAutoSanValidation()
-	return at("upstream_http_protocol_options", only(o, "auto_sni", "auto_san_validation"))
+	return at("upstream_http_protocol_options", xds.Only(o, "auto_sni", "auto_san_validation"))
 }
 
 func (cfg *config) http1(o *corev3.Http1ProtocolOptions) error {
-	if err := only(o, "header_key_format", "enable_trailers"); err != nil {
+	if err := xds.Only(o, "header_key_format", "enable_trailers"); err != nil {
 		return at("http_protocol_options", err)
 	}
 	cfg.http.trailers = o.GetEnableTrailers()
@@ -123,7 +124,7 @@ func (cfg *config) http1(o *corev3.Http1ProtocolOptions) error {
 // decodeConnect reads how sockets are connected.
 func (cfg *config) decodeConnect(c *clusterv3.Cluster) error {
 	o := c.GetUpstreamConnectionOptions()
-	if err := only(o, "tcp_keepalive"); err != nil {
+	if err := xds.Only(o, "tcp_keepalive"); err != nil {
 		return at("upstream_connection_options", err)
 	}
 	if k := o.GetTcpKeepalive(); k != nil {
@@ -151,7 +152,7 @@ func (cfg *config) bind(b *corev3.BindConfig) error {
 	if b == nil {
 		return nil
 	}
-	if err := only(b, "source_address", "freebind", "socket_options"); err != nil {
+	if err := xds.Only(b, "source_address", "freebind", "socket_options"); err != nil {
 		return err
 	}
 	if a := b.GetSourceAddress(); a != nil {

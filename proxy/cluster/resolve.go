@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/lateen-mesh/lateen/proxy/dns"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // dnsConfig is how a DNS cluster resolves.
@@ -90,7 +91,7 @@ func DecodeResolver(typed *corev3.TypedExtensionConfig) (*dns.Options, error) {
 		return nil, err
 	}
 	// How many questions share a socket or a channel is c-ares's own matter.
-	if err := only(&c, "resolvers", "dns_resolver_options", "udp_max_queries", "query_timeout_seconds", "query_tries",
+	if err := xds.Only(&c, "resolvers", "dns_resolver_options", "udp_max_queries", "query_timeout_seconds", "query_tries",
 		"rotate_nameservers", "edns0_max_payload_size", "max_udp_channel_duration", "filter_unroutable_families",
 		"reinit_channel_on_timeout"); err != nil {
 		return nil, err
