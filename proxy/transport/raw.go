@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -123,6 +124,8 @@ func reset(c net.Conn) error {
 // A waiter waits for a socket to become readable without taking bytes from it.
 type waiter struct {
 	conn syscall.RawConn // nil: the socket has no descriptor
+	peek func(fd uintptr) bool
+	err  error // what a peek took from the socket: the kernel tells it once only
 }
 
 func (w *waiter) init(c net.Conn) {
@@ -134,11 +137,11 @@ func (w *waiter) init(c net.Conn) {
 	if err != nil {
 		return
 	}
-	w.conn = conn
+	w.conn, w.peek = conn, w.peekable // bound once: no allocation for each wait
 }
 
 // peekable is the body of RawConn.Read: false waits for the poller and tries again.
-func peekable(fd uintptr) bool {
+func (w *waiter) peekable(fd uintptr) bool {
 	var b [1]byte
 	for {
 		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
@@ -147,15 +150,23 @@ func peekable(fd uintptr) bool {
 			continue
 		case errors.Is(err, unix.EAGAIN):
 			return false
+		case err != nil:
+			w.err = os.NewSyscallError("recvfrom", err)
 		}
 		return true
 	}
 }
 
-// readable returns when a byte, the end or an error of the stream can be read; the
-// error is then the reader's to find. A passed read deadline is an error here.
+// readable returns when a byte or the end of the stream can be read. A passed read
+// deadline is an error, and so is a reset: a later read would not see it any more.
 func (w *waiter) readable() error {
-	return w.conn.Read(peekable)
+	if w.err != nil {
+		return w.err
+	}
+	if err := w.conn.Read(w.peek); err != nil {
+		return err
+	}
+	return w.err
 }
 
 // NetConn is c as a net.Conn, for libraries that ask for one. It shares c's state.
