@@ -1,0 +1,141 @@
+// Package cli holds the commands of `lateen`, which is `istioctl` when called by
+// that name; one file per command.
+//
+// Results go to stdout, all else to stderr. A failure is a line "error: …" and,
+// where something can be done about it, a line "hint: …". Exit codes:
+//
+//	0  done
+//	1  failed
+//	2  wrong flags or arguments
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"github.com/lateen-mesh/lateen/local"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// Streams are the standard streams of a command.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// Run executes a command line, args[0] being the program's name, and returns its
+// exit code. It ends early when the context does.
+func Run(ctx context.Context, args []string, s Streams) int {
+	name := filepath.Base(args[0])
+	root := newLateen()
+	if name == "istioctl" {
+		root = newIstioctl()
+	}
+	root.SetArgs(args[1:])
+	root.SetIn(s.In)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(s.Err, "error:", err)
+	if hint := hintOf(err); hint != "" {
+		fmt.Fprintln(s.Err, "hint:", hint)
+	}
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return 2
+	}
+	return 1
+}
+
+func newLateen() *cobra.Command {
+	root := &cobra.Command{
+		Use: "lateen", Short: "A service mesh for this machine and for Kubernetes", Version: wellknown.Version(),
+		SilenceErrors: true, SilenceUsage: true, Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return &usageError{fmt.Errorf("unknown command %q", args[0]), "see: " + cmd.Root().Name() + " help"}
+			}
+			return cmd.Help()
+		},
+	}
+	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(newUp(), newDown(), newStatus(), newVersion(), newSampleCommand())
+	return root
+}
+
+// A usageError is a wrong command line.
+type usageError struct {
+	error
+	hint string
+}
+
+func (e *usageError) Unwrap() error { return e.error }
+
+func flagError(cmd *cobra.Command, err error) error {
+	return &usageError{err, "see: " + cmd.CommandPath() + " --help"}
+}
+
+// exactly is a check of the number of arguments that counts as wrong usage.
+func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return flagError(cmd, err)
+		}
+		return nil
+	}
+}
+
+// hinted is an error with what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (e *hinted) Unwrap() error { return e.error }
+
+func withHint(err error, hint string) error { return &hinted{err, hint} }
+
+func hintOf(err error) string {
+	var (
+		own    *hinted
+		usage  *usageError
+		engine *local.Error
+	)
+	switch {
+	case errors.As(err, &own):
+		return own.hint
+	case errors.As(err, &usage):
+		return usage.hint
+	case errors.As(err, &engine):
+		return engine.Hint
+	}
+	return ""
+}
+
+// encode writes a value in the form of -o.
+func encode(w io.Writer, form string, v any) error {
+	switch form {
+	case "json":
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	case "yaml":
+		text, err := yaml.Marshal(v)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(text)
+		return err
+	}
+	return &usageError{fmt.Errorf("-o %s: must be json or yaml", form), ""}
+}

@@ -1,0 +1,32 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// newIstioctl is the program under the name that Istio's users know.
+func newIstioctl() *cobra.Command {
+	root := newLateen()
+	root.Use, root.Short, root.Version = "istioctl", "Istio's command line", wellknown.Version()
+	root.ResetCommands()
+	root.AddCommand(newVersion())
+	for name, aliases := range map[string][]string{
+		"admin": {"istiod"}, "analyze": nil, "bug-report": nil, "create-remote-secret": nil, "dashboard": {"dash", "d"},
+		"experimental": {"x", "exp"}, "install": {"apply"}, "kube-inject": nil, "manifest": nil, "operator": nil, "profile": nil,
+		"proxy-config": {"pc"}, "proxy-status": {"ps"}, "remote-clusters": nil, "tag": nil, "uninstall": nil,
+		"upgrade": nil, "validate": {"v"}, "verify-install": nil, "waypoint": nil, "ztunnel-config": {"zc"},
+	} {
+		root.AddCommand(&cobra.Command{
+			Use: name, Aliases: aliases, Hidden: true, DisableFlagParsing: true,
+			RunE: func(*cobra.Command, []string) error {
+				return withHint(fmt.Errorf("istioctl %s is not built yet", name),
+					"a mesh on this machine: lateen up PATH, lateen status; a proxy's configuration: its admin port, /config_dump")
+			},
+		})
+	}
+	return root
+}

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lateen-mesh/lateen/control"
+	"github.com/lateen-mesh/lateen/local"
+)
+
+// newStatus is `lateen status`: parts, ports, generation, and what is wrong. It
+// fails when no mesh runs; what is wrong in the mesh is no failure.
+func newStatus() *cobra.Command {
+	var state, form string
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show the mesh of a state directory", Args: arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := stateDir(state)
+			if err != nil {
+				return err
+			}
+			st, err := local.ReadStatus(cmd.Context(), dir)
+			if st.PID == 0 {
+				return err
+			}
+			if form != "" {
+				return encode(cmd.OutOrStdout(), form, st)
+			}
+			printStatus(cmd.OutOrStdout(), st)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&state, "state", "", "directory of the mesh (default ~/.local/state/lateen/default)")
+	cmd.Flags().StringVarP(&form, "output", "o", "", "json or yaml")
+	return cmd
+}
+
+func printStatus(w io.Writer, st local.Status) {
+	t := table(w)
+	fmt.Fprintln(t, "PART\tPID\tSTATE\tRESTARTS\tLOG")
+	for _, p := range st.Parts {
+		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%s\n", p.Name, p.PID, p.State, p.Restarts, p.Log)
+	}
+	_ = t.Flush()
+	if st.Control == nil {
+		fmt.Fprintf(w, "\nthe control plane does not answer: %s\n", st.Problem)
+		return
+	}
+	fmt.Fprintln(w)
+	printPorts(w, st)
+	fmt.Fprintln(w)
+	t = table(w)
+	fmt.Fprintln(t, "PROXY\tGENERATION\tSYNCED\tREFUSED")
+	for _, p := range st.Control.Proxies {
+		fmt.Fprintf(t, "%s\t%d of %d\t%s\t%d\n", p.ID, p.Generation, st.Control.Generation, map[bool]string{true: "yes", false: "no"}[p.Synced], len(p.Refused))
+	}
+	_ = t.Flush()
+	stale := 0
+	for _, f := range st.Control.Files {
+		if f.Stale {
+			stale++
+		}
+	}
+	fmt.Fprintf(w, "\n%d objects from %d files, %d of them stale\n", st.Control.Objects, len(st.Control.Files), stale)
+	printProblems(w, st)
+}
+
+// printPorts is the table of the gateway's ports.
+func printPorts(w io.Writer, st local.Status) {
+	if st.Control == nil {
+		return
+	}
+	t := table(w)
+	fmt.Fprintln(t, "GATEWAY PORT\tLISTENS ON\tPROTOCOL\tHOSTS\tOBJECT")
+	for _, p := range st.Control.Proxies {
+		for _, l := range p.Listeners {
+			fmt.Fprintf(t, "%d\t0.0.0.0:%d\t%s\t%s\t%s\n", l.Port, l.HostPort, dash(l.Protocol), dash(strings.Join(l.Hosts, ",")), dash(strings.Join(l.Objects, ",")))
+		}
+	}
+	_ = t.Flush()
+}
+
+// printProblems lists what is wrong: in files, in the mesh, at proxies.
+func printProblems(w io.Writer, st local.Status) {
+	if st.Control == nil {
+		return
+	}
+	for _, f := range st.Control.Files {
+		for _, p := range f.Problems {
+			printProblem(w, p)
+		}
+		if f.Stale {
+			fmt.Fprintf(w, "warning: %s: stale: objects of it are in force as they were before\n", f.Path)
+		}
+	}
+	for _, p := range st.Control.Problems {
+		printProblem(w, p)
+	}
+	for _, p := range st.Control.Proxies {
+		for _, r := range p.Refused {
+			fmt.Fprintf(w, "error: %s refuses %s %s: %s\n", p.ID, r.Type, r.Resource, r.Error)
+			if strings.Contains(strings.ToLower(r.Error), "address already in use") {
+				fmt.Fprintln(w, "hint: another program has the port: lateen up --publish PORT=HOSTPORT")
+			}
+		}
+	}
+}
+
+func printProblem(w io.Writer, p control.Problem) {
+	var parts []string
+	for _, s := range []string{p.Place, p.Object, p.Field, p.Message} {
+		if s != "" && (len(parts) == 0 || parts[len(parts)-1] != s) {
+			parts = append(parts, s)
+		}
+	}
+	fmt.Fprintf(w, "%s: %s\n", cmp.Or(p.Severity, "error"), strings.Join(parts, ": "))
+	if p.Hint != "" {
+		fmt.Fprintln(w, "hint:", p.Hint)
+	}
+}
+
+func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 3, ' ', 0) }
+
+func dash(s string) string { return cmp.Or(s, "-") }

@@ -1,0 +1,193 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lateen-mesh/lateen/local"
+)
+
+// upFlags are the flags of `lateen up` as they are written.
+type upFlags struct {
+	resolve, publish, set                       []string
+	state, meshConfig, logLevels, binary, proxy string
+	detach                                      bool
+}
+
+func newUp() *cobra.Command {
+	var f upFlags
+	cmd := &cobra.Command{
+		Use:   "up PATH...",
+		Short: "Run a mesh on this machine: control plane and ingress gateway on the YAML of the paths",
+		Long: `Run a mesh on this machine: control plane and ingress gateway on the YAML of the paths.
+
+PATH is a file, a directory or "-" for standard input. Files are watched; a change is
+in force within a second. The gateway listens on the ports of the Gateways, and on
+port 80 in any case. A port that is taken or not allowed is published as port + 8000.`,
+		Args: arguments(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			o, err := f.options(paths)
+			if err != nil {
+				return err
+			}
+			o.Stdin = cmd.InOrStdin()
+			if f.detach {
+				return f.detached(cmd, paths)
+			}
+			return up(cmd, o)
+		},
+	}
+	set := cmd.Flags()
+	set.StringArrayVar(&f.resolve, "resolve", nil, "HOST=ADDR[,ADDR]: addresses of a name instead of DNS; ADDR \"host\" is this machine")
+	set.StringArrayVar(&f.publish, "publish", nil, "PORT=HOSTPORT: where this machine has a port of the gateway")
+	set.StringVar(&f.state, "state", "", "directory of the mesh: sockets, logs, last good configuration (default ~/.local/state/lateen/default)")
+	set.StringVar(&f.meshConfig, "meshConfig", "", "file with the MeshConfig, watched")
+	set.StringArrayVar(&f.set, "set", nil, "meshConfig.FIELD=VALUE over the MeshConfig")
+	set.StringVar(&f.logLevels, "log_output_level", "", "levels of the control plane: SCOPE:LEVEL,…")
+	set.StringVar(&f.binary, "bin", "", "directory of istiod and lateen-proxy (default that of this program)")
+	set.StringVar(&f.proxy, "proxy", "", "program of the gateway, any Envoy (default lateen-proxy)")
+	set.BoolVar(&f.detach, "detach", false, "return when the mesh is ready; lateen down ends it")
+	return cmd
+}
+
+// up runs the mesh in this process; started by detached, it reports there.
+func up(cmd *cobra.Command, o local.Options) error {
+	reporter, detached := local.Detached()
+	o.Stdout = cmd.OutOrStdout()
+	if detached {
+		o.Stdout = io.Discard // each process has its log
+		o.Ready = reporter.Ready
+	} else {
+		o.Ready = func(r local.Ready) { printReady(cmd.OutOrStdout(), cmd.ErrOrStderr(), r) }
+	}
+	err := local.Up(cmd.Context(), o)
+	if err != nil && detached {
+		reporter.Failed(err)
+	}
+	return err
+}
+
+// detached runs the same command line in a process of its own.
+func (f upFlags) detached(cmd *cobra.Command, paths []string) error {
+	state, err := stateDir(f.state)
+	if err != nil {
+		return err
+	}
+	args := []string{"up", "--state", state}
+	for flag, values := range map[string][]string{"--resolve": f.resolve, "--publish": f.publish, "--set": f.set} {
+		for _, v := range values {
+			args = append(args, flag, v)
+		}
+	}
+	for flag, v := range map[string]string{"--meshConfig": f.meshConfig, "--log_output_level": f.logLevels, "--bin": f.binary, "--proxy": f.proxy} {
+		if v != "" {
+			args = append(args, flag, v)
+		}
+	}
+	ready, err := local.Detach(cmd.Context(), state, cmd.InOrStdin(), append(append(args, "--"), paths...)...)
+	if err != nil {
+		return err
+	}
+	printReady(cmd.OutOrStdout(), cmd.ErrOrStderr(), ready)
+	return nil
+}
+
+// printReady says where the gateway listens, and what is wrong already.
+func printReady(out, errs io.Writer, r local.Ready) {
+	printPorts(out, r.Status)
+	printProblems(errs, r.Status)
+	fmt.Fprintf(out, "mesh ready in %.2f s\n", r.Took.Seconds())
+}
+
+func (f upFlags) options(paths []string) (local.Options, error) {
+	o := local.Options{Paths: paths, MeshConfig: f.meshConfig, Set: f.set, LogLevels: f.logLevels, Bin: f.binary, Proxy: f.proxy,
+		Resolve: map[string][]netip.Addr{}, Publish: map[int]int{}}
+	var err error
+	if o.State, err = stateDir(f.state); err != nil {
+		return o, err
+	}
+	for _, item := range f.resolve {
+		host, addrs, err := parseResolve(item)
+		if err != nil {
+			return o, &usageError{fmt.Errorf("--resolve %s: %w", item, err), "for example: --resolve httpbin.org=127.0.0.1"}
+		}
+		o.Resolve[host] = addrs
+	}
+	for _, item := range f.publish {
+		port, host, err := parsePublish(item)
+		if err != nil {
+			return o, &usageError{fmt.Errorf("--publish %s: %w", item, err), "for example: --publish 80=8080"}
+		}
+		o.Publish[port] = host
+	}
+	return o, nil
+}
+
+// parseResolve reads HOST=ADDR[,ADDR]. "host" is this machine as the gateway
+// reaches it.
+func parseResolve(item string) (host string, addrs []netip.Addr, err error) {
+	host, list, ok := strings.Cut(item, "=")
+	if !ok || host == "" {
+		return "", nil, errors.New("must be HOST=ADDR[,ADDR]")
+	}
+	for text := range strings.SplitSeq(list, ",") {
+		if text == "host" {
+			text = "127.0.0.1"
+		}
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return "", nil, fmt.Errorf("%q is not an IP address or \"host\"", text)
+		}
+		addrs = append(addrs, a.Unmap())
+	}
+	return host, addrs, nil
+}
+
+func parsePublish(item string) (port, host int, err error) {
+	left, right, ok := strings.Cut(item, "=")
+	if !ok {
+		return 0, 0, errors.New("must be PORT=HOSTPORT")
+	}
+	p, err1 := strconv.ParseUint(left, 10, 16)
+	h, err2 := strconv.ParseUint(right, 10, 16)
+	if err1 != nil || err2 != nil || p == 0 || h == 0 {
+		return 0, 0, errors.New("ports are 1 to 65535")
+	}
+	return int(p), int(h), nil
+}
+
+// stateDir is the directory of --state, absolute.
+func stateDir(flag string) (string, error) {
+	if flag == "" {
+		return local.DefaultState()
+	}
+	return filepath.Abs(flag)
+}
+
+func newDown() *cobra.Command {
+	var state string
+	cmd := &cobra.Command{
+		Use: "down", Short: "End the mesh of a state directory", Args: arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := stateDir(state)
+			if err != nil {
+				return err
+			}
+			if err := local.Down(context.WithoutCancel(cmd.Context()), dir); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "mesh ended")
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&state, "state", "", "directory of the mesh (default ~/.local/state/lateen/default)")
+	return cmd
+}

@@ -1,0 +1,173 @@
+package local
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+)
+
+// gatewayConfig is what a gateway's bootstrap depends on.
+type gatewayConfig struct {
+	Name      string // of the proxy: istio-ingressgateway-…
+	XDSSocket string // path of the control plane's Unix socket
+	Admin     int    // loopback ports
+	Health    int
+	Metrics   int
+	DNS       int // 0: the system's resolver
+	Publish   string
+	Offset    int
+}
+
+type object = map[string]any
+
+// bootstrap is an Envoy v3 bootstrap in the shape of the original's, without the
+// agent: the health listener asks the admin API instead.
+func bootstrap(c gatewayConfig) ([]byte, error) {
+	b := object{
+		"node":              node(c),
+		"admin":             object{"profile_path": "/dev/null", "address": loopback(c.Admin)},
+		"dynamic_resources": dynamicResources(),
+		"layered_runtime": object{"layers": []any{
+			object{"name": "global config", "static_layer": object{
+				"envoy.reloadable_features.http_reject_path_with_fragment": false,
+				"re2.max_program_size.error_level":                         "32768",
+			}},
+			object{"name": "admin", "admin_layer": object{}},
+		}},
+		"stats_config": object{"use_all_default_tags": false, "stats_tags": statsTags()},
+		"static_resources": object{
+			"clusters": []any{
+				staticCluster("prometheus_stats", "0.250s", loopback(c.Admin)),
+				staticCluster("agent", "0.250s", loopback(c.Admin)),
+				xdsCluster(c.XDSSocket),
+			},
+			"listeners": []any{
+				pageListener("0.0.0.0_15090", c.Metrics, "stats", "/stats/prometheus", object{"cluster": "prometheus_stats"}),
+				pageListener("0.0.0.0_15021", c.Health, "agent", "/healthz/ready", object{"cluster": "agent", "prefix_rewrite": "/ready"}),
+			},
+		},
+	}
+	if c.DNS != 0 {
+		b["typed_dns_resolver_config"] = object{"name": "envoy.network.dns_resolver.cares", "typed_config": object{
+			"@type":     "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+			"resolvers": []any{loopback(c.DNS)},
+		}}
+	}
+	return json.MarshalIndent(b, "", "  ")
+}
+
+// bootstrapNode is the node of the bootstrap alone.
+func bootstrapNode(c gatewayConfig) ([]byte, error) { return json.Marshal(node(c)) }
+
+func node(c gatewayConfig) object {
+	labels := object{
+		"app": "istio-ingressgateway", "istio": "ingressgateway",
+		"service.istio.io/canonical-name": "istio-ingressgateway", "service.istio.io/canonical-revision": "latest",
+	}
+	metadata := object{
+		"NAME": c.Name, "NAMESPACE": gatewayNamespace, "LABELS": labels, "CLUSTER_ID": "Kubernetes", "MESH_ID": "cluster.local",
+		"WORKLOAD_NAME": gatewayName, "SERVICE_ACCOUNT": gatewayName + "-service-account", "INSTANCE_IPS": "127.0.0.1",
+		"ISTIO_VERSION": istioVersion, "ENVOY_STATUS_PORT": c.Health, "ENVOY_PROMETHEUS_PORT": c.Metrics,
+		"PROXY_CONFIG":   object{"serviceCluster": gatewayName + "." + gatewayNamespace, "statusPort": c.Health, "proxyAdminPort": c.Admin},
+		"LATEEN_PUBLISH": c.Publish,
+	}
+	if c.Offset != 0 {
+		metadata["LATEEN_PUBLISH_OFFSET"] = strconv.Itoa(c.Offset)
+	}
+	return object{
+		"id":       fmt.Sprintf("router~127.0.0.1~%s.%s~%s.svc.cluster.local", c.Name, gatewayNamespace, gatewayNamespace),
+		"cluster":  gatewayName + "." + gatewayNamespace,
+		"locality": object{}, "metadata": metadata,
+	}
+}
+
+func dynamicResources() object {
+	source := object{"ads": object{}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
+	return object{
+		"lds_config": source, "cds_config": source,
+		"ads_config": object{
+			"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
+			"grpc_services": []any{object{"envoy_grpc": object{"cluster_name": "xds-grpc"}}},
+		},
+	}
+}
+
+func loopback(port int) object {
+	return object{"socket_address": object{"protocol": "TCP", "address": "127.0.0.1", "port_value": port}}
+}
+
+func staticCluster(name, timeout string, address object) object {
+	return object{
+		"name": name, "alt_stat_name": name + ";", "type": "STATIC", "connect_timeout": timeout, "lb_policy": "ROUND_ROBIN",
+		"load_assignment": object{"cluster_name": name, "endpoints": []any{object{
+			"lb_endpoints": []any{object{"endpoint": object{"address": address}}}}}},
+	}
+}
+
+func xdsCluster(socket string) object {
+	c := staticCluster("xds-grpc", "1s", object{"pipe": object{"path": socket}})
+	c["typed_extension_protocol_options"] = object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": object{
+		"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+		"explicit_http_config": object{"http2_protocol_options": object{}},
+	}}
+	limits := object{"max_connections": 100000, "max_pending_requests": 100000, "max_requests": 100000}
+	c["circuit_breakers"] = object{"thresholds": []any{merged(limits, "priority", "DEFAULT"), merged(limits, "priority", "HIGH")}}
+	return c
+}
+
+func merged(o object, key string, value any) object {
+	out := object{key: value}
+	for k, v := range o {
+		out[k] = v
+	}
+	return out
+}
+
+// pageListener serves one path of the admin API, on loopback.
+func pageListener(name string, port int, statPrefix, prefix string, route object) object {
+	return object{
+		"name": name, "address": loopback(port), "ignore_global_conn_limit": true, "bypass_overload_manager": true,
+		"filter_chains": []any{object{"filters": []any{object{
+			"name": "envoy.filters.network.http_connection_manager",
+			"typed_config": object{
+				"@type":       "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+				"codec_type":  "AUTO",
+				"stat_prefix": statPrefix,
+				"route_config": object{"virtual_hosts": []any{object{"name": "backend", "domains": []any{"*"},
+					"routes": []any{object{"match": object{"prefix": prefix}, "route": route}}}}},
+				"http_filters": []any{object{"name": "envoy.filters.http.router",
+					"typed_config": object{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}},
+			},
+		}}}},
+	}
+}
+
+// statsTags take the labels out of stat names, as the original's bootstrap does.
+func statsTags() []any {
+	var tags []any
+	for _, t := range [][2]string{
+		{"cluster_name", `^cluster(\.(.+);)`},
+		{"http_conn_manager_prefix", `^http\.(((?:[_.[:digit:]\w]*|[_\[\]aAbBcCdDeEfF[:digit:]\w\:]*));\.)`},
+		{"tcp_prefix", `^tcp\.((.*?)\.)\w+?$`},
+		{"response_code", `_rq(_(\d{3}))$`},
+		{"response_code_class", `_rq(_(\dxx))$`},
+		{"listener_address", `^listener\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)`},
+	} {
+		tags = append(tags, object{"tag_name": t[0], "regex": t[1]})
+	}
+	return tags
+}
+
+// freePort finds a free loopback port: the wanted one, else any.
+func freePort(wanted int) (int, error) {
+	for _, port := range []int{wanted, 0} {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().(*net.TCPAddr).Port, nil
+	}
+	return 0, fmt.Errorf("no free port on 127.0.0.1")
+}

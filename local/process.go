@@ -1,0 +1,213 @@
+package local
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Waiting times of the supervisor.
+const (
+	firstBackoff = 100 * time.Millisecond
+	maxBackoff   = 10 * time.Second
+	settledAfter = 10 * time.Second // a process that ran this long starts the back-off anew
+	endTime      = 5 * time.Second  // between SIGTERM and SIGKILL
+)
+
+// A Part is one process of the mesh as `status` shows it.
+type Part struct {
+	Name     string    `json:"name"`
+	PID      int       `json:"pid"`
+	State    string    `json:"state"` // running, restarting, ended
+	Restarts int       `json:"restarts"`
+	Since    time.Time `json:"since"`
+	Exit     string    `json:"exit,omitempty"` // how it ended last
+	Log      string    `json:"log"`
+}
+
+// A process is a program that is kept running.
+type process struct {
+	name    string
+	argv    []string
+	out     io.Writer
+	log     *logFile
+	input   []byte // standard input of each start
+	changed func()
+
+	mu   sync.Mutex
+	part Part
+}
+
+func (p *process) status() Part {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.part
+}
+
+func (p *process) set(change func(*Part)) {
+	p.mu.Lock()
+	change(&p.part)
+	p.mu.Unlock()
+	p.changed()
+}
+
+// run keeps the program running until the context ends, then ends it. The program
+// gets SIGKILL when the thread that started it goes, so that thread is kept.
+func (p *process) run(ctx context.Context) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	backoff := firstBackoff
+	for {
+		started := time.Now()
+		err := p.once(ctx)
+		if ctx.Err() != nil {
+			p.set(func(s *Part) { s.State, s.PID = "ended", 0 })
+			return
+		}
+		if time.Since(started) > settledAfter {
+			backoff = firstBackoff
+		}
+		p.set(func(s *Part) { s.State, s.PID, s.Exit, s.Since = "restarting", 0, exitText(err), time.Now() })
+		fmt.Fprintf(p.out, "ended: %s; again in %s\n", exitText(err), backoff)
+		wait := time.NewTimer(backoff)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			p.set(func(s *Part) { s.State = "ended" })
+			return
+		}
+		backoff = min(2*backoff, maxBackoff)
+		p.set(func(s *Part) { s.Restarts++ })
+	}
+}
+
+// once runs the program to its end.
+func (p *process) once(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, p.argv[0], p.argv[1:]...) //nolint:gosec // our own programs
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = endTime
+	if p.input != nil {
+		cmd.Stdin = bytes.NewReader(p.input)
+	}
+	sink := &lines{prefixed: p.out, log: p.log}
+	cmd.Stdout, cmd.Stderr = sink, sink
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	p.set(func(s *Part) { s.State, s.PID, s.Since = "running", cmd.Process.Pid, time.Now() })
+	err := cmd.Wait()
+	sink.flush()
+	return err
+}
+
+func exitText(err error) string {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return "exit status 0"
+	case errors.As(err, &exit):
+		return exit.Error()
+	}
+	return err.Error()
+}
+
+// maxLine bounds a line; a longer one is cut into several.
+const maxLine = 64 << 10
+
+// lines hands on whole lines of a process: as they are to its log, and to the
+// mesh's output.
+type lines struct {
+	prefixed io.Writer
+	log      *logFile
+	part     []byte
+}
+
+// Write never fails: a full disk must not end the process.
+func (l *lines) Write(b []byte) (int, error) {
+	l.part = append(l.part, b...)
+	for {
+		advance, line, _ := bufio.ScanLines(l.part, false)
+		if advance == 0 && len(l.part) > maxLine {
+			advance, line = maxLine, l.part[:maxLine]
+		}
+		if advance == 0 {
+			return len(b), nil
+		}
+		l.line(line)
+		l.part = append(l.part[:0], l.part[advance:]...)
+	}
+}
+
+func (l *lines) line(line []byte) {
+	line = append(line[:len(line):len(line)], '\n')
+	l.log.write(line)
+	_, _ = l.prefixed.Write(line)
+}
+
+func (l *lines) flush() {
+	if len(l.part) > 0 {
+		l.line(l.part)
+		l.part = nil
+	}
+}
+
+// maxLog is the size at which a log file gives way to a new one; one old is kept.
+const maxLog = 16 << 20
+
+// A logFile is a bounded file of lines.
+type logFile struct {
+	path string
+	file *os.File
+	size int64
+}
+
+func openLog(path string) (*logFile, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	return &logFile{path: path, file: f}, err
+}
+
+func (l *logFile) write(line []byte) {
+	if l.size+int64(len(line)) > maxLog {
+		_ = l.file.Close()
+		_ = os.Rename(l.path, l.path+".1")
+		next, err := openLog(l.path)
+		if err != nil {
+			return
+		}
+		l.file, l.size = next.file, 0
+	}
+	n, _ := l.file.Write(line)
+	l.size += int64(n)
+}
+
+func (l *logFile) close() { _ = l.file.Close() }
+
+// prefixes writes lines of several processes to one writer, each after the name of
+// its process.
+type prefixes struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+type prefixedWriter struct {
+	*prefixes
+	prefix string
+}
+
+func (w prefixedWriter) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, _ = w.out.Write(append([]byte(w.prefix), line...))
+	return len(line), nil
+}

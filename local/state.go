@@ -1,0 +1,123 @@
+package local
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// maxSocketPath is what a Unix socket's address holds on every system.
+const maxSocketPath = 100
+
+// A state is the directory of one mesh.
+type state struct {
+	dir     string
+	sockets string // where the Unix sockets are: dir, or a short path when that is too long
+	lock    *os.File
+}
+
+// openState makes the directory and takes it for this process.
+func openState(dir string) (*state, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "logs"), 0o700); err != nil {
+		return nil, &Error{fmt.Errorf("state directory: %w", err), "name another one: --state DIR"}
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, &Error{fmt.Errorf("state directory: %w", err), "name another one: --state DIR"}
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		pid := holder(lock)
+		_ = lock.Close()
+		return nil, &Error{fmt.Errorf("a mesh runs in %s already (process %d)", dir, pid),
+			fmt.Sprintf("end it with: lateen down --state %s, or run another one beside it: --state DIR", dir)}
+	}
+	s := &state{dir: dir, lock: lock}
+	if err := s.claim(); err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *state) claim() error {
+	if err := s.lock.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := s.lock.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0); err != nil {
+		return err
+	}
+	s.sockets = s.dir
+	if len(filepath.Join(s.dir, "control.sock")) > maxSocketPath {
+		short, err := os.MkdirTemp("", "lateen-")
+		if err != nil {
+			return err
+		}
+		s.sockets = short
+	}
+	return os.WriteFile(s.path("sockets"), []byte(s.sockets), 0o600)
+}
+
+// close gives the directory back.
+func (s *state) close() {
+	if s.sockets != s.dir {
+		_ = os.RemoveAll(s.sockets)
+	}
+	_ = os.Remove(s.path("parts.json"))
+	_ = s.lock.Close() // and with it the lock
+}
+
+func (s *state) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *state) socket(name string) string { return filepath.Join(s.sockets, name) }
+
+// write replaces a file of the directory, readable by the owner only.
+func (s *state) write(name string, text []byte) error {
+	part := s.path(name + ".part")
+	if err := os.WriteFile(part, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(part, s.path(name))
+}
+
+func holder(lock *os.File) int {
+	text := make([]byte, 16)
+	n, _ := lock.ReadAt(text, 0)
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:n])))
+	return pid
+}
+
+// running finds the supervisor of a state directory; 0 when there is none.
+func running(dir string) (pid int, err error) {
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Close()
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
+		return 0, nil // nobody holds it
+	}
+	return holder(lock), nil
+}
+
+func notRunning(dir string) error {
+	return &Error{fmt.Errorf("no mesh runs in %s", dir), "start one with: lateen up PATH, or name its directory: --state DIR"}
+}
+
+// saveParts lets `status` see the processes.
+func (s *state) saveParts(parts []Part) {
+	if text, err := json.MarshalIndent(parts, "", "  "); err == nil {
+		_ = s.write("parts.json", text)
+	}
+}

@@ -1,0 +1,124 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lateen-mesh/lateen/control"
+)
+
+// A Status is a running mesh.
+type Status struct {
+	State   string          `json:"state"` // directory
+	PID     int             `json:"pid"`   // of the supervisor
+	Parts   []Part          `json:"parts"`
+	Control *control.Status `json:"mesh,omitempty"`  // nil while the control plane does not answer
+	Problem string          `json:"error,omitempty"` // why it does not
+}
+
+// ReadStatus asks the mesh of a state directory. While the control plane does not
+// answer, the Status without it comes with the error.
+func ReadStatus(ctx context.Context, dir string) (Status, error) {
+	st := Status{State: dir}
+	pid, err := running(dir)
+	if err != nil {
+		return st, err
+	}
+	if pid == 0 {
+		return st, notRunning(dir)
+	}
+	st.PID = pid
+	if text, err := os.ReadFile(filepath.Join(dir, "parts.json")); err == nil {
+		_ = json.Unmarshal(text, &st.Parts) // replaced whole, so never half
+	}
+	st.Control, err = controlStatus(ctx, dir)
+	if err != nil {
+		st.Problem = err.Error()
+		return st, fmt.Errorf("the control plane does not answer: %w", err)
+	}
+	if !st.Control.Ready {
+		return st, errors.New("the control plane has not read its configuration yet")
+	}
+	return st, nil
+}
+
+func controlStatus(ctx context.Context, dir string) (*control.Status, error) {
+	sockets, err := os.ReadFile(filepath.Join(dir, "sockets"))
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(strings.TrimSpace(string(sockets)), "control.sock")
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		},
+	}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/debug/status", nil)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer reply.Body.Close()
+	if reply.StatusCode != http.StatusOK {
+		return nil, errors.New(reply.Status)
+	}
+	var st control.Status
+	if err := json.NewDecoder(io.LimitReader(reply.Body, 64<<20)).Decode(&st); err != nil {
+		return nil, err
+	}
+	return &st, nil
+}
+
+// Down ends the mesh of a state directory and waits until it is gone.
+func Down(ctx context.Context, dir string) error {
+	pid, err := running(dir)
+	if err != nil {
+		return err
+	}
+	if pid == 0 {
+		return notRunning(dir)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("process %d: %w", pid, err)
+	}
+	if err := gone(ctx, dir, 2*endTime); err == nil {
+		return nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("process %d: %w", pid, err)
+	}
+	return gone(ctx, dir, endTime)
+}
+
+// gone waits until nobody holds the state directory.
+func gone(ctx context.Context, dir string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		pid, err := running(dir)
+		if err != nil || pid == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("process %d does not end", pid)
+		case <-poll.C:
+		}
+	}
+}
