@@ -33,7 +33,8 @@ const (
 // for traffic of unknown destination. Names are unique.
 //
 // Kinds read: Service, EndpointSlice, ServiceEntry, WorkloadEntry,
-// DestinationRule, Sidecar, Gateway (for AUTO_PASSTHROUGH), MeshConfig.
+// DestinationRule, Sidecar, VirtualService (under a Sidecar, whose imported routes
+// import their destinations), Gateway (for AUTO_PASSTHROUGH), MeshConfig.
 func Clusters(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) []ir.Cluster {
 	b := clusterBuilder{mesh: s, scope: scope, proxy: p, names: map[string]bool{}}
 	for _, service := range scope.Services() {
