@@ -91,11 +91,16 @@ func wanted(names []string, name string) bool { return names == nil || slices.Co
 
 func clusters(v *view, names []string) ([]ads.Resource, error) {
 	var list []ads.Resource
+	servers := resolversOf(v.proxy)
 	for _, c := range compile.Clusters(v.snapshot, v.scope(), v.proxy) {
 		if !wanted(names, c.Name) {
 			continue
 		}
-		if err := add(&list, c.Name, envoy.Cluster(c)); err != nil {
+		m := envoy.Cluster(c)
+		if err := resolveWith(m, servers); err != nil {
+			return nil, err
+		}
+		if err := add(&list, c.Name, m); err != nil {
 			return nil, err
 		}
 	}

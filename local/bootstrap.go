@@ -75,6 +75,9 @@ func node(c gatewayConfig) object {
 	if c.Offset != 0 {
 		metadata["LATEEN_PUBLISH_OFFSET"] = strconv.Itoa(c.Offset)
 	}
+	if c.DNS != 0 {
+		metadata["LATEEN_RESOLVERS"] = net.JoinHostPort("127.0.0.1", strconv.Itoa(c.DNS))
+	}
 	return object{
 		"id":       fmt.Sprintf("router~127.0.0.1~%s.%s~%s.svc.cluster.local", c.Name, gatewayNamespace, gatewayNamespace),
 		"cluster":  gatewayName + "." + gatewayNamespace,

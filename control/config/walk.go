@@ -176,7 +176,7 @@ func (w *walker) list(n *yaml.Node, s shape) bool {
 	w.json = append(w.json, '[')
 	for i, item := range n.Content {
 		w.path = append(w.path, "["+strconv.Itoa(i)+"]")
-		if isNull(item) {
+		if isNull(item) && elem.form != anything {
 			w.errorf(item, "must not be null")
 		} else if w.value(item, elem) {
 			w.json = append(w.json, ',')

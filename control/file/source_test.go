@@ -388,3 +388,19 @@ func TestWatchSingleFile(t *testing.T) {
 	}
 	until("a named file replaced by rename", has("a 1.test"))
 }
+
+func TestWatchWorkingDirectory(t *testing.T) {
+	b := &bench{T: t, dir: t.TempDir(), store: config.NewStore()}
+	b.write("a.yaml", entry("a", "0.test", "80"))
+	t.Chdir(b.dir)
+	b.src = file.New(b.store, file.Options{Paths: []string{"."}, Log: slog.New(slog.DiscardHandler)})
+	if err := b.src.Load(); err != nil {
+		t.Fatal(err)
+	}
+	until := b.run()
+	for i := range 5 {
+		host := string(rune('1'+i)) + ".test"
+		b.write("a.yaml", entry("a", host, "80"))
+		until("a change of equal length", has("a "+host))
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -101,7 +102,7 @@ func (w *watch) next(ctx context.Context, t territory) ([]string, bool) {
 			if !ok {
 				return nil, false
 			}
-			if t.concerns(e.Name) {
+			if t.concerns(filepath.Clean(e.Name)) {
 				return w.settle(ctx, e.Name)
 			}
 		case err := <-w.errors():
@@ -114,7 +115,7 @@ func (w *watch) next(ctx context.Context, t territory) ([]string, bool) {
 
 // settle gathers the paths of a burst of events.
 func (w *watch) settle(ctx context.Context, first string) ([]string, bool) {
-	touched := map[string]bool{first: true}
+	touched := map[string]bool{filepath.Clean(first): true}
 	calm, late := time.NewTimer(quiet), time.NewTimer(patience)
 	defer calm.Stop()
 	defer late.Stop()
@@ -127,7 +128,7 @@ func (w *watch) settle(ctx context.Context, first string) ([]string, bool) {
 				return nil, false
 			}
 			if len(touched) < maxFiles {
-				touched[e.Name] = true
+				touched[filepath.Clean(e.Name)] = true
 			}
 			calm.Reset(quiet)
 			continue
