@@ -67,7 +67,7 @@ func node(c gatewayConfig) object {
 	}
 	metadata := object{
 		"NAME": c.Name, "NAMESPACE": gatewayNamespace, "LABELS": labels, "CLUSTER_ID": "Kubernetes", "MESH_ID": "cluster.local",
-		"WORKLOAD_NAME": gatewayName, "SERVICE_ACCOUNT": gatewayName + "-service-account", "INSTANCE_IPS": "127.0.0.1",
+		"WORKLOAD_NAME": gatewayName, "SERVICE_ACCOUNT": gatewayName + "-service-account", "INSTANCE_IPS": gatewayAddress,
 		"ISTIO_VERSION": istioVersion, "ENVOY_STATUS_PORT": c.Health, "ENVOY_PROMETHEUS_PORT": c.Metrics,
 		"PROXY_CONFIG":   object{"serviceCluster": gatewayName + "." + gatewayNamespace, "statusPort": c.Health, "proxyAdminPort": c.Admin},
 		"LATEEN_PUBLISH": c.Publish,
@@ -79,7 +79,7 @@ func node(c gatewayConfig) object {
 		metadata["LATEEN_RESOLVERS"] = net.JoinHostPort("127.0.0.1", strconv.Itoa(c.DNS))
 	}
 	return object{
-		"id":       fmt.Sprintf("router~127.0.0.1~%s.%s~%s.svc.cluster.local", c.Name, gatewayNamespace, gatewayNamespace),
+		"id":       fmt.Sprintf("router~%s~%s.%s~%s.svc.cluster.local", gatewayAddress, c.Name, gatewayNamespace, gatewayNamespace),
 		"cluster":  gatewayName + "." + gatewayNamespace,
 		"locality": object{}, "metadata": metadata,
 	}

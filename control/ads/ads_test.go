@@ -51,7 +51,7 @@ func (c *client) started(lines ...string) {
 var base = []string{"CDS a=1 b=1", "EDS a=x b=x", "LDS l=1", "RDS r=1", "SDS s=1"}
 
 func TestSubscribe(t *testing.T) {
-	both(t, "EN-054 wildcard CDS and LDS, EDS, RDS and SDS by name", base, func(x *fixture, c *client) {
+	both(t, "wildcard CDS and LDS, EDS, RDS and SDS by name", base, func(x *fixture, c *client) {
 		c.started(base...)
 	})
 	both(t, "an empty wildcard is answered", nil, func(x *fixture, c *client) {
