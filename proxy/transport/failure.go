@@ -64,11 +64,11 @@ func handshakeError(err error) *Error {
 		e.Reason = tlsReason(125, "CERTIFICATE_VERIFY_FAILED", "")
 	case errors.As(err, &record):
 		e.Reason = tlsReason(247, "WRONG_VERSION_NUMBER", "")
-	case strings.Contains(err.Error(), "protocol version"):
-		e.Reason = tlsReason(240, "UNSUPPORTED_PROTOCOL", "")
 	default:
 		if code, ok := remoteAlert(err); ok {
 			e.Reason = tlsReason(1000+int(code), alertName(code), "")
+		} else if strings.Contains(err.Error(), "protocol version") {
+			e.Reason = tlsReason(240, "UNSUPPORTED_PROTOCOL", "")
 		}
 	}
 	return e
