@@ -22,12 +22,12 @@ func RouteConfiguration(c ir.RouteConfiguration) *routev3.RouteConfiguration {
 		out.MaxDirectResponseBodySizeBytes = wrapperspb.UInt32(c.MaxDirectResponseBody)
 	}
 	for _, v := range c.VirtualHosts {
-		out.VirtualHosts = append(out.VirtualHosts, virtualHost(v))
+		out.VirtualHosts = append(out.VirtualHosts, virtualHost(v, c.MaxDirectResponseBody))
 	}
 	return out
 }
 
-func virtualHost(v ir.VirtualHost) *routev3.VirtualHost {
+func virtualHost(v ir.VirtualHost, maxBody uint32) *routev3.VirtualHost {
 	out := &routev3.VirtualHost{
 		Name:                       v.Name,
 		Domains:                    v.Domains,
@@ -37,14 +37,14 @@ func virtualHost(v ir.VirtualHost) *routev3.VirtualHost {
 		out.RequireTls = routev3.VirtualHost_ALL
 	}
 	for _, r := range v.Routes {
-		out.Routes = append(out.Routes, route(r))
+		out.Routes = append(out.Routes, route(r, maxBody))
 	}
 	return out
 }
 
 // route spells a rule, or what stands in for one that a proxy would refuse.
-func route(r ir.Route) *routev3.Route {
-	if out := spell(r); !unusable(r, out) {
+func route(r ir.Route, maxBody uint32) *routev3.Route {
+	if out := spell(r); !unusable(r, out, maxBody) {
 		return out
 	}
 	return broken(r)

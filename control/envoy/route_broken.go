@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"cmp"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,12 +16,32 @@ import (
 // would be refused is replaced by one that answers 500 with an empty body to the
 // requests that the rule is about, and all others stay as they are.
 
-// unusable reports whether a proxy would refuse the rule.
-func unusable(r ir.Route, spelled *routev3.Route) bool {
+// unusable reports whether a proxy would refuse the rule; maxBody is the table's
+// bound on fixed bodies.
+func unusable(r ir.Route, spelled *routev3.Route, maxBody uint32) bool {
 	return spelled.ValidateAll() != nil ||
+		r.Fault != nil && faultConfig(*r.Fault).ValidateAll() != nil ||
+		r.CORS != nil && corsConfig(*r.CORS).ValidateAll() != nil ||
+		r.Direct != nil && len(r.Direct.Body) > int(cmp.Or(maxBody, defaultMaxBody)) ||
 		slices.ContainsFunc(patterns(r), func(p string) bool { return !compiles(p) }) ||
 		slices.ContainsFunc(edits(r), brokenEdits) ||
-		r.Forward != nil && r.Forward.RegexRewrite != nil && !substitutes(*r.Forward.RegexRewrite)
+		r.Forward != nil && (!divides(*r.Forward) ||
+			r.Forward.RegexRewrite != nil && (!substitutes(*r.Forward.RegexRewrite) || r.Forward.PrefixRewrite != ""))
+}
+
+// defaultMaxBody bounds a fixed body in bytes where the table does not say it.
+const defaultMaxBody = 4096
+
+// divides reports whether the weights of a split can be added up.
+func divides(f ir.Forward) bool {
+	if len(f.Clusters) == 1 && !f.Split {
+		return true
+	}
+	var sum uint64
+	for _, c := range f.Clusters {
+		sum += uint64(c.Weight)
+	}
+	return sum > 0 && sum <= math.MaxUint32
 }
 
 // broken answers 500 in the place of a rule that cannot be used.
@@ -145,66 +167,16 @@ func edits(r ir.Route) []ir.HeaderEdits {
 // brokenEdits reports whether edits name what cannot be edited or hold a format
 // that does not parse.
 func brokenEdits(e ir.HeaderEdits) bool {
-	for _, name := range slices.Concat(e.RequestRemove, e.ResponseRemove) {
-		if strings.HasPrefix(name, ":") || strings.EqualFold(name, "host") {
-			return true
-		}
+	if slices.ContainsFunc(slices.Concat(e.RequestRemove, e.ResponseRemove), routing) {
+		return true
 	}
-	for _, v := range slices.Concat(e.RequestAdd, e.ResponseAdd) {
-		if !formats(v.Value) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(slices.Concat(e.RequestAdd, e.ResponseAdd), func(v ir.HeaderValue) bool {
+		return routing(v.Name) || !formats(v.Value)
+	})
 }
 
-// command is one substitution of a format: its name, arguments in brackets, and a
-// maximal length.
-var command = regexp.MustCompile(`^%([A-Z0-9_]+)(\([^)]*\))?(:\d+)?%`)
-
-// formats reports whether every % of a header value begins a command or is doubled.
-func formats(value string) bool {
-	for {
-		i := strings.IndexByte(value, '%')
-		if i < 0 {
-			return true
-		}
-		value = value[i:]
-		if strings.HasPrefix(value, "%%") {
-			value = value[2:]
-			continue
-		}
-		m := command.FindStringSubmatch(value)
-		if m == nil || !slices.Contains(commands, m[1]) {
-			return false
-		}
-		value = value[len(m[0]):]
-	}
+// routing reports whether a header is part of where a request goes; such ones are
+// changed by rewrites only.
+func routing(name string) bool {
+	return strings.HasPrefix(name, ":") || strings.EqualFold(name, "host")
 }
-
-// commands are the names that may stand between percent signs.
-var commands = strings.Fields(`
-	REQ REQ_WITHOUT_QUERY RESP TRAILER START_TIME START_TIME_LOCAL BYTES_RECEIVED BYTES_SENT PROTOCOL UPSTREAM_PROTOCOL
-	REQUEST_DURATION REQUEST_TX_DURATION RESPONSE_DURATION RESPONSE_TX_DURATION DURATION COMMON_DURATION
-	RESPONSE_CODE RESPONSE_CODE_DETAILS RESPONSE_FLAGS RESPONSE_FLAGS_LONG CONNECTION_TERMINATION_DETAILS
-	GRPC_STATUS GRPC_STATUS_NUMBER ROUTE_NAME VIRTUAL_CLUSTER_NAME CONNECTION_ID STREAM_ID REQUESTED_SERVER_NAME
-	UPSTREAM_HOST UPSTREAM_HOST_NAME UPSTREAM_CLUSTER UPSTREAM_CLUSTER_RAW UPSTREAM_LOCAL_ADDRESS
-	UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT UPSTREAM_LOCAL_PORT UPSTREAM_REMOTE_ADDRESS UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT
-	UPSTREAM_REMOTE_PORT UPSTREAM_REQUEST_ATTEMPT_COUNT UPSTREAM_TRANSPORT_FAILURE_REASON UPSTREAM_METADATA
-	UPSTREAM_TLS_CIPHER UPSTREAM_TLS_VERSION UPSTREAM_TLS_SESSION_ID UPSTREAM_PEER_SUBJECT UPSTREAM_PEER_ISSUER
-	UPSTREAM_PEER_CERT UPSTREAM_PEER_URI_SAN UPSTREAM_PEER_DNS_SAN UPSTREAM_PEER_CERT_V_START UPSTREAM_PEER_CERT_V_END
-	UPSTREAM_CONNECTION_ID UPSTREAM_FILTER_STATE
-	DOWNSTREAM_LOCAL_ADDRESS DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT DOWNSTREAM_LOCAL_PORT DOWNSTREAM_REMOTE_ADDRESS
-	DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT DOWNSTREAM_REMOTE_PORT DOWNSTREAM_DIRECT_REMOTE_ADDRESS
-	DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT DOWNSTREAM_DIRECT_REMOTE_PORT DOWNSTREAM_TRANSPORT_FAILURE_REASON
-	DOWNSTREAM_TLS_CIPHER DOWNSTREAM_TLS_VERSION DOWNSTREAM_TLS_SESSION_ID DOWNSTREAM_PEER_SUBJECT
-	DOWNSTREAM_PEER_ISSUER DOWNSTREAM_PEER_CERT DOWNSTREAM_PEER_SERIAL DOWNSTREAM_PEER_URI_SAN DOWNSTREAM_PEER_DNS_SAN
-	DOWNSTREAM_PEER_IP_SAN DOWNSTREAM_PEER_FINGERPRINT_256 DOWNSTREAM_PEER_FINGERPRINT_1 DOWNSTREAM_PEER_CERT_V_START
-	DOWNSTREAM_PEER_CERT_V_END DOWNSTREAM_LOCAL_URI_SAN DOWNSTREAM_LOCAL_DNS_SAN DOWNSTREAM_LOCAL_IP_SAN
-	DOWNSTREAM_LOCAL_SUBJECT
-	DYNAMIC_METADATA CLUSTER_METADATA METADATA FILTER_STATE PER_REQUEST_STATE ENVIRONMENT HOSTNAME EMIT_TIME
-	TRACE_ID TLS_JA3_FINGERPRINT TLS_JA4_FINGERPRINT UNIQUE_ID FILTER_CHAIN_NAME PATH QUERY_PARAM QUERY_PARAMS CUSTOM_FLAGS
-	ACCESS_LOG_TYPE BYTES_RETRANSMITTED PACKETS_RETRANSMITTED
-	REQUEST_HEADERS_BYTES RESPONSE_HEADERS_BYTES RESPONSE_TRAILERS_BYTES
-	UPSTREAM_WIRE_BYTES_SENT UPSTREAM_WIRE_BYTES_RECEIVED UPSTREAM_HEADER_BYTES_SENT UPSTREAM_HEADER_BYTES_RECEIVED
-	DOWNSTREAM_WIRE_BYTES_SENT DOWNSTREAM_WIRE_BYTES_RECEIVED DOWNSTREAM_HEADER_BYTES_SENT DOWNSTREAM_HEADER_BYTES_RECEIVED`)

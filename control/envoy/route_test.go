@@ -48,6 +48,18 @@ func TestBrokenRules(t *testing.T) {
 				ResponseAdd: []ir.HeaderValue{{Name: "x", Value: "100%"}}}}}}}, "/part"},
 		{"removing Host", ir.Route{Match: prefix("/host"), Forward: forward("a"),
 			Headers: ir.HeaderEdits{RequestRemove: []string{"Host"}}}, "/host"},
+		{"setting a pseudo header", ir.Route{Match: prefix("/pseudo"), Forward: forward("a"),
+			Headers: ir.HeaderEdits{RequestAdd: []ir.HeaderValue{{Name: ":path", Value: "/"}}}}, "/pseudo"},
+		{"command without its arguments", ir.Route{Match: prefix("/args"), Forward: forward("a"),
+			Headers: ir.HeaderEdits{RequestAdd: []ir.HeaderValue{{Name: "x", Value: "%REQ%"}}}}, "/args"},
+		{"weights that overflow", ir.Route{Match: prefix("/heavy"), Forward: &ir.Forward{Split: true,
+			Clusters: []ir.WeightedCluster{{Name: "a", Weight: 3e9}, {Name: "b", Weight: 3e9}}}}, "/heavy"},
+		{"fault without status", ir.Route{Match: prefix("/fault"), Forward: forward("a"),
+			Fault: &ir.FaultInjection{Abort: &ir.FaultAbort{}}}, "/fault"},
+		{"body beyond the bound", ir.Route{Match: prefix("/body"),
+			Direct: &ir.DirectResponse{Status: 200, HasBody: true, Body: make([]byte, 5000)}}, "/body"},
+		{"two rewrites", ir.Route{Match: prefix("/two"), Forward: &ir.Forward{Clusters: forward("a").Clusters,
+			PrefixRewrite: "/", RegexRewrite: &ir.RegexRewrite{Pattern: "a"}}}, "/two"},
 		{"status", ir.Route{Match: prefix("/status"), Direct: &ir.DirectResponse{Status: 99}}, "/status"},
 		{"no destination left", ir.Route{Match: prefix("/nothing"), Forward: &ir.Forward{Split: true}}, "/nothing"},
 	}
@@ -85,7 +97,7 @@ func TestUsableRules(t *testing.T) {
 		"timeouts": {Match: prefix("/"), Forward: &ir.Forward{Clusters: forward("a").Clusters, Timeout: time.Second,
 			Retry: &ir.Retry{Attempts: 1, PerTryTimeout: time.Second, BaseInterval: time.Millisecond}}},
 	} {
-		if got := route(rule); got.GetRoute() == nil {
+		if got := route(rule, 1<<20); got.GetRoute() == nil {
 			t.Errorf("%s: became %v", name, got)
 		}
 	}
