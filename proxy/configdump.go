@@ -1,0 +1,235 @@
+package proxy
+
+import (
+	"time"
+
+	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointpb "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/lateen-mesh/lateen/proxy/cluster"
+	"github.com/lateen-mesh/lateen/proxy/transport"
+	"github.com/lateen-mesh/lateen/proxy/xds"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// dump is /config_dump in Envoy's order.
+func (s *server) dump(includeEDS bool) []proto.Message {
+	views := map[string]xds.TypeView{}
+	if s.ads != nil {
+		for _, v := range s.ads.View() {
+			views[v.URL] = v
+		}
+	}
+	clusters := s.clusters.View()
+	list := []proto.Message{
+		&adminpb.BootstrapConfigDump{Bootstrap: s.boot.Proto, LastUpdated: timestamppb.New(s.start)},
+		s.dumpClusters(views[wellknown.ClusterType], clusters),
+	}
+	if includeEDS {
+		list = append(list, dumpEndpoints(views[wellknown.EndpointType], clusters))
+	}
+	return append(list,
+		s.dumpListeners(views[wellknown.ListenerType]),
+		&adminpb.ScopedRoutesConfigDump{},
+		s.dumpRoutes(views[wellknown.RouteType]),
+		s.dumpSecrets(),
+	)
+}
+
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// wrap is m in an Any; a message that came over the wire can be marshalled again.
+func wrap(m proto.Message) *anypb.Any {
+	a, err := anypb.New(m)
+	if err != nil {
+		return nil
+	}
+	return a
+}
+
+// failure is the state of a resource whose last version was refused, nil for others.
+func failure(r xds.ResourceView) *adminpb.UpdateFailureState {
+	if r.FailedBody == nil {
+		return nil
+	}
+	return &adminpb.UpdateFailureState{FailedConfiguration: r.FailedBody, LastUpdateAttempt: stamp(r.ErrorAt), Details: r.Error, VersionInfo: r.FailedVersion}
+}
+
+func status(r xds.ResourceView) adminpb.ClientResourceStatus {
+	return adminpb.ClientResourceStatus(adminpb.ClientResourceStatus_value[r.Status])
+}
+
+func (s *server) dumpClusters(v xds.TypeView, clusters []cluster.View) *adminpb.ClustersConfigDump {
+	d := &adminpb.ClustersConfigDump{VersionInfo: v.Version}
+	warming := map[string]bool{}
+	for _, c := range clusters {
+		warming[c.Name] = c.Warming
+	}
+	for _, c := range s.boot.Proto.GetStaticResources().GetClusters() {
+		d.StaticClusters = append(d.StaticClusters, &adminpb.ClustersConfigDump_StaticCluster{Cluster: wrap(c), LastUpdated: timestamppb.New(s.start)})
+	}
+	for _, r := range v.Resources {
+		c := &adminpb.ClustersConfigDump_DynamicCluster{VersionInfo: r.Version, Cluster: r.Body, LastUpdated: stamp(r.Updated), ErrorState: failure(r), ClientStatus: status(r)}
+		if warming[r.Name] {
+			d.DynamicWarmingClusters = append(d.DynamicWarmingClusters, c)
+		} else {
+			d.DynamicActiveClusters = append(d.DynamicActiveClusters, c)
+		}
+	}
+	return d
+}
+
+func (s *server) dumpListeners(v xds.TypeView) *adminpb.ListenersConfigDump {
+	d := &adminpb.ListenersConfigDump{VersionInfo: v.Version}
+	warming := map[string]bool{}
+	for _, l := range s.listeners.View() {
+		warming[l.Name] = warming[l.Name] || l.Warming
+		if s.statics[l.Name] {
+			d.StaticListeners = append(d.StaticListeners, &adminpb.ListenersConfigDump_StaticListener{Listener: wrap(l.Proto), LastUpdated: stamp(l.Updated)})
+		}
+	}
+	for _, r := range v.Resources {
+		l := &adminpb.ListenersConfigDump_DynamicListener{Name: r.Name, ErrorState: failure(r), ClientStatus: status(r)}
+		if r.Body != nil {
+			st := &adminpb.ListenersConfigDump_DynamicListenerState{VersionInfo: r.Version, Listener: r.Body, LastUpdated: stamp(r.Updated)}
+			if warming[r.Name] {
+				l.WarmingState = st
+			} else {
+				l.ActiveState = st
+			}
+		}
+		d.DynamicListeners = append(d.DynamicListeners, l)
+	}
+	return d
+}
+
+// dumpRoutes: static routes are those within listeners.
+func (s *server) dumpRoutes(v xds.TypeView) *adminpb.RoutesConfigDump {
+	d := &adminpb.RoutesConfigDump{}
+	for _, l := range s.listeners.View() {
+		for _, ch := range append(l.Proto.GetFilterChains(), l.Proto.GetDefaultFilterChain()) {
+			for _, r := range inlineRoutes(ch) {
+				d.StaticRouteConfigs = append(d.StaticRouteConfigs, &adminpb.RoutesConfigDump_StaticRouteConfig{RouteConfig: wrap(r), LastUpdated: stamp(l.Updated)})
+			}
+		}
+	}
+	for _, r := range v.Resources {
+		d.DynamicRouteConfigs = append(d.DynamicRouteConfigs, &adminpb.RoutesConfigDump_DynamicRouteConfig{
+			VersionInfo: r.Version, RouteConfig: r.Body, LastUpdated: stamp(r.Updated), ErrorState: failure(r), ClientStatus: status(r),
+		})
+	}
+	return d
+}
+
+func inlineRoutes(ch *listenerpb.FilterChain) []proto.Message {
+	var list []proto.Message
+	for _, f := range ch.GetFilters() {
+		var c hcmpb.HttpConnectionManager
+		if f.GetTypedConfig().MessageIs(&c) && f.GetTypedConfig().UnmarshalTo(&c) == nil && c.GetRouteConfig() != nil {
+			list = append(list, c.GetRouteConfig())
+		}
+	}
+	return list
+}
+
+// dumpSecrets shows certificates and roots, never keys.
+func (s *server) dumpSecrets() *adminpb.SecretsConfigDump {
+	d := &adminpb.SecretsConfigDump{}
+	for _, v := range s.secrets.View() {
+		body := wrap(secretProto(v))
+		switch {
+		case !v.Dynamic:
+			d.StaticSecrets = append(d.StaticSecrets, &adminpb.SecretsConfigDump_StaticSecret{Name: v.Name, LastUpdated: stamp(v.Updated), Secret: body})
+		case v.Ready:
+			d.DynamicActiveSecrets = append(d.DynamicActiveSecrets, &adminpb.SecretsConfigDump_DynamicSecret{Name: v.Name, LastUpdated: stamp(v.Updated), Secret: body})
+		default:
+			d.DynamicWarmingSecrets = append(d.DynamicWarmingSecrets, &adminpb.SecretsConfigDump_DynamicSecret{Name: v.Name, Secret: body})
+		}
+	}
+	return d
+}
+
+// redacted stands for what must not be shown; istioctl knows the word.
+var redacted = &corepb.DataSource{Specifier: &corepb.DataSource_InlineBytes{InlineBytes: []byte("[redacted]")}}
+
+func secretProto(v transport.SecretView) *tlspb.Secret {
+	chain := &corepb.DataSource{Specifier: &corepb.DataSource_InlineBytes{InlineBytes: encodePEM(v.Certificates)}}
+	secret := &tlspb.Secret{Name: v.Name}
+	switch {
+	case len(v.Certificates) == 0:
+	case v.Validation:
+		secret.Type = &tlspb.Secret_ValidationContext{ValidationContext: &tlspb.CertificateValidationContext{TrustedCa: chain}}
+	default:
+		secret.Type = &tlspb.Secret_TlsCertificate{TlsCertificate: &tlspb.TlsCertificate{CertificateChain: chain, PrivateKey: redacted}}
+	}
+	return secret
+}
+
+// dumpEndpoints shows the endpoints in force of every cluster.
+func dumpEndpoints(v xds.TypeView, clusters []cluster.View) *adminpb.EndpointsConfigDump {
+	d := &adminpb.EndpointsConfigDump{}
+	versions := map[string]xds.ResourceView{}
+	for _, r := range v.Resources {
+		versions[r.Name] = r
+	}
+	for _, c := range clusters {
+		body := wrap(assignment(c))
+		if c.Type != "EDS" {
+			d.StaticEndpointConfigs = append(d.StaticEndpointConfigs, &adminpb.EndpointsConfigDump_StaticEndpointConfig{EndpointConfig: body})
+			continue
+		}
+		name := c.EDSService
+		if name == "" {
+			name = c.Name
+		}
+		r := versions[name]
+		d.DynamicEndpointConfigs = append(d.DynamicEndpointConfigs, &adminpb.EndpointsConfigDump_DynamicEndpointConfig{
+			VersionInfo: r.Version, EndpointConfig: body, LastUpdated: stamp(r.Updated), ErrorState: failure(r), ClientStatus: status(r),
+		})
+	}
+	return d
+}
+
+// assignment is a cluster's endpoints as Envoy prints them: one group per locality
+// and priority.
+func assignment(c cluster.View) *endpointpb.ClusterLoadAssignment {
+	a := &endpointpb.ClusterLoadAssignment{ClusterName: c.Name, Policy: &endpointpb.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(140)}}
+	type place struct {
+		region, zone, sub string
+		priority          uint32
+	}
+	groups := map[place]*endpointpb.LocalityLbEndpoints{}
+	for _, e := range c.Endpoints {
+		at := place{e.Locality.Region, e.Locality.Zone, e.Locality.SubZone, e.Priority}
+		g := groups[at]
+		if g == nil {
+			g = &endpointpb.LocalityLbEndpoints{Priority: e.Priority, Locality: &corepb.Locality{Region: at.region, Zone: at.zone, SubZone: at.sub}}
+			groups[at] = g
+			a.Endpoints = append(a.Endpoints, g)
+		}
+		st := corepb.HealthStatus_HEALTHY
+		if !e.Healthy() {
+			st = corepb.HealthStatus_UNHEALTHY
+		}
+		g.LbEndpoints = append(g.LbEndpoints, &endpointpb.LbEndpoint{
+			HealthStatus: st, LoadBalancingWeight: wrapperspb.UInt32(e.Weight),
+			HostIdentifier: &endpointpb.LbEndpoint_Endpoint{Endpoint: &endpointpb.Endpoint{
+				Address: addressProto(e.Address), Hostname: e.Hostname, HealthCheckConfig: &endpointpb.Endpoint_HealthCheckConfig{},
+			}},
+		})
+	}
+	return a
+}

@@ -1,0 +1,346 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	accesslogpb "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/lateen-mesh/lateen/logging"
+	"github.com/lateen-mesh/lateen/proxy/accesslog"
+	"github.com/lateen-mesh/lateen/proxy/admin"
+	"github.com/lateen-mesh/lateen/proxy/cluster"
+	"github.com/lateen-mesh/lateen/proxy/dns"
+	"github.com/lateen-mesh/lateen/proxy/listener"
+	"github.com/lateen-mesh/lateen/proxy/stats"
+	"github.com/lateen-mesh/lateen/proxy/transport"
+	"github.com/lateen-mesh/lateen/proxy/xds"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// server is the running proxy: its parts and what connects them.
+type server struct {
+	boot  *Bootstrap
+	opts  Options
+	start time.Time
+	logs  *logging.Log
+	log   *slog.Logger
+	out   *logFile
+
+	stats     *stats.Store
+	files     *accesslog.Files
+	ads       *xds.Client // nil without a management server
+	secrets   *transport.Secrets
+	clusters  *cluster.Clusters
+	listeners *listener.Set
+	admin     *admin.Server
+	adminAddr net.Addr
+
+	ctx   context.Context // ends everything
+	halt  context.CancelFunc
+	tasks sync.WaitGroup
+	trim  *time.Timer // gives memory back after a change of configuration
+
+	state   atomic.Int32 // adminpb.ServerInfo_State without draining
+	failing atomic.Bool  // /healthcheck/fail, or draining
+
+	quit func() // ends the proxy at once
+
+	mu      sync.Mutex
+	others  map[string]*xds.Client // SDS servers by configuration
+	statics map[string]bool        // names of listeners of the bootstrap
+}
+
+func newServer(b *Bootstrap, o Options, out io.Writer) (*server, error) {
+	s := &server{boot: b, opts: o, start: time.Now(), others: map[string]*xds.Client{}, statics: map[string]bool{}}
+	s.ctx, s.halt = context.WithCancel(context.Background())
+	var err error
+	if s.out, err = openLog(o.LogPath, out); err != nil {
+		return nil, err
+	}
+	if s.logs, err = logging.New(logging.Options{Output: s.out}); err != nil {
+		return nil, err
+	}
+	s.log = s.logs.Scope("main")
+	settings, err := stats.Compile(b.Proto.GetStatsConfig())
+	if err != nil {
+		return nil, fmt.Errorf("stats_config: %w", err)
+	}
+	s.stats = stats.New(settings)
+	s.files = accesslog.NewFiles(s.stats.Scope(""))
+	if err := s.connectParts(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// connectParts makes clusters, listeners and the ADS client, each with what it may
+// know of the others.
+func (s *server) connectParts() error {
+	if err := s.newADS(); err != nil {
+		return err
+	}
+	resolver, err := s.resolver()
+	if err != nil {
+		return err
+	}
+	s.secrets = transport.NewSecrets(s.source)
+	for i, secret := range s.boot.Proto.GetStaticResources().GetSecrets() {
+		if err := s.secrets.AddStatic(secret); err != nil {
+			return fmt.Errorf("static_resources.secrets[%d]: %w", i, err)
+		}
+	}
+	s.clusters = cluster.New(cluster.Options{
+		Stats: s.stats, Source: s.source, Secrets: s.secrets, Resolver: resolver, Logger: s.logs.Scope("upstream"),
+	})
+	s.listeners = listener.NewSet(listener.Options{
+		Network:   s.networkFilters(),
+		Transport: s.downstreamSocket, AccessLog: loggersFor[listener.Logger](s), Stats: s.stats, Log: s.logs.Scope("config"),
+		DrainTime: s.opts.DrainTime, GlobalLimit: s.boot.globalLimit, ConnectionLimit: s.boot.connectionLimit,
+		ValidateOnly: s.opts.Mode == "validate",
+	})
+	s.admin = admin.New(s.view())
+	s.keepServerStats()
+	return s.setLevels()
+}
+
+func (s *server) setLevels() error {
+	if !s.admin.SetLevel("", s.opts.LogLevel) {
+		return fmt.Errorf("error: invalid log level specified '%s'", s.opts.LogLevel)
+	}
+	return s.setComponentLevels(s.opts.ComponentLogLevel)
+}
+
+// newADS makes the client without connecting; its cluster need not exist yet.
+func (s *server) newADS() error {
+	cfg := s.boot.Proto.GetDynamicResources().GetAdsConfig()
+	if cfg == nil {
+		return nil
+	}
+	c, err := s.newClient(cfg, xds.Aggregated)
+	if err != nil {
+		return fmt.Errorf("dynamic_resources.ads_config: %w", err)
+	}
+	s.ads = c
+	return nil
+}
+
+func (s *server) newClient(cfg *corepb.ApiConfigSource, service xds.Service) (*xds.Client, error) {
+	o, err := xds.FromConfig(cfg, func(name string) xds.Dial {
+		return func(ctx context.Context) (net.Conn, error) { return s.clusters.Dialer(name)(ctx) }
+	})
+	if err != nil {
+		return nil, err
+	}
+	o.Node, o.Service, o.Logger, o.Observe = s.node(), service, s.logs.Scope("config"), s.observer(service)
+	return xds.New(o), nil
+}
+
+// source finds the client for a config source: the ADS stream, or an SDS server of
+// its own (the agent's socket), one client for each.
+func (s *server) source(c *corepb.ConfigSource) (*xds.Client, error) {
+	switch src := c.GetConfigSourceSpecifier().(type) {
+	case *corepb.ConfigSource_Ads, *corepb.ConfigSource_Self:
+		if s.ads == nil {
+			return nil, errors.New("ads: the bootstrap has no ads_config")
+		}
+		return s.ads, nil
+	case *corepb.ConfigSource_ApiConfigSource:
+		return s.ownStream(src.ApiConfigSource)
+	default:
+		return nil, fmt.Errorf("config source %T: not supported", src)
+	}
+}
+
+func (s *server) ownStream(cfg *corepb.ApiConfigSource) (*xds.Client, error) {
+	key, err := proto.MarshalOptions{Deterministic: true}.Marshal(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.others[string(key)]; c != nil {
+		return c, nil
+	}
+	c, err := s.newClient(cfg, xds.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	s.others[string(key)] = c
+	s.tasks.Go(func() { c.Run(s.ctx) })
+	return c, nil
+}
+
+func (s *server) resolver() (*dns.Resolver, error) {
+	o := &dns.Options{}
+	if typed := s.boot.Proto.GetTypedDnsResolverConfig(); typed != nil {
+		var err error
+		if o, err = cluster.DecodeResolver(typed); err != nil {
+			return nil, fmt.Errorf("typed_dns_resolver_config: %w", err)
+		}
+	}
+	o.TCP = o.TCP || s.boot.Proto.GetUseTcpForDnsLookups()
+	return dns.New(*o), nil
+}
+
+// unspoken are protocols that no codec of this build speaks: they are not offered in
+// handshakes, so that peers choose HTTP/1.1.
+var unspoken = []string{"h2", "istio-http/1.0", "istio-peer-exchange"}
+
+func (s *server) downstreamSocket(ts *corepb.TransportSocket, scope *stats.Scope) (transport.ServerSocket, error) {
+	return transport.DecodeServer(ts, transport.Env{Secrets: s.secrets, Stats: scope, Unspoken: unspoken})
+}
+
+// loggersFor compiles access logs for a part that names its own Logger interface.
+func loggersFor[L any](s *server) func([]*accesslogpb.AccessLog) ([]L, error) {
+	return func(cfg []*accesslogpb.AccessLog) ([]L, error) {
+		built, err := accesslog.Build(cfg, accesslog.Env{Files: s.files})
+		if err != nil {
+			return nil, err
+		}
+		list := make([]L, len(built))
+		for i, b := range built {
+			list[i] = any(b).(L) // accesslog.Logger has all methods that any part asks for
+		}
+		return list, nil
+	}
+}
+
+// addStatic puts the bootstrap's clusters and listeners in force.
+func (s *server) addStatic() error {
+	r := s.boot.Proto.GetStaticResources()
+	for i, c := range r.GetClusters() {
+		if err := s.clusters.AddStatic(c); err != nil {
+			return fmt.Errorf("static_resources.clusters[%d]: %w", i, err)
+		}
+	}
+	var list []*listener.Config
+	for i, l := range r.GetListeners() {
+		c, err := s.listeners.Decode(l)
+		if err != nil {
+			for _, c := range list {
+				s.listeners.Discard(c)
+			}
+			return fmt.Errorf("static_resources.listeners[%d] %q: %w", i, l.GetName(), err)
+		}
+		s.statics[l.GetName()] = true
+		list = append(list, c)
+	}
+	return s.listeners.Apply(list, nil)
+}
+
+// decodeListener is the owner's function for LDS.
+func (s *server) decodeListener(name string, body *anypb.Any) (*listener.Config, error) {
+	var l listenerpb.Listener
+	if err := proto.Unmarshal(body.GetValue(), &l); err != nil {
+		return nil, err
+	}
+	if s.statics[name] {
+		return nil, fmt.Errorf("listener '%s' of the bootstrap cannot be changed", name)
+	}
+	return s.listeners.Decode(&l)
+}
+
+// subscribeListeners begins LDS; first is called after the first response, or when the
+// fetch timeout passed.
+func (s *server) subscribeListeners(first func()) {
+	t := xds.Type[*listener.Config]{
+		URL: wellknown.ListenerType, Decode: s.decodeListener,
+		FetchTimeout: fetchTimeout(s.boot.Proto.GetDynamicResources().GetLdsConfig()),
+	}
+	xds.SubscribeAll(s.ads, t, func(ch xds.Changes[*listener.Config]) error {
+		defer first()
+		defer s.trimMemory()
+		var updated []*listener.Config
+		for _, r := range ch.Updated {
+			updated = append(updated, r.Value)
+		}
+		return s.listeners.Apply(updated, ch.Removed)
+	})
+}
+
+// fetchTimeout is initial_fetch_timeout, 15 s by default; 0 waits for ever.
+func fetchTimeout(c *corepb.ConfigSource) time.Duration {
+	if t := c.GetInitialFetchTimeout(); t != nil {
+		return t.AsDuration()
+	}
+	return 15 * time.Second
+}
+
+// close ends all parts in the order in which they use each other.
+func (s *server) close() {
+	if s.admin != nil {
+		s.admin.Close()
+	}
+	if s.listeners != nil {
+		s.listeners.Close()
+	}
+	s.halt()
+	s.tasks.Wait()
+	if s.clusters != nil {
+		s.clusters.Close()
+	}
+	if s.trim != nil {
+		s.trim.Stop()
+	}
+	s.files.Close()
+	s.out.close()
+}
+
+// logFile is the program's log: a file that can be opened again, or a stream that is
+// not ours to close.
+type logFile struct {
+	path string
+	mu   sync.Mutex
+	w    io.Writer
+	file *os.File
+}
+
+func openLog(path string, out io.Writer) (*logFile, error) {
+	l := &logFile{path: path, w: out}
+	return l, l.reopen()
+}
+
+func (l *logFile) reopen() error {
+	if l.path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(l.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("log-path: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file != nil {
+		_ = l.file.Close()
+	}
+	l.file, l.w = f, f
+	return nil
+}
+
+func (l *logFile) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}
+
+func (l *logFile) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file != nil {
+		_ = l.file.Close()
+	}
+}
