@@ -1,15 +1,19 @@
 package compile
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"github.com/google/go-cmp/cmp"
 
+	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/envoy"
 	"github.com/lateen-mesh/lateen/control/mesh"
 )
@@ -51,6 +55,32 @@ func TestGoldenListeners(t *testing.T) {
 		t.Logf("%5d × %s", reasons[r], r)
 	}
 	t.Logf("%d of %d proxies are equal in all listeners and routes, the others except for what is listed", equal, total)
+}
+
+// Scenario 53: before a Gateway leads anywhere the table of port 80 is exactly that
+// of the seed, with the seed's own Gateway and without any.
+func TestUnconfiguredGatewayTable(t *testing.T) {
+	dir := filepath.Join(filepath.Dir(goldenRoot(t)), "scenarios", "53-ingress-unconfigured-404")
+	var want []any
+	if err := json.Unmarshal(mustRead(t, filepath.Join(dir, "route-http80-blackhole.json")), &want); err != nil {
+		t.Fatal(err)
+	}
+	gateway, problems := config.DecodeYAML("gateway.yaml", mustRead(t, filepath.Join(dir, "default-gateway-1.5.yaml")))
+	if config.HasErrors(problems) {
+		t.Fatal(problems)
+	}
+	for name, objects := range map[string][]*config.Config{
+		"GW-025 without a Gateway": nil, "GW-025 with the Gateway of an old installation": gateway,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := mesh.Build(config.NewSet(1, objects), mesh.Options{})
+			p := parseProxy(t, "router istio-system 10.9.9.9 istio=ingressgateway")
+			_, rds := generateListeners(t, s, p)
+			if diff := cmp.Diff(byName(want), rds); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
 }
 
 // generateListeners returns the listeners of a proxy and the routes that they name;

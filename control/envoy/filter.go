@@ -54,8 +54,6 @@ func httpFilter(f ir.HTTPFilter) (string, proto.Message) {
 		return faultFilter, &faultv3.HTTPFault{}
 	case ir.CORS:
 		return corsFilter, &corsv3.Cors{}
-	case ir.Stats:
-		return "istio.stats", typedStruct("stats.PluginConfig", nil)
 	}
 	return "envoy.filters.http.router", &routerv3.Router{}
 }

@@ -174,6 +174,5 @@ const (
 	ALPN
 	Fault
 	CORS
-	Stats
 	Router
 )
