@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -169,30 +168,6 @@ func (s *server) reopenLogs() {
 		s.log.Error("logs not opened again", "error", err)
 	}
 }
-
-// tuneMemory: requests allocate nothing in steady state, so collections are rare and
-// their price is paid by configuration changes alone. A tight GOGC therefore costs
-// little and keeps the garbage of decoding (several times what stays) from becoming
-// resident. GOGC and GOMEMLIMIT in the environment win.
-func tuneMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(40)
-	}
-}
-
-// trimMemory gives the garbage of a change of configuration back to the system when
-// changes have ceased for a moment.
-func (s *server) trimMemory() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.trim == nil {
-		s.trim = time.AfterFunc(trimAfter, debug.FreeOSMemory)
-		return
-	}
-	s.trim.Reset(trimAfter)
-}
-
-const trimAfter = 2 * time.Second
 
 // lockBaseID keeps two proxies from running under one base id in one network
 // namespace, as Envoy's domain sockets do. The lock is an abstract socket, so it ends

@@ -84,7 +84,7 @@ func (s *server) observer(service xds.Service) func(string, xds.Event) {
 		case scopes[url] != "" && names[e] != "":
 			s.stats.Scope(scopes[url]).Counter(names[e]).Inc()
 		}
-		if e == xds.Accepted {
+		if e == xds.Accepted && url != wellknown.EndpointType { // endpoints change all the time and are small
 			s.trimMemory()
 		}
 	}

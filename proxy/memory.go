@@ -1,0 +1,88 @@
+package proxy
+
+import (
+	"bufio"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tuneMemory: requests allocate nothing in steady state, so collections are rare and
+// their price is paid by configuration changes alone. A tight GOGC therefore costs
+// little and keeps the garbage of decoding (several times what stays) from becoming
+// resident. GOGC and GOMEMLIMIT in the environment win.
+func tuneMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(40)
+	}
+}
+
+// trimAfter is how long changes must have ceased before memory is given back.
+const trimAfter = 2 * time.Second
+
+// trimMemory gives the garbage of a change of configuration back to the system when
+// changes have ceased for a moment.
+func (s *server) trimMemory() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trim == nil {
+		s.trim = time.AfterFunc(trimAfter, func() {
+			debug.FreeOSMemory()
+			dropProgramPages()
+		})
+		return
+	}
+	s.trim.Reset(trimAfter)
+}
+
+// dropProgramPages unmaps the pages of the program file that were only needed to
+// start: the descriptors of a thousand message types are read once, and together
+// weigh three times what the proxy uses of its heap. What is used again comes back
+// from the page cache at the next touch. Only mappings that hold nothing but the
+// file's own bytes are dropped.
+func dropProgramPages() {
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return
+	}
+	f, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	var start, end uintptr // of the mapping under inspection, 0: none of ours
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		line := lines.Text()
+		if from, to, ok := programMapping(line, exe); ok {
+			start, end = from, to
+		} else if strings.HasPrefix(line, "Anonymous:") {
+			if start != 0 && strings.Fields(line)[1] == "0" {
+				drop(start, end)
+			}
+			start = 0
+		}
+	}
+}
+
+// programMapping recognizes the first line of a mapping of exe that is not writable:
+// "00400000-01a2b000 r-xp 00000000 08:01 1234 /usr/bin/lateen-proxy".
+func programMapping(line, exe string) (start, end uintptr, ok bool) {
+	f := strings.Fields(line)
+	if len(f) != 6 || f[5] != exe || strings.Contains(f[1], "w") {
+		return 0, 0, false
+	}
+	from, to, _ := strings.Cut(f[0], "-")
+	a, err1 := strconv.ParseUint(from, 16, 64)
+	b, err2 := strconv.ParseUint(to, 16, 64)
+	return uintptr(a), uintptr(b), err1 == nil && err2 == nil && b > a
+}
+
+func drop(start, end uintptr) {
+	// The system call takes an address range that is no Go memory.
+	_, _, _ = unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_DONTNEED)
+}
