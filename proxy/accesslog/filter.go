@@ -11,6 +11,7 @@ import (
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 
 	"github.com/lateen-mesh/lateen/proxy/format"
+	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 )
@@ -172,9 +173,9 @@ type header struct{ match.Header }
 
 func (f header) passes(rec format.Record) bool {
 	if rec.Request == nil {
-		return f.Match(nil, false)
+		return f.Match(&http.Headers{})
 	}
-	return f.Match(rec.Request.Joined(f.Name))
+	return f.Match(rec.Request)
 }
 
 // flags passes records with one of the flags, with any flag where none is named.

@@ -15,13 +15,22 @@ func (r *Request) First(name string) (value []byte, ok bool) {
 	return r.Headers.First(name)
 }
 
-// Joined is First with the values of all fields of that name, joined by a comma,
-// as header matchers read them. It allocates only when there are several.
-func (r *Request) Joined(name string) (value []byte, ok bool) {
+// Value returns the i-th value of a header, pseudo headers included; see Headers.Value.
+func (r *Request) Value(name string, i int) (value []byte, ok bool) {
 	if v, pseudo := r.pseudo(name); pseudo {
-		return v, v != nil
+		return v, v != nil && i == 0
 	}
-	return r.Headers.Joined(name)
+	return r.Headers.Value(name, i)
+}
+
+// Joined returns all values of a header joined by commas. It allocates only when
+// there are several.
+func (r *Request) Joined(name string) (value []byte, ok bool) {
+	value, ok = r.First(name)
+	if _, more := r.Headers.Value(name, 1); ok && more {
+		return r.Headers.joined(name), true
+	}
+	return value, ok
 }
 
 func (r *Request) pseudo(name string) (value []byte, ok bool) {
@@ -38,6 +47,14 @@ func (r *Request) pseudo(name string) (value []byte, ok bool) {
 	return nil, false
 }
 
+// IsGRPC reports that the request's content type is application/grpc, alone or with
+// a subtype ("application/grpc+proto"); application/grpc-web is another protocol.
+func (r *Request) IsGRPC() bool {
+	const media = "application/grpc"
+	v := r.Headers.Get("content-type")
+	return bytes.HasPrefix(v, []byte(media)) && (len(v) == len(media) || v[len(media)] == '+')
+}
+
 // First returns the first value of a response header; ":status" is its status.
 func (r *Response) First(name string) (value []byte, ok bool) {
 	if name == ":status" {
@@ -46,12 +63,13 @@ func (r *Response) First(name string) (value []byte, ok bool) {
 	return r.Headers.First(name)
 }
 
-// Joined is First with the values of all fields of that name, joined by a comma.
-func (r *Response) Joined(name string) (value []byte, ok bool) {
+// Value returns the i-th value of a response header, ":status" included.
+func (r *Response) Value(name string, i int) (value []byte, ok bool) {
 	if name == ":status" {
-		return r.statusText()
+		v, ok := r.statusText()
+		return v, ok && i == 0
 	}
-	return r.Headers.Joined(name)
+	return r.Headers.Value(name, i)
 }
 
 func (r *Response) statusText() ([]byte, bool) {
@@ -71,30 +89,48 @@ func (h *Headers) First(name string) (value []byte, ok bool) {
 	return nil, false
 }
 
-// Joined returns the values of all fields of that name, joined by a comma. It
-// allocates only when there are several.
-func (h *Headers) Joined(name string) (value []byte, ok bool) {
-	found := 0
-	for i := range h.Fields {
-		if !EqualFold(h.Fields[i].Name, name) {
-			continue
-		}
-		switch found++; found {
-		case 1:
-			value = h.Fields[i].Value
-		case 2:
-			value = append(append(bytes.Clone(value), ','), h.Fields[i].Value...)
-		default:
-			value = append(append(value, ','), h.Fields[i].Value...)
+// Value returns the i-th value of a header as matchers see it: each field is a value
+// of its own, but the fields of a header that Envoy keeps as one (Inline) are one
+// value, joined by commas. It allocates only to join.
+func (h *Headers) Value(name string, i int) (value []byte, ok bool) {
+	n := 0
+	for f := range h.Fields {
+		if EqualFold(h.Fields[f].Name, name) {
+			if n == i {
+				value, ok = h.Fields[f].Value, true
+			}
+			n++
 		}
 	}
-	return value, found > 0
+	if n < 2 || !Inline(name) {
+		return value, ok
+	}
+	if i > 0 {
+		return nil, false
+	}
+	return h.joined(name), true
 }
 
-// IsGRPC reports that the request's content type is application/grpc, alone or with
-// a subtype ("application/grpc+proto"); application/grpc-web is another protocol.
-func (r *Request) IsGRPC() bool {
-	const media = "application/grpc"
-	v := r.Headers.Get("content-type")
-	return bytes.HasPrefix(v, []byte(media)) && (len(v) == len(media) || v[len(media)] == '+')
+func (h *Headers) joined(name string) []byte {
+	var all [][]byte
+	for _, f := range h.Fields {
+		if EqualFold(f.Name, name) {
+			all = append(all, f.Value)
+		}
+	}
+	return bytes.Join(all, []byte(","))
+}
+
+// Inline reports whether Envoy keeps a header as one field: a second one of that
+// name is appended to the first after a comma. The name is in lower case.
+func Inline(name string) bool { return inline[name] }
+
+var inline = map[string]bool{
+	"accept": true, "accept-encoding": true, "access-control-request-headers": true, "access-control-request-method": true,
+	"authorization": true, "cache-control": true, "connection": true, "content-encoding": true, "content-length": true,
+	"content-type": true, "date": true, "etag": true, "expect": true, "forwarded": true, "grpc-timeout": true, "keep-alive": true,
+	"location": true, "origin": true, "pragma": true, "proxy-connection": true, "referer": true, "server": true, "te": true,
+	"upgrade": true, "user-agent": true, "vary": true, "via": true, "x-envoy-attempt-count": true, "x-envoy-decorator-operation": true,
+	"x-envoy-original-path": true, "x-envoy-upstream-service-time": true, "x-forwarded-client-cert": true, "x-forwarded-for": true,
+	"x-forwarded-host": true, "x-forwarded-port": true, "x-forwarded-proto": true, "x-request-id": true,
 }

@@ -73,20 +73,36 @@ func headerText(m *routev3.HeaderMatcher) *matcherv3.StringMatcher {
 	return nil
 }
 
-// Match decides by the header's value: all its fields joined by commas; ok tells
-// whether there is one. A missing header matches nothing but a presence condition,
-// not even an inverted one, unless treat_missing_header_as_empty is set.
-func (h *Header) Match(value []byte, ok bool) bool {
-	if h.kind == byPresence {
-		return (ok || h.missingIsEmpty) == h.present != h.invert
-	}
-	if !ok && !h.missingIsEmpty {
+// Attributes are the headers of a request or response; a header may have several values.
+type Attributes interface {
+	// Value is the i-th value of a header; ok is false beyond the last.
+	Value(name string, i int) (value []byte, ok bool)
+}
+
+// Match decides by the values of the header: one of them must be what h wants, or
+// none of them when it is inverted. A missing header matches nothing but a presence
+// condition, not even an inverted one, unless treat_missing_header_as_empty is set.
+func (h *Header) Match(a Attributes) bool {
+	value, present := a.Value(h.Name, 0)
+	switch {
+	case h.kind == byPresence:
+		return (present || h.missingIsEmpty) == h.present != h.invert
+	case !present && !h.missingIsEmpty:
 		return false
 	}
-	if h.kind == byText {
-		return h.text.Match(value) != h.invert
+	for i := 1; !h.wants(value); i++ {
+		if value, present = a.Value(h.Name, i); !present {
+			return h.invert
+		}
 	}
-	return h.inRange(value) != h.invert
+	return !h.invert
+}
+
+func (h *Header) wants(value []byte) bool {
+	if h.kind == byText {
+		return h.text.Match(value)
+	}
+	return h.inRange(value)
 }
 
 func (h *Header) inRange(value []byte) bool {

@@ -72,8 +72,27 @@ func TestStringRefused(t *testing.T) {
 	}
 }
 
+// values are those of a header by any name.
+type values []string
+
+func (v values) Value(_ string, i int) ([]byte, bool) {
+	if i >= len(v) {
+		return nil, false
+	}
+	return []byte(v[i]), true
+}
+
 func TestHeader(t *testing.T) {
-	const missing = "(missing)"
+	const missing, empty = "(missing)", "(empty)"
+	header := func(text string) values {
+		switch text {
+		case missing:
+			return nil
+		case empty:
+			return values{""}
+		}
+		return strings.Split(text, "|")
+	}
 	for _, c := range []struct{ matcher, yes, no string }{
 		{`{"name":"A"}`, "x", missing},
 		{`{"name":"a","presentMatch":true}`, "x", missing},
@@ -91,20 +110,25 @@ func TestHeader(t *testing.T) {
 		{`{"name":"a","rangeMatch":{"start":"-3","end":"10"},"invertMatch":true}`, "10 a", "9 " + missing},
 		{`{"name":"a","rangeMatch":{"start":"-3","end":"10"},"invertMatch":true,"treatMissingHeaderAsEmpty":true}`, missing, "9"},
 		{`{"name":"a","stringMatch":{"safeRegex":{"regex":"^$"}},"treatMissingHeaderAsEmpty":true}`, missing, "x"},
-		{`{"name":"a","stringMatch":{"safeRegex":{"regex":"^$"}}}`, "", "x " + missing},
+		{`{"name":"a","stringMatch":{"safeRegex":{"regex":"^$"}}}`, empty, "x " + missing},
+		// Several values, as Envoy 1.40 decides.
+		{`{"name":"a","stringMatch":{"exact":"x"}}`, "x|y y|x", "x,y y|z"},
+		{`{"name":"a","stringMatch":{"exact":"x"},"invertMatch":true}`, "y|z", "x|y y|x"},
+		{`{"name":"a","stringMatch":{"safeRegex":{"regex":"x.*y"}}}`, "xay|z", "x|y"},
+		{`{"name":"a","rangeMatch":{"start":"1","end":"9"}}`, "5|77 77|5", "77|78"},
 	} {
 		h, err := match.NewHeader(read(t, c.matcher, &routev3.HeaderMatcher{}))
 		if err != nil {
 			t.Errorf("%s: %v", c.matcher, err)
 			continue
 		}
-		for _, v := range strings.Fields(c.yes) {
-			if !h.Match([]byte(v), v != missing) && v != missing || v == missing && !h.Match(nil, false) {
+		for v := range strings.FieldsSeq(c.yes) {
+			if !h.Match(header(v)) {
 				t.Errorf("%s (%s) does not match %q", c.matcher, h.String(), v)
 			}
 		}
-		for _, v := range strings.Fields(c.no) {
-			if v != missing && h.Match([]byte(v), true) || v == missing && h.Match(nil, false) {
+		for v := range strings.FieldsSeq(c.no) {
+			if h.Match(header(v)) {
 				t.Errorf("%s (%s) matches %q", c.matcher, h.String(), v)
 			}
 		}
@@ -233,14 +257,19 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
+// fixed is one value, made beforehand.
+type fixed []byte
+
+func (v fixed) Value(_ string, i int) ([]byte, bool) { return v, i == 0 }
+
 func TestMatchingAllocatesNothing(t *testing.T) {
 	s, _ := match.NewString(read(t, `{"contains":"a needle that is longer than thirty-two bytes"}`, &matcherv3.StringMatcher{}))
 	h, _ := match.NewHeader(read(t, `{"name":"a","rangeMatch":{"start":"1","end":"9"}}`, &routev3.HeaderMatcher{}))
 	q, _ := match.NewQuery(read(t, `{"name":"b","stringMatch":{"safeRegex":{"regex":"x+"}}}`, &routev3.QueryParameterMatcher{}))
-	value, number, query := []byte("hay with a needle that is longer than thirty-two bytes in it"), []byte("no number"), []byte("a=1&b=xxx")
+	value, number, query := []byte("hay with a needle that is longer than thirty-two bytes in it"), match.Attributes(fixed("no number")), []byte("a=1&b=xxx")
 	if n := testing.AllocsPerRun(100, func() {
 		s.Match(value)
-		h.Match(number, true)
+		h.Match(number)
 		q.Match(query)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

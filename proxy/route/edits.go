@@ -220,7 +220,7 @@ var appendActions = map[corev3.HeaderValueOption_HeaderAppendAction]AppendAction
 
 func newEdit(o *corev3.HeaderValueOption) (HeaderEdit, error) {
 	name := strings.ToLower(o.GetHeader().GetKey())
-	e := HeaderEdit{Name: []byte(name), KeepEmpty: o.GetKeepEmptyValue(), Append: appendActions[o.GetAppendAction()], inline: inline[name]}
+	e := HeaderEdit{Name: []byte(name), KeepEmpty: o.GetKeepEmptyValue(), Append: appendActions[o.GetAppendAction()], inline: http.Inline(name)}
 	if err := editable(name); err != nil {
 		return e, err
 	}
@@ -256,15 +256,4 @@ func newHeaderValue(value string) (HeaderValue, error) {
 		return HeaderValue{}, fmt.Errorf("value: %w", err)
 	}
 	return HeaderValue{format: f}, nil
-}
-
-// inline are headers that Envoy keeps as one field, to which it appends by a comma.
-var inline = map[string]bool{
-	"accept": true, "accept-encoding": true, "access-control-request-method": true, "authorization": true, "cache-control": true,
-	"connection": true, "content-encoding": true, "content-length": true, "content-type": true, "date": true, "etag": true,
-	"expect": true, "forwarded": true, "grpc-timeout": true, "keep-alive": true, "location": true, "origin": true, "pragma": true,
-	"proxy-connection": true, "referer": true, "server": true, "te": true, "upgrade": true, "user-agent": true, "vary": true,
-	"via": true, "x-forwarded-client-cert": true, "x-forwarded-for": true, "x-forwarded-host": true, "x-forwarded-port": true,
-	"x-forwarded-proto": true, "x-request-id": true, "x-envoy-upstream-service-time": true, "x-envoy-attempt-count": true,
-	"x-envoy-decorator-operation": true, "x-envoy-original-path": true,
 }

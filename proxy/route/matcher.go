@@ -19,12 +19,12 @@ type HeaderMatcher struct{ header match.Header }
 
 // MatchRequest decides by a request head, pseudo headers included.
 func (m *HeaderMatcher) MatchRequest(r *http.Request) bool {
-	return m.header.Match(r.Joined(m.header.Name))
+	return m.header.Match(r)
 }
 
 // MatchResponse decides by a response head, ":status" included.
 func (m *HeaderMatcher) MatchResponse(r *http.Response) bool {
-	return m.header.Match(r.Joined(m.header.Name))
+	return m.header.Match(r)
 }
 
 // String says what m wants.
@@ -140,7 +140,7 @@ func (m *matcher) explain(why miss, f *Facts) string {
 		return "not a gRPC request"
 	case onHeader:
 		h := &m.headers[why.index]
-		v, ok := f.Request.Joined(h.header.Name)
+		v, ok := f.Request.First(h.header.Name)
 		return h.String() + but(v, ok)
 	case onQuery:
 		return m.query[why.index].String() + but(f.Request.Path, true)

@@ -18,6 +18,14 @@ func (t *Target) RouteName() string {
 	return t.Route.Name
 }
 
+// RouteMetadata is filter_metadata of the matched route, as log formats read it.
+func (t *Target) RouteMetadata() map[string]map[string]any {
+	if t.Route == nil {
+		return nil
+	}
+	return t.Route.Metadata
+}
+
 // Aim makes t the target of a decision: a cluster by weight is chosen with the random
 // number that chose the route, a cluster named by a header is asked of header.
 func (t *Target) Aim(d Decision, random uint64, header func(name []byte) []byte) {

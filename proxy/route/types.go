@@ -44,12 +44,6 @@ type Route struct {
 	matcher matcher
 }
 
-// RouteName is ROUTE_NAME.
-func (rt *Route) RouteName() string { return rt.Name }
-
-// RouteMetadata is filter_metadata, as log formats read it.
-func (rt *Route) RouteMetadata() map[string]map[string]any { return rt.Metadata }
-
 // Edits are header operations in the order in which Envoy applies them: remove,
 // then add or set.
 type Edits struct {
