@@ -261,15 +261,15 @@ func TestPerFilter(t *testing.T) {
 		{"wrapped", wrap(`"config":` + stringValue), "\n\x01x"},
 		{"disabled", wrap(`"disabled":true`), route.Disabled{}},
 		{"optional and unknown", wrap(`"isOptional":true,"config":` + duration), nil},
-		{"in a TypedStruct", `{"@type":"type.googleapis.com/xds.type.v3.TypedStruct","typeUrl":"type.googleapis.com/inner","value":{}}`, "\n\x1btype.googleapis.com/inner\x12\x00"},
 	} {
 		got, err := compileWith(c.config)
-		if c.name == "in a TypedStruct" && err == nil {
-			got = map[string]any{"f": c.want} // the bytes are the factory's own affair
-		}
 		if err != nil || got["f"] != c.want {
 			t.Errorf("%s: %q, %v", c.name, got["f"], err)
 		}
+	}
+	inStruct := `{"@type":"type.googleapis.com/xds.type.v3.TypedStruct","typeUrl":"type.googleapis.com/inner","value":{}}`
+	if got, err := compileWith(inStruct); err != nil || got["f"] == nil {
+		t.Errorf("in a TypedStruct: %q, %v", got["f"], err)
 	}
 	for want, config := range map[string]string{
 		"google.protobuf.Duration: not supported": duration,
