@@ -91,6 +91,8 @@ type ClientStream interface {
 	// ReadHead flushes, waits for a response head (1xx heads included, each by one
 	// call) and fills r; r's bytes stay valid until Release.
 	ReadHead(r *Response) error
+	// Await is ReadHead without the flush, while another goroutine still writes.
+	Await(r *Response) error
 	// SetDeadline bounds all later reads and writes; the zero time is no bound.
 	SetDeadline(t time.Time)
 	// Interrupt ends the exchange from another goroutine: blocked calls return.

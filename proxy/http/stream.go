@@ -32,8 +32,9 @@ type Control interface {
 	Inform(*Response) error
 	// ClearRoute forgets the matched route; it is chosen anew from the request as it is.
 	ClearRoute()
-	// Refresh chooses the route anew if it was cleared.
-	Refresh()
+	// StopBody ends a read of the request's body that is blocked in another goroutine;
+	// the connection is of no further use then.
+	StopBody()
 }
 
 // Begin makes s ready for one exchange: slots is the number of filters, done is
@@ -79,6 +80,9 @@ func (s *Stream) Inform(r *Response) error { return s.control.Inform(r) }
 // ClearRoute forgets the matched route after the request has changed; it is chosen
 // anew before the next filter runs.
 func (s *Stream) ClearRoute() { s.control.ClearRoute() }
+
+// StopBody ends a read of the request's body that is blocked in another goroutine.
+func (s *Stream) StopBody() { s.control.StopBody() }
 
 // State is what the filter in slot stored for this stream, nil before.
 func (s *Stream) State(slot Slot) any { return s.states[slot] }

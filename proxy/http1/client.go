@@ -39,12 +39,12 @@ type Exchange struct {
 	head     bool // the request is HEAD
 	connect  bool
 	upgrade  bool
-	sent     bool // the request is written to its end
-	answered bool // the final head was read
-	close    bool // the answer ends the connection
-	raw      bool // the connection carries another protocol now
-	anything bool // a byte of the request was written
-	timed    bool // a deadline is set
+	sent     atomic.Bool // the request is written to its end
+	answered bool        // the final head was read
+	close    bool        // the answer ends the connection
+	raw      bool        // the connection carries another protocol now
+	anything atomic.Bool // a byte of the request was written
+	timed    bool        // a deadline is set
 	state    atomic.Uint32
 }
 
@@ -94,7 +94,7 @@ func (x *Exchange) WriteHead(r *http.Request, last bool) error {
 		c.chunked = true
 	}
 	c.out = append(c.out, "\r\n"...)
-	x.sent = last
+	x.sent.Store(last)
 	return nil
 }
 
@@ -112,21 +112,23 @@ func (x *Exchange) WriteBody(p []byte, last bool) error {
 	if err := x.out.body(p, last); err != nil {
 		return x.broken(err)
 	}
-	x.sent = x.sent || last
+	if last {
+		x.sent.Store(true)
+	}
 	return nil
 }
 
 // WriteTrailers ends the request.
 func (x *Exchange) WriteTrailers(h *http.Headers) error {
 	x.out.trailers(h, x.opts.Trailers)
-	x.sent = true
+	x.sent.Store(true)
 	return nil
 }
 
 // Flush puts what was written on the wire.
 func (x *Exchange) Flush() error {
 	if len(x.out.out) > 0 {
-		x.anything = true
+		x.anything.Store(true)
 	}
 	if err := x.out.flush(); err != nil {
 		return x.broken(err)
@@ -239,10 +241,10 @@ func statusLine(r *http.Response, line []byte) (old bool, err error) {
 
 // settle hands the connection back as soon as the exchange is complete.
 func (x *Exchange) settle() {
-	if !x.answered || !x.in.done || x.state.Load() == returned {
+	if !x.answered || !x.in.done.Load() || x.state.Load() == returned {
 		return
 	}
-	x.finish(x.sent && !x.close && !x.raw && !x.in.pending() && x.in.mode != untilFI)
+	x.finish(x.sent.Load() && !x.close && !x.raw && !x.in.pending() && x.in.mode != untilFI)
 }
 
 func (x *Exchange) finish(reusable bool) {
@@ -305,7 +307,7 @@ func (x *Exchange) broken(err error) error {
 	case errors.Is(err, io.EOF) && x.answered && x.in.mode != untilFI:
 		return &http.Reset{Reason: http.ProtocolError} // cut off within its framing
 	}
-	return &http.Reset{Reason: http.ConnectionTermination, Unused: !x.anything}
+	return &http.Reset{Reason: http.ConnectionTermination, Unused: !x.anything.Load()}
 }
 
 // An answer is the body of an Exchange; it gives the connection back at its end.
@@ -313,7 +315,7 @@ type answer struct{ x *Exchange }
 
 func (a answer) Next() ([]byte, error) {
 	p, err := a.x.in.Next()
-	if a.x.in.done {
+	if a.x.in.done.Load() {
 		a.x.settle()
 	}
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -3,6 +3,7 @@ package http1
 import (
 	"errors"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
@@ -27,7 +28,7 @@ type receiver struct {
 	mode     mode
 	left     int64 // bytes of the body or of the chunk still to come
 	state    chunkState
-	done     bool // the message is complete
+	done     atomic.Bool // the message is complete; a watcher looks at it
 	failed   error
 	keep     bool // hand on trailers
 	lenient  bool // line ends may come before a head
@@ -60,7 +61,7 @@ const (
 // begin starts the body of a message whose head ended before r.
 func (c *receiver) begin(m mode, n int64) {
 	c.mode, c.left, c.state, c.failed, c.trailers = m, n, chunkSize, nil, nil
-	c.done = m == none || m == sized && n == 0
+	c.done.Store(m == none || m == sized && n == 0)
 	c.lo = c.r
 }
 
@@ -185,6 +186,9 @@ func (c *receiver) Next() ([]byte, error) {
 		if c.failed != nil {
 			return nil, c.failed
 		}
+		if c.done.Load() {
+			return nil, io.EOF
+		}
 		p, err := c.take()
 		if err != nil {
 			return nil, c.fail(err)
@@ -193,12 +197,12 @@ func (c *receiver) Next() ([]byte, error) {
 			c.received += uint64(len(p))
 			return p, nil
 		}
-		if c.done {
-			return nil, io.EOF
+		if c.done.Load() {
+			return nil, io.EOF // the last chunk
 		}
 		if err := c.fill(); err != nil {
 			if c.mode == untilFI && errors.Is(err, io.EOF) {
-				c.done = true
+				c.done.Store(true)
 				return nil, io.EOF
 			}
 			return nil, c.fail(err)
@@ -226,14 +230,16 @@ func (c *receiver) take() ([]byte, error) {
 	c.r += len(p)
 	if c.mode == sized {
 		c.left -= int64(len(p))
-		c.done = c.left == 0
+		if c.left == 0 {
+			c.done.Store(true)
+		}
 	}
 	return p, nil
 }
 
 // takeChunk moves through the chunk framing.
 func (c *receiver) takeChunk() ([]byte, error) {
-	for !c.done {
+	for !c.done.Load() {
 		switch c.state {
 		case chunkSize:
 			ok, err := c.chunkLine()
@@ -272,7 +278,7 @@ func (c *receiver) finish() {
 	}
 	if string(c.area[c.r:c.r+len(last)]) == last {
 		c.r += len(last)
-		c.done = true
+		c.done.Store(true)
 	}
 }
 
@@ -377,7 +383,7 @@ func (c *receiver) trailer() error {
 		return err
 	}
 	c.r += end
-	c.done = true
+	c.done.Store(true)
 	return nil
 }
 
@@ -396,7 +402,7 @@ func (c *receiver) parseTrailers(b []byte) error {
 // Ready reports that Next would not block.
 func (c *receiver) Ready() bool {
 	switch {
-	case c.done || c.failed != nil:
+	case c.done.Load() || c.failed != nil:
 		return true
 	case c.r == c.w:
 		return false
@@ -423,7 +429,7 @@ func (c *receiver) Ready() bool {
 }
 
 // Done reports that the body has ended.
-func (c *receiver) Done() bool { return c.done }
+func (c *receiver) Done() bool { return c.done.Load() }
 
 // Trailers are those of a body that has ended.
 func (c *receiver) Trailers() *http.Headers { return c.trailers }

@@ -15,6 +15,7 @@ type sender struct {
 	out      []byte
 	chunked  bool // the body is framed in chunks
 	mute     bool // the body is not sent (answer to HEAD)
+	over     bool // the message is written to its end
 	preserve bool // names as they were read
 	sent     uint64
 	vec      [3][]byte
@@ -78,6 +79,7 @@ func appendLower(out, name []byte) []byte {
 
 // body appends or writes a piece of the body; p is not kept.
 func (c *sender) body(p []byte, last bool) error {
+	c.over = c.over || last
 	if c.mute {
 		return nil
 	}
@@ -125,6 +127,7 @@ func (c *sender) writeThrough(p []byte, tail string) error {
 
 // trailers ends a chunked body; without keep they are dropped.
 func (c *sender) trailers(h *http.Headers, keep bool) {
+	c.over = true
 	if c.mute || !c.chunked {
 		return
 	}

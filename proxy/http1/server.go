@@ -54,6 +54,7 @@ func (s *Server) Reset(conn transport.Conn, opts ServerOptions) {
 	}
 	s.opts = opts
 	s.in = receiver{conn: conn, head: s.in.head, lenient: true, limit: opts.MaxHeadBytes, keep: opts.Trailers}
+	s.in.done.Store(true)
 	s.out = sender{conn: conn, out: s.out.out[:0], preserve: opts.PreserveCase}
 }
 
@@ -64,6 +65,7 @@ func (s *Server) ReadRequest(r *http.Request) error {
 	s.in.recycle()
 	s.old, s.head, s.connect, s.close, s.upgrade, s.checked, s.status = false, false, false, false, false, false, 0
 	s.in.received, s.out.sent = 0, 0
+	s.in.failed = nil
 	s.out.chunked, s.out.mute = false, false
 	end, err := s.in.readHead(s.opts.MaxHeadBytes, s.early)
 	if err != nil {
@@ -186,7 +188,7 @@ func isVersion(v []byte) bool {
 }
 
 // Finished reports that the request was read to its end.
-func (s *Server) Finished() bool { return s.in.done }
+func (s *Server) Finished() bool { return s.in.done.Load() }
 
 // Closes reports that the connection ends after this exchange because the request
 // says so or cannot be framed off.
@@ -213,11 +215,16 @@ func (s *Server) Answered() bool { return s.status >= 200 || s.status == 101 }
 // Pending reports that bytes of a further request are at hand.
 func (s *Server) Pending() bool { return s.in.pending() }
 
+// BodyError is why the request's body broke off, nil if it did not.
+func (s *Server) BodyError() error { return s.in.failed }
+
+// BodyWritten reports that the answer was written to its end.
+func (s *Server) BodyWritten() bool { return s.out.over }
+
 // Idle gives back the read buffer; the next ReadRequest takes a new one. It must not
 // be called with bytes Pending.
 func (s *Server) Idle() {
 	s.in.free()
-	s.out.out = nil
 }
 
 // ReadAhead reads bytes of a further request into what is left of the buffer while
@@ -244,7 +251,7 @@ func (s *Server) WriteHead(r *http.Response, last bool) error {
 	c.out = append(c.out, "\r\n"...)
 	bare := r.Status < 200 || r.Status == 204
 	sized := c.fields(&r.Headers, bare)
-	s.status = r.Status
+	s.status, c.over = r.Status, last
 	c.chunked, c.mute = false, s.head || bare && r.Status != 101 || r.Status == 304
 	raw := r.Status == 101 || s.connect && r.Status/100 == 2
 	switch {

@@ -1,0 +1,183 @@
+package router
+
+import (
+	"errors"
+	"io"
+
+	"github.com/lateen-mesh/lateen/proxy/http"
+)
+
+// A replay is what is kept of a request's body so that it can be sent again or
+// mirrored. A body that came in one piece is kept where it lies.
+type replay struct {
+	keep   bool
+	limit  int64
+	taken  bool   // a byte was read from the client
+	single []byte // the whole body
+	copied []byte // the body so far, when it came in pieces
+	lost   bool   // it outgrew the limit
+}
+
+// defaultBodyLimit is per_connection_buffer_limit_bytes by default.
+const defaultBodyLimit = 1 << 20
+
+func (b *replay) begin(k *call) {
+	b.keep = k.forward.Retry != nil || len(k.forward.Mirrors) > 0
+	b.limit = defaultBodyLimit
+	if k.forward.MaxRequestBytes >= 0 {
+		b.limit = k.forward.MaxRequestBytes
+	}
+	b.keep = b.keep && k.s.Request.Upgrade == nil
+}
+
+// take keeps a piece; last says that no other follows.
+func (b *replay) take(k *call, p []byte, last bool) {
+	first := !b.taken
+	b.taken = true
+	switch {
+	case !b.keep || b.lost || len(p) == 0:
+	case first && last:
+		b.single = p
+	case int64(len(b.copied)+len(p)) > b.limit:
+		b.lost, b.copied = true, nil
+		k.stats.RetryOrShadowAbandoned.Inc()
+	default:
+		b.copied = append(b.copied, p...)
+	}
+}
+
+// bytes is the body when it is whole.
+func (b *replay) bytes() []byte {
+	if b.single != nil {
+		return b.single
+	}
+	return b.copied
+}
+
+// whole reports that the body, once it has ended, can be sent again.
+func (b *replay) whole() bool { return !b.taken || b.keep && !b.lost }
+
+// untouched reports that no byte was read from the client.
+func (b *replay) untouched() bool { return !b.taken }
+
+// send writes the head and the body bytes at hand. rest says that more is to come.
+func (k *call) send() (rest bool, err error) {
+	x, s := k.stream, k.s
+	body := s.Request.Body
+	if k.body.taken || body.Done() {
+		return false, k.resend()
+	}
+	if err := x.WriteHead(&s.Request, false); err != nil {
+		return false, err
+	}
+	for body.Ready() {
+		over, err := k.move()
+		if over || err != nil {
+			return false, err
+		}
+	}
+	return true, x.Flush()
+}
+
+// resend writes a request whose body is here or that has none.
+func (k *call) resend() error {
+	b := k.body.bytes()
+	if err := k.stream.WriteHead(&k.s.Request, len(b) == 0); err != nil || len(b) == 0 {
+		return err
+	}
+	return k.stream.WriteBody(b, true)
+}
+
+// move takes one piece of the body from the client to the upstream; over is true
+// after the last.
+func (k *call) move() (over bool, err error) {
+	body := k.s.Request.Body
+	p, err := body.Next()
+	if err != nil && !errors.Is(err, io.EOF) {
+		k.pump.read = err
+		return false, errBody
+	}
+	if err != nil {
+		k.body.taken = true
+		if t := body.Trailers(); t != nil {
+			return true, k.stream.WriteTrailers(t)
+		}
+		return true, k.stream.WriteBody(nil, true)
+	}
+	over = body.Done() && body.Trailers() == nil
+	k.body.take(k, p, over)
+	return over, k.stream.WriteBody(p, over)
+}
+
+// A pump moves the rest of a body while the answer is awaited.
+type pump struct {
+	done chan struct{} // closed when it has ended; nil before the start
+	read error         // why the client's side broke off
+}
+
+func (p *pump) started() bool { return p.done != nil }
+
+func (p *pump) running() bool {
+	if p.done == nil {
+		return false
+	}
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (p *pump) start(k *call) {
+	p.done = make(chan struct{})
+	go func() {
+		defer close(p.done)
+		k.pumpBody()
+	}()
+}
+
+// stop ends the pump and waits for its end; the attempt is lost with it.
+func (p *pump) stop(k *call) {
+	k.s.StopBody()
+	k.stream.Interrupt()
+	<-p.done
+}
+
+// pumpBody is the pump's goroutine. A body that breaks off ends the attempt.
+func (k *call) pumpBody() {
+	for {
+		over, err := k.move()
+		switch {
+		case errors.Is(err, errBody):
+			k.stream.Interrupt()
+			return
+		case err != nil:
+			return // the reader of the answer finds out why
+		case over:
+			k.pumped()
+			return
+		}
+		if !k.s.Request.Body.Ready() {
+			if k.stream.Flush() != nil {
+				return
+			}
+		}
+	}
+}
+
+// pumped ends a body that was wholly sent: now the time for the answer runs.
+func (k *call) pumped() {
+	if k.stream.Flush() != nil {
+		return
+	}
+	k.requestRead()
+	if k.timeout > 0 {
+		k.deadline = k.complete.Add(k.timeout)
+	}
+	if d := k.limit(); !d.IsZero() {
+		k.stream.SetDeadline(d)
+	}
+}
+
+var _ http.Ender = (*router)(nil)

@@ -1,0 +1,311 @@
+package router
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/lateen-mesh/lateen/proxy/endpoint"
+	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/lb"
+	"github.com/lateen-mesh/lateen/proxy/route"
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
+	"github.com/lateen-mesh/lateen/proxy/upstream"
+)
+
+// A call is the router's work for one stream.
+type call struct {
+	r       *router
+	s       *http.Stream
+	target  *route.Target
+	forward *route.Forward
+	cluster Cluster
+	stats   *upstream.Stats
+	limits  *upstream.Limits
+
+	stream   http.ClientStream // of the present attempt, nil before and between
+	endpoint *endpoint.Endpoint
+	lb       lb.Context
+	retry    retryState
+	body     replay
+	pump     pump
+
+	grpc     bool
+	began    time.Time // when the call began
+	complete time.Time // when the request was wholly received
+	timeout  time.Duration
+	perTry   time.Duration
+	deadline time.Time // of the whole request, zero: none
+	cookie   []byte    // set-cookie of a hash policy, nil: none
+	charged  bool
+}
+
+func (k *call) begin(r *router, s *http.Stream, t *route.Target, c Cluster) {
+	avoid, pieces := k.lb.Avoid[:0], k.body.copied[:0]
+	*k = call{r: r, s: s, target: t, forward: t.Route.Forward, cluster: c, stats: c.Stats()}
+	k.lb.Avoid, k.body.copied = avoid, pieces
+	k.limits = c.Limits(k.forward.Priority)
+	k.began = time.Now()
+	k.grpc = isGRPC(&s.Request.Headers)
+	s.Info.Cluster = c.Name()
+}
+
+// isGRPC reports the content type of gRPC requests.
+func isGRPC(h *http.Headers) bool {
+	const grpc = "application/grpc"
+	v := h.Get("content-type")
+	return len(v) >= len(grpc) && string(v[:len(grpc)]) == grpc && (len(v) == len(grpc) || v[len(grpc)] == '+')
+}
+
+// run makes attempts until one yields an answer, the stream's or our own.
+func (k *call) run() {
+	k.timeouts()
+	k.retry.begin(k)
+	k.finalize()
+	k.hash()
+	k.body.begin(k)
+	for {
+		err := k.attempt()
+		if err == nil {
+			again := k.answered()
+			if !again {
+				return
+			}
+		} else if !k.failed(err) {
+			return
+		}
+		if !k.backOff() {
+			return
+		}
+	}
+}
+
+// attempt sends the request once and reads the head of the answer.
+func (k *call) attempt() error {
+	s := k.s
+	s.Info.Attempts++
+	k.endpoint = k.pick()
+	if k.endpoint == nil {
+		k.stats.CxNoneHealthy.Inc()
+		return errNoneHealthy
+	}
+	s.Info.Upstream = k.endpoint
+	k.autoHost()
+	limit := k.limit()
+	x, err := k.pool().Acquire(s.Done(), limit)
+	if err != nil {
+		return err
+	}
+	k.stream = x
+	s.Info.UpstreamLocal, s.Info.UpstreamProtocol = x.LocalAddr(), "HTTP/1.1"
+	if !s.Await(x) {
+		return errLeft
+	}
+	return k.exchange(limit)
+}
+
+// limit is when an attempt that starts now ends, zero for never.
+func (k *call) limit() time.Time {
+	d := k.deadline
+	if k.perTry > 0 {
+		if t := time.Now().Add(k.perTry); d.IsZero() || t.Before(d) {
+			d = t
+		}
+	}
+	return d
+}
+
+func (k *call) pool() *upstream.Pool {
+	if k.cluster.AutoSNI() {
+		return k.cluster.HTTPFor(k.endpoint, string(k.s.Request.Authority))
+	}
+	return k.cluster.HTTP(k.endpoint)
+}
+
+// exchange writes the request and reads the answer's head.
+func (k *call) exchange(limit time.Time) error {
+	s, x := k.s, k.stream
+	if s.Info.UpstreamRequestSent == 0 {
+		s.Info.UpstreamRequestSent = time.Since(s.Info.Start)
+	}
+	rest, err := k.send()
+	if err != nil {
+		return err
+	}
+	if rest { // the time for an answer begins when the request is complete
+		k.pump.start(k)
+	} else {
+		k.requestRead()
+		if !limit.IsZero() {
+			x.SetDeadline(limit)
+		}
+	}
+	for {
+		if rest {
+			err = x.Await(&s.Response)
+		} else {
+			err = x.ReadHead(&s.Response)
+		}
+		if err != nil {
+			return k.pumpFailed(err)
+		}
+		if code := s.Response.Status; code >= 200 || code == 101 {
+			return nil
+		}
+		if err := s.Inform(&s.Response); err != nil {
+			return errLeft
+		}
+	}
+}
+
+// requestRead notes that the request was wholly received.
+func (k *call) requestRead() {
+	if !k.complete.IsZero() {
+		return
+	}
+	k.complete = time.Now()
+	k.s.Info.RequestReceived = k.complete.Sub(k.s.Info.Start)
+	k.shadow()
+}
+
+// pumpFailed prefers the reason why the request could not be read.
+func (k *call) pumpFailed(err error) error {
+	if k.pump.running() {
+		k.pump.stop(k)
+	}
+	if k.pump.read != nil {
+		return errBody
+	}
+	return err
+}
+
+// answered judges the answer; true asks for another attempt.
+func (k *call) answered() bool {
+	s := k.s
+	now := time.Now()
+	s.Info.UpstreamResponse = now.Sub(s.Info.Start)
+	code := s.Response.Status
+	k.chargeEndpoint(code)
+	if k.mayRepeat() {
+		switch k.retry.response(k, &s.Response) {
+		case again:
+			k.drop()
+			return true
+		case exhausted:
+			s.Info.Flags.Set(streaminfo.UpstreamRetryLimitExceeded)
+		case refused:
+			s.Info.Flags.Set(streaminfo.UpstreamOverflow)
+		}
+	}
+	if k.retry.tries > 0 && code < 500 {
+		k.stats.RqRetrySuccess.Inc()
+	}
+	k.charge(code, now)
+	s.Info.CodeDetails = "via_upstream"
+	if s.Request.Upgrade != nil && code != 101 {
+		k.noUpgrade()
+		return false
+	}
+	k.decorate(now)
+	return false
+}
+
+// decorate adds the router's headers to the answer.
+func (k *call) decorate(now time.Time) {
+	s := k.s
+	h := &s.Response.Headers
+	if !k.r.quiet && s.Request.Upgrade == nil {
+		since := k.complete
+		if since.IsZero() {
+			since = now
+		}
+		h.Set("x-envoy-upstream-service-time", s.Keep(strconv.AppendInt(s.Scratch(), now.Sub(since).Milliseconds(), 10)))
+	}
+	if k.target.VirtualHost.IncludeAttemptCountInResponse {
+		h.Set("x-envoy-attempt-count", s.Keep(strconv.AppendInt(s.Scratch(), int64(s.Info.Attempts), 10)))
+	}
+	if k.cookie != nil {
+		h.Add([]byte("set-cookie"), k.cookie)
+	}
+	k.target.EditResponse(s, k.target.Weighted)
+}
+
+// noUpgrade makes the answer of an upstream that refuses to change the protocol a
+// plain one without body.
+func (k *call) noUpgrade() {
+	s := k.s
+	s.Info.CodeDetails = "websocket_handshake_unsuccessful"
+	s.Response.Headers.Remove("content-length")
+	s.Response.ContentLength, s.Response.Body = 0, http.NoBody
+	s.StopBody()
+}
+
+// mayRepeat reports that the request can be sent again: it was wholly received and
+// its body is still there.
+func (k *call) mayRepeat() bool {
+	return k.forward.Retry != nil && !k.pump.running() && k.s.Request.Body.Done() && k.body.whole()
+}
+
+// chargeEndpoint counts an answer for the endpoint.
+func (k *call) chargeEndpoint(code int) {
+	if code >= 500 {
+		k.endpoint.Errors.Add(1)
+	} else {
+		k.endpoint.Successes.Add(1)
+	}
+}
+
+// charge counts the final answer for the cluster.
+func (k *call) charge(code int, now time.Time) {
+	if k.charged {
+		return
+	}
+	k.charged = true
+	k.stats.CountCode(code, false)
+	if !k.complete.IsZero() && k.s.Info.UpstreamResponse > 0 {
+		k.stats.RqTime.Record(uint64(now.Sub(k.complete).Milliseconds()))
+	}
+}
+
+// drop ends the present attempt.
+func (k *call) drop() {
+	if k.stream == nil {
+		return
+	}
+	k.s.Settle()
+	if k.pump.running() {
+		k.pump.stop(k)
+	}
+	k.stream.Release()
+	k.stream = nil
+}
+
+// end ends the call with its stream.
+func (k *call) end() {
+	k.drop()
+	k.retry.end(k)
+	clear(k.lb.Avoid[:cap(k.lb.Avoid)])
+	avoid, copied := k.lb.Avoid[:0], k.body.copied
+	if cap(copied) > maxKeptBody {
+		copied = nil
+	}
+	*k = call{}
+	k.lb.Avoid, k.body.copied = avoid, copied
+}
+
+const maxKeptBody = 16 << 10
+
+var (
+	errNoneHealthy = errors.New("no healthy upstream")
+	errLeft        = errors.New("the client has left")
+	errBody        = errors.New("the request's body broke off")
+)
+
+// timedOut reports whether err is a deadline, and whether that of the whole request.
+func (k *call) timedOut(err error) (late, whole bool) {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false, false
+	}
+	return true, !k.deadline.IsZero() && !time.Now().Before(k.deadline)
+}

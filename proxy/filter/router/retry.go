@@ -1,0 +1,203 @@
+package router
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/lateen-mesh/lateen/proxy/endpoint"
+	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/route"
+)
+
+// A retryState is what became of a retry policy in one call.
+type retryState struct {
+	policy *route.RetryPolicy
+	left   int
+	tries  int           // retries made
+	next   time.Duration // the back-off's present upper bound
+	held   bool          // one of the cluster's retries is taken
+}
+
+// A judgement says whether an attempt is to be repeated.
+type judgement uint8
+
+const (
+	final     judgement = iota // not a case for a retry
+	again                      // repeat
+	exhausted                  // it would be one, but none is left
+	refused                    // the circuit breaker forbids it
+)
+
+const (
+	defaultBackOff = 25 * time.Millisecond
+	backOffFactor  = 10
+)
+
+func (r *retryState) begin(k *call) {
+	p := k.forward.Retry
+	if p == nil {
+		return
+	}
+	r.policy, r.left, r.next = p, p.Retries, p.BackOffBase
+	if r.next == 0 {
+		r.next = defaultBackOff
+	}
+	h := &k.s.Request.Headers
+	if v := h.Get("x-envoy-max-retries"); v != nil {
+		if n, err := strconv.Atoi(string(v)); err == nil && n >= 0 {
+			r.left = n
+		}
+		h.Remove("x-envoy-max-retries")
+	}
+}
+
+func (r *retryState) end(k *call) {
+	if r.held {
+		k.limits.Retries.Give()
+		r.held = false
+	}
+}
+
+// take claims a retry for an attempt that is a case for one.
+func (r *retryState) take(k *call) judgement {
+	r.end(k)
+	if r.left == 0 {
+		k.stats.RqRetryLimitExceeded.Inc()
+		return exhausted
+	}
+	if !k.limits.Retries.Take() {
+		k.stats.RqRetryOverflow.Inc()
+		return refused
+	}
+	r.held = true
+	r.left--
+	r.tries++
+	k.stats.RqRetry.Inc()
+	return again
+}
+
+// response judges an answer.
+func (r *retryState) response(k *call, resp *http.Response) judgement {
+	if r.policy == nil || !r.wants(resp, k.grpc) {
+		r.end(k)
+		return final
+	}
+	return r.take(k)
+}
+
+func (r *retryState) wants(resp *http.Response, grpc bool) bool {
+	on, code := r.policy.On, resp.Status
+	switch {
+	case on&route.On5xx != 0 && code >= 500,
+		on&route.OnGatewayError != 0 && code >= 502 && code <= 504,
+		on&route.OnRetriable4xx != 0 && code == 409,
+		on&route.OnEnvoyRateLimited != 0 && resp.Headers.Has("x-envoy-ratelimited"):
+		return true
+	}
+	if on&route.OnRetriableStatusCodes != 0 {
+		for _, c := range r.policy.StatusCodes {
+			if c == code {
+				return true
+			}
+		}
+	}
+	if on&route.OnRetriableHeaders != 0 {
+		for i := range r.policy.RetriableHeaders {
+			if r.policy.RetriableHeaders[i].MatchResponse(resp) {
+				return true
+			}
+		}
+	}
+	return grpc && on&anyGRPC != 0 && r.wantsGRPC(resp)
+}
+
+const anyGRPC = route.OnGRPCCancelled | route.OnGRPCDeadlineExceeded | route.OnGRPCInternal | route.OnGRPCResourceExhausted | route.OnGRPCUnavailable
+
+// wantsGRPC looks at the status of an answer that consists of its head.
+func (r *retryState) wantsGRPC(resp *http.Response) bool {
+	on := r.policy.On
+	switch string(resp.Headers.Get("grpc-status")) {
+	case "1":
+		return on&route.OnGRPCCancelled != 0
+	case "4":
+		return on&route.OnGRPCDeadlineExceeded != 0
+	case "8":
+		return on&route.OnGRPCResourceExhausted != 0
+	case "13":
+		return on&route.OnGRPCInternal != 0
+	case "14":
+		return on&route.OnGRPCUnavailable != 0
+	}
+	return false
+}
+
+// reset judges a broken attempt.
+func (r *retryState) reset(k *call, reset *http.Reset) judgement {
+	if r.policy == nil || !r.wantsReset(reset) {
+		r.end(k)
+		return final
+	}
+	if r.policy.PreviousHosts && k.endpoint != nil {
+		k.lb.Avoid = append(k.lb.Avoid, k.endpoint)
+	}
+	return r.take(k)
+}
+
+func (r *retryState) wantsReset(reset *http.Reset) bool {
+	on := r.policy.On
+	switch {
+	case reset.Reason == http.Overflow:
+		return false
+	case on&(route.OnReset|route.On5xx|route.OnGatewayError) != 0:
+		return true
+	case on&route.OnResetBeforeRequest != 0 && reset.Unused:
+		return true
+	case on&route.OnRefusedStream != 0 && reset.Reason == http.RemoteRefusedStream:
+		return true
+	}
+	connect := reset.Reason == http.RemoteConnectionFailure || reset.Reason == http.LocalConnectionFailure || reset.Reason == http.ConnectionTimeout
+	return on&route.OnConnectFailure != 0 && connect
+}
+
+// backOff waits before the next attempt; false: the stream is over or was answered.
+func (k *call) backOff() bool {
+	r := &k.retry
+	p := r.policy
+	wait := time.Duration(rand.Int64N(int64(r.next)))
+	limit := p.BackOffMax
+	if limit == 0 {
+		limit = backOffFactor * max(p.BackOffBase, defaultBackOff)
+	}
+	r.next = min(2*r.next, limit)
+	k.stats.RqRetryBackoff.Inc()
+	if !k.deadline.IsZero() {
+		wait = min(wait, time.Until(k.deadline))
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-k.s.Done():
+		k.gone()
+		return false
+	}
+	if !k.deadline.IsZero() && !time.Now().Before(k.deadline) {
+		k.stats.RqTimeout.Inc()
+		k.reply(timeout("response_timeout"))
+		return false
+	}
+	k.countAttempt(k.s.Info.Attempts + 1)
+	return true
+}
+
+// pick chooses an endpoint for the attempt.
+func (k *call) pick() *endpoint.Endpoint {
+	k.lb.OriginalDst = k.s.Info.DownstreamLocal
+	k.lb.SNI = k.s.Info.ServerName
+	k.lb.Attempts = 0
+	if k.retry.policy != nil {
+		k.lb.Attempts = k.retry.policy.HostAttempts
+	}
+	return k.cluster.Pick(&k.lb)
+}

@@ -1,0 +1,53 @@
+package hcm
+
+import "github.com/lateen-mesh/lateen/proxy/stats"
+
+// counters are the stats "http.<stat_prefix>.…", named as Envoy names them.
+type counters struct {
+	cxTotal, cxHTTP1, cxSSL, cxDestroy, cxDestroyRemote, cxDestroyLocal        *stats.Counter
+	cxDestroyActive, cxDestroyRemoteActive, cxDestroyLocalActive               *stats.Counter
+	cxProtocolError, cxDrainClose, cxIdleTimeout, cxMaxDuration, cxMaxRequests *stats.Counter
+	rqTotal, rqHTTP1, rqCompleted, rqTooLarge, rqRxReset, rqIdleTimeout        *stats.Counter
+	rqTimeout, rqHeaderTimeout, rqMaxDuration, rqBeforeComplete, rqNonRelative *stats.Counter
+	rqFailedPath, rqRedirectedPath, rqWS, upgradesTotal                        *stats.Counter
+	rxBytes, txBytes                                                           *stats.Counter
+	class                                                                      [6]*stats.Counter
+	cxActive, cxHTTP1Active, cxSSLActive, rqActive, upgradesActive             *stats.Gauge
+	rqTime, cxLength                                                           *stats.Histogram
+}
+
+func newCounters(s *stats.Scope) counters {
+	c, g := s.Counter, s.Gauge
+	n := counters{
+		cxTotal: c("downstream_cx_total"), cxHTTP1: c("downstream_cx_http1_total"), cxSSL: c("downstream_cx_ssl_total"),
+		cxDestroy: c("downstream_cx_destroy"), cxDestroyRemote: c("downstream_cx_destroy_remote"), cxDestroyLocal: c("downstream_cx_destroy_local"),
+		cxDestroyActive: c("downstream_cx_destroy_active_rq"), cxDestroyRemoteActive: c("downstream_cx_destroy_remote_active_rq"),
+		cxDestroyLocalActive: c("downstream_cx_destroy_local_active_rq"), cxProtocolError: c("downstream_cx_protocol_error"),
+		cxDrainClose: c("downstream_cx_drain_close"), cxIdleTimeout: c("downstream_cx_idle_timeout"), cxMaxDuration: c("downstream_cx_max_duration_reached"),
+		rxBytes: c("downstream_cx_rx_bytes_total"), txBytes: c("downstream_cx_tx_bytes_total"),
+		cxMaxRequests: c("downstream_cx_max_requests_reached"),
+		rqTotal:       c("downstream_rq_total"), rqHTTP1: c("downstream_rq_http1_total"), rqCompleted: c("downstream_rq_completed"),
+		rqTooLarge: c("downstream_rq_too_large"), rqRxReset: c("downstream_rq_rx_reset"), rqIdleTimeout: c("downstream_rq_idle_timeout"),
+		rqTimeout: c("downstream_rq_timeout"), rqHeaderTimeout: c("downstream_rq_header_timeout"), rqMaxDuration: c("downstream_rq_max_duration_reached"),
+		rqBeforeComplete: c("downstream_rq_response_before_rq_complete"), rqNonRelative: c("downstream_rq_non_relative_path"),
+		rqFailedPath: c("downstream_rq_failed_path_normalization"), rqRedirectedPath: c("downstream_rq_redirected_with_normalized_path"),
+		rqWS:          c("downstream_rq_ws_on_non_ws_route"),
+		upgradesTotal: c("downstream_cx_upgrades_total"), cxActive: g("downstream_cx_active"), cxHTTP1Active: g("downstream_cx_http1_active"),
+		cxSSLActive: g("downstream_cx_ssl_active"), rqActive: g("downstream_rq_active"), upgradesActive: g("downstream_cx_upgrades_active"),
+		rqTime: s.Histogram("downstream_rq_time"), cxLength: s.Histogram("downstream_cx_length_ms"),
+	}
+	for i, name := range [...]string{1: "downstream_rq_1xx", "downstream_rq_2xx", "downstream_rq_3xx", "downstream_rq_4xx", "downstream_rq_5xx"} {
+		if name != "" {
+			n.class[i] = c(name)
+		}
+	}
+	return n
+}
+
+// answered counts the status of an answer.
+func (n *counters) answered(status int) {
+	n.rqCompleted.Inc()
+	if class := status / 100; class >= 1 && class <= 5 {
+		n.class[class].Inc()
+	}
+}

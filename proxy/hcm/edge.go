@@ -1,0 +1,180 @@
+package hcm
+
+import (
+	"bytes"
+	"net/netip"
+	"strconv"
+
+	"github.com/lateen-mesh/lateen/proxy/http"
+)
+
+// edge says how far the client and the headers it sends are trusted.
+type edge struct {
+	remote   bool // use_remote_address
+	hops     int  // xff_num_trusted_hops
+	skip     bool // skip_xff_append
+	port     bool // append_x_forwarded_port
+	unix     bool // clients on unix sockets are internal
+	internal []netip.Prefix
+	local    netip.Addr
+}
+
+var (
+	schemeHTTP  = []byte("http")
+	schemeHTTPS = []byte("https")
+	valueTrue   = []byte("true")
+	comma       = []byte(",")
+)
+
+// apply finds out who the client is, notes it in the headers and removes those that
+// only trusted clients may send.
+func (e *edge) apply(c *conn, s *http.Stream) (atEdge, internal bool) {
+	h := &s.Request.Headers
+	if h.Has("te") {
+		sanitizeTE(h)
+	}
+	scheme := schemeHTTP
+	if c.tls {
+		scheme = schemeHTTPS
+	}
+	client, single := e.client(s)
+	if e.remote {
+		if !e.skip {
+			e.appendXFF(s)
+		}
+		if e.hops == 0 || !h.Has("x-forwarded-proto") {
+			h.Set("x-forwarded-proto", scheme)
+		}
+		if e.port && !h.Has("x-forwarded-port") {
+			h.Set("x-forwarded-port", s.Keep(strconv.AppendUint(s.Scratch(), uint64(s.Info.DownstreamLocal.Port()), 10)))
+		}
+	} else if !h.Has("x-forwarded-proto") {
+		h.Set("x-forwarded-proto", scheme)
+	}
+	s.Request.Scheme = h.Get("x-forwarded-proto")
+	internal = single && client.IsValid() && e.isInternal(client.Addr())
+	if client.IsValid() {
+		s.Info.DownstreamRemote = client
+	}
+	atEdge = !internal && e.remote
+	if internal {
+		h.Set("x-envoy-internal", valueTrue)
+		return atEdge, internal
+	}
+	sanitize(h, atEdge)
+	if atEdge && client.IsValid() {
+		h.Set("x-envoy-external-address", s.Keep(client.Addr().AppendTo(s.Scratch())))
+	}
+	return atEdge, internal
+}
+
+// client is the address of the client, and whether nobody else stands between.
+func (e *edge) client(s *http.Stream) (netip.AddrPort, bool) {
+	xff := s.Request.Headers.Get("x-forwarded-for")
+	direct := s.Info.DownstreamDirectRemote
+	if e.remote {
+		if e.hops > 0 {
+			if a, _ := nthAddress(xff, e.hops-1); a.IsValid() {
+				return a, false
+			}
+		}
+		return direct, xff == nil
+	}
+	if xff == nil {
+		return netip.AddrPort{}, false
+	}
+	return nthAddress(xff, e.hops)
+}
+
+// nthAddress is the n-th last element of x-forwarded-for as an address, and whether it
+// is the only one.
+func nthAddress(xff []byte, n int) (netip.AddrPort, bool) {
+	single := n == 0 && !bytes.Contains(xff, comma)
+	for ; n > 0; n-- {
+		i := bytes.LastIndexByte(xff, ',')
+		if i < 0 {
+			return netip.AddrPort{}, false
+		}
+		xff = xff[:i]
+	}
+	last := bytes.TrimSpace(xff[bytes.LastIndexByte(xff, ',')+1:])
+	a, err := netip.ParseAddr(string(last))
+	if err != nil {
+		if ap, err := netip.ParseAddrPort(string(last)); err == nil {
+			return ap, single
+		}
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(a, 0), single
+}
+
+// appendXFF adds the peer of the connection; for one of this machine our own address.
+func (e *edge) appendXFF(s *http.Stream) {
+	a := s.Info.DownstreamDirectRemote.Addr()
+	if !a.IsValid() || a.IsLoopback() {
+		a = e.local
+	}
+	h := &s.Request.Headers
+	b := s.Scratch()
+	if before := h.Get("x-forwarded-for"); len(before) > 0 {
+		b = append(append(b, before...), ',')
+	}
+	h.Set("x-forwarded-for", s.Keep(a.AppendTo(b)))
+}
+
+func (e *edge) isInternal(a netip.Addr) bool {
+	for _, p := range e.internal {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// sanitizeTE keeps nothing of te but trailers.
+func sanitizeTE(h *http.Headers) {
+	if v := h.Get("te"); bytes.Contains(bytes.ToLower(v), []byte("trailers")) {
+		h.Set("te", []byte("trailers"))
+		return
+	}
+	h.Remove("te")
+}
+
+// sanitize removes what only internal clients may send; at the edge more than inside.
+func sanitize(h *http.Headers, atEdge bool) {
+	kept := h.Fields[:0]
+	for _, f := range h.Fields {
+		if len(f.Name) > len("x-envoy-") && http.EqualFold(f.Name[:len("x-envoy-")], "x-envoy-") && untrusted(f.Name[len("x-envoy-"):], atEdge) {
+			continue
+		}
+		kept = append(kept, f)
+	}
+	h.Fields = kept
+}
+
+// untrusted looks at the part of a name behind "x-envoy-".
+func untrusted(name []byte, atEdge bool) bool {
+	for _, n := range internalOnly {
+		if http.EqualFold(name, n) {
+			return true
+		}
+	}
+	if !atEdge {
+		return false
+	}
+	for _, n := range edgeOnly {
+		if http.EqualFold(name, n) {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	internalOnly = []string{
+		"retriable-status-codes", "upstream-alt-stat-name", "upstream-rq-timeout-ms", "upstream-rq-per-try-timeout-ms",
+		"upstream-rq-timeout-alt-response", "expected-rq-timeout-ms", "force-trace", "ip-tags", "max-retries", "retry-on",
+		"retry-grpc-on", "retriable-header-names", "hedge-on-per-try-timeout", "is-timeout-retry", "internal",
+	}
+	edgeOnly = []string{"decorator-operation", "downstream-service-cluster", "downstream-service-node", "original-path", "original-host"}
+)

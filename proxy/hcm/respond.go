@@ -1,0 +1,116 @@
+package hcm
+
+import (
+	"time"
+
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/lateen-mesh/lateen/proxy/http"
+)
+
+var (
+	nameDate       = []byte("date")
+	nameServer     = []byte("server")
+	nameConnection = []byte("connection")
+	valueClose     = []byte("close")
+)
+
+// respond runs the first n filters in reverse over the response and writes it. For an
+// answer of our own that is all of them, also those whose OnRequest has not run.
+func (st *stream) respond(n int) {
+	chain := st.c.m.chain
+	for i := n - 1; i >= 0; i-- {
+		if chain[i].filter.OnResponse(&st.Stream, http.Slot(i)) == http.Continue {
+			continue
+		}
+		if r, ok := st.TakeReply(); ok {
+			st.local(r)
+		}
+	}
+	st.complete()
+	st.write()
+}
+
+// complete adds what the connection manager says about itself, in Envoy's order.
+func (st *stream) complete() {
+	m, resp := st.c.m, &st.Response
+	h := &resp.Headers
+	if !h.Has("date") {
+		h.Add(nameDate, m.clock.date(time.Now()))
+	}
+	switch m.transform {
+	case hcmv3.HttpConnectionManager_OVERWRITE:
+		h.Set("server", m.server)
+	case hcmv3.HttpConnectionManager_APPEND_IF_ABSENT:
+		if !h.Has("server") {
+			h.Add(nameServer, m.server)
+		}
+	}
+	if m.requestID.answer {
+		if id := st.Request.Headers.Get("x-request-id"); id != nil {
+			h.Set("x-request-id", id)
+		}
+	}
+	if len(m.via) > 0 {
+		appendVia(&st.Stream, h, m.via)
+	}
+	st.decorateResponse(h)
+	st.decideClose(h)
+}
+
+// decorateResponse names the operation to clients of inbound listeners and keeps the
+// name that an upstream gave from those of outbound ones.
+func (st *stream) decorateResponse(h *http.Headers) {
+	const name = "x-envoy-decorator-operation"
+	if st.c.m.tracing == nil || st.target.Route == nil {
+		return
+	}
+	switch op := st.target.Route.Decorator; {
+	case !st.c.m.ingress:
+		if h.Has(name) {
+			h.Remove(name)
+		}
+	case op != "" && !st.decorated:
+		h.Set(name, st.Keep(append(st.Scratch(), op...)))
+	}
+}
+
+// decideClose decides whether the connection lives on, and says so if not.
+func (st *stream) decideClose(h *http.Headers) {
+	c := st.c
+	switched := st.Response.Status == 101 && st.Request.Upgrade != nil
+	if !c.codec.Finished() && !switched {
+		st.closing = true
+		c.m.stats.rqBeforeComplete.Inc()
+	}
+	if c.codec.Closes() || c.mustClose() {
+		st.closing = true
+	}
+	connect := string(st.Request.Method) == "CONNECT" && st.Response.Status/100 == 2
+	if st.closing && !switched && !connect {
+		h.Set("connection", valueClose)
+	}
+}
+
+// write puts the response on the wire.
+func (st *stream) write() {
+	codec, resp := st.c.codec, &st.Response
+	st.Info.Code = resp.Status
+	st.Info.ResponseSent = time.Since(st.Info.Start)
+	st.headWritten = true
+	last := resp.Body.Done()
+	_ = codec.WriteHead(resp, last) // it only gathers
+	if last {
+		if codec.Flush() != nil {
+			st.lost()
+		}
+		return
+	}
+	if string(st.Request.Method) == "HEAD" {
+		if codec.Flush() != nil {
+			st.lost()
+		}
+		return
+	}
+	st.copyBody()
+}

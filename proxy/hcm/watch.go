@@ -1,0 +1,317 @@
+package hcm
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
+)
+
+// A watch looks after one connection from outside its goroutine. One timer is armed
+// lazily: a request that is answered quickly costs it a few atomic operations. A request
+// that lasts longer than stall is looked at again and again: its time limits are kept,
+// and once its body was read the socket is read ahead, so that a client that leaves is
+// noticed. A connection without a request is woken when its time is up, or to give
+// back memory.
+type watch struct {
+	c     *conn
+	timer *time.Timer
+	due   atomic.Int64 // when the timer fires, ns after the connection began
+	state atomic.Uint32
+	since atomic.Int64  // when the state began
+	moved atomic.Uint32 // changes whenever bytes move
+	heads bool          // the time of a request's first byte matters
+	first atomic.Int64  // that time, 0 while there is none
+	kicks atomic.Bool   // a kick is under way or not yet noticed
+
+	mu     sync.Mutex
+	over   bool
+	wake   wakeReason
+	why    *limit        // that has ended the stream
+	ahead  chan struct{} // closed when the reader ahead has ended; nil: there is none
+	seen   uint32        // moved at the last look
+	change int64         // when moved changed
+}
+
+// The states of a connection.
+const (
+	waiting uint32 = iota // for a request
+	running               // a request
+	watched               // running, and the watch is looking or reads ahead
+)
+
+const (
+	stall   = 100 * time.Millisecond
+	atRest  = time.Second // after which an idle connection gives back its memory
+	farAway = time.Hour
+)
+
+// A wakeReason is why a wait for a request was cut short.
+type wakeReason uint8
+
+const (
+	wakeNone wakeReason = iota
+	wakeIdle
+	wakeHeaders
+	wakeAge
+	wakeDrain
+	wakeMemory
+)
+
+// A limit is a time limit of a stream, and what the client is told.
+type limit struct {
+	flag    streaminfo.Flag
+	details string
+	text    string
+	gateway bool // 504 once the request is complete
+}
+
+var (
+	limitIdle    = &limit{streaminfo.StreamIdleTimeout, "stream_idle_timeout", "stream timeout", true}
+	limitRequest = &limit{0, "request_overall_timeout", "request timeout", false}
+	limitStream  = &limit{streaminfo.DurationTimeout, "max_duration_timeout", "downstream duration timeout", false}
+	lateHeaders  = http.Reply{Status: 408, Body: []byte("request header timeout"), Details: "request_header_timeout", GRPCStatus: -1, Close: true}
+)
+
+func (w *watch) init(c *conn) {
+	w.c = c
+	w.heads = c.m.headers > 0
+	w.due.Store(int64(farAway))
+	w.timer = time.AfterFunc(farAway, w.tick)
+}
+
+func (w *watch) now() int64 { return int64(time.Since(w.c.began)) }
+
+// arm makes the timer fire after d at the latest.
+func (w *watch) arm(now int64, d time.Duration) {
+	if w.due.Load() <= now+int64(d) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.armLocked(now, d)
+}
+
+func (w *watch) armLocked(now int64, d time.Duration) {
+	if !w.over && w.due.Load() > now+int64(d) {
+		w.due.Store(now + int64(d))
+		w.timer.Reset(d)
+	}
+}
+
+// wait begins a wait for a request.
+func (w *watch) wait() {
+	now := w.now()
+	w.first.Store(0)
+	w.since.Store(now)
+	w.state.Store(waiting)
+	w.arm(now, atRest)
+}
+
+// begin begins a request.
+func (w *watch) begin() {
+	now := w.now()
+	w.since.Store(now)
+	w.state.Store(running)
+	if w.kicks.Load() { // it came too late
+		w.reason()
+		w.c.clearDeadline()
+	}
+	w.arm(now, stall)
+}
+
+// progress notes that bytes moved; those of a request's head may have a time limit.
+func (w *watch) progress() {
+	w.moved.Add(1)
+	if w.heads && w.state.Load() == waiting && w.first.Load() == 0 {
+		now := w.now()
+		w.first.Store(now)
+		w.arm(now, w.c.m.headers)
+	}
+}
+
+// settle ends a request; false: the client has left.
+func (w *watch) settle() bool {
+	if w.state.CompareAndSwap(running, waiting) {
+		return !w.c.st.Left()
+	}
+	w.mu.Lock()
+	ahead := w.ahead
+	w.mu.Unlock()
+	if ahead != nil {
+		_ = w.c.nc.SetReadDeadline(past) // fails only on a closed connection
+		<-ahead
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ahead = nil
+	w.state.Store(waiting)
+	return w.c.clearDeadline() && !w.c.st.Left()
+}
+
+// end stops the watch for good.
+func (w *watch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	w.timer.Stop()
+}
+
+// expired is the limit that has ended the stream, nil for none.
+func (w *watch) expired() *limit {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.why
+}
+
+// reason is why the wait was cut short, and forgets it.
+func (w *watch) reason() wakeReason {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.wake
+	w.wake = wakeNone
+	w.kicks.Store(false)
+	return r
+}
+
+// kick wakes a connection that waits for a request.
+func (w *watch) kick(why wakeReason) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kicks.Store(true)
+	if w.over || w.state.Load() != waiting {
+		w.kicks.Store(false)
+		return
+	}
+	w.wake = why
+	_ = w.c.nc.SetReadDeadline(past) // fails only on a closed connection
+}
+
+// tick is what the timer runs.
+func (w *watch) tick() {
+	w.mu.Lock()
+	w.due.Store(int64(1<<63 - 1))
+	w.mu.Unlock()
+	now := w.now()
+	next := farAway
+	if w.state.Load() == waiting {
+		next = w.lookIdle(now)
+	} else {
+		next = w.lookBusy(now)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.armLocked(w.now(), next)
+}
+
+// lookIdle looks at a connection that waits for a request, and says when to look again.
+func (w *watch) lookIdle(now int64) time.Duration {
+	m := w.c.m
+	since, first := w.since.Load(), w.first.Load()
+	next := farAway
+	check := func(limit time.Duration, from int64, why wakeReason) {
+		switch left := limit - time.Duration(now-from); {
+		case limit == 0:
+		case left <= 0:
+			w.kick(why)
+			next = min(next, stall) // should the kick come to nothing
+		default:
+			next = min(next, left)
+		}
+	}
+	if first != 0 {
+		check(m.headers, first, wakeHeaders)
+		return next
+	}
+	check(m.idle, since, wakeIdle)
+	check(m.maxAge, 0, wakeAge)
+	if !w.c.atRest.Load() {
+		check(atRest, since, wakeMemory)
+	}
+	return next
+}
+
+// lookBusy looks at a request under way, and says when to look again.
+func (w *watch) lookBusy(now int64) time.Duration {
+	since := w.since.Load()
+	if elapsed := time.Duration(now - since); elapsed < stall {
+		return stall - elapsed
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.state.CompareAndSwap(running, watched) {
+		if w.ahead == nil {
+			return stall // it has ended meanwhile
+		}
+	}
+	next, why := w.limits(now, since)
+	switch {
+	case w.why != nil:
+		_ = w.c.nc.Close() // the stream did not end by itself
+	case why != nil:
+		w.why = why
+		w.c.drop()
+		_ = w.c.nc.SetReadDeadline(past)
+	case w.ahead == nil && w.c.codec.Finished():
+		w.readAhead()
+	}
+	if w.ahead == nil {
+		w.state.CompareAndSwap(watched, running)
+	}
+	return min(next, stall)
+}
+
+// readAhead notices a client that leaves while its request is answered, by reading
+// what comes after the request. w.mu is held.
+func (w *watch) readAhead() {
+	c, done := w.c, make(chan struct{})
+	w.ahead = done
+	go func() {
+		defer close(done)
+		for {
+			room, err := c.codec.ReadAhead()
+			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				c.drop()
+			}
+			if err != nil || !room {
+				return
+			}
+		}
+	}()
+}
+
+// limits is the limit that has passed, or when the next one will. w.mu is held, and
+// the stream cannot end.
+func (w *watch) limits(now, since int64) (time.Duration, *limit) {
+	m, moved := w.c.m, w.moved.Load()
+	if w.change < since {
+		w.change, w.seen = since, moved
+	}
+	if moved != w.seen {
+		w.change, w.seen = now, moved
+	}
+	request := m.request
+	if w.c.codec.Finished() {
+		request = 0
+	}
+	next := farAway
+	for _, l := range [...]struct {
+		max  time.Duration
+		from int64
+		why  *limit
+	}{{m.maxStream, since, limitStream}, {request, since, limitRequest}, {m.streamIdle, w.change, limitIdle}} {
+		left := l.max - time.Duration(now-l.from)
+		switch {
+		case l.max == 0:
+		case left <= 0:
+			return stall, l.why
+		default:
+			next = min(next, left)
+		}
+	}
+	return next, nil
+}
