@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/lateen-mesh/lateen/control"
 	"github.com/lateen-mesh/lateen/local"
 )
 
@@ -92,14 +91,14 @@ func printProblems(w io.Writer, st local.Status) {
 	}
 	for _, f := range st.Control.Files {
 		for _, p := range f.Problems {
-			printProblem(w, p)
+			fmt.Fprintln(w, p)
 		}
 		if f.Stale {
 			fmt.Fprintf(w, "warning: %s: stale: objects of it are in force as they were before\n", f.Path)
 		}
 	}
 	for _, p := range st.Control.Problems {
-		printProblem(w, p)
+		fmt.Fprintln(w, p)
 	}
 	for _, p := range st.Control.Proxies {
 		for _, r := range p.Refused {
@@ -108,19 +107,6 @@ func printProblems(w io.Writer, st local.Status) {
 				fmt.Fprintln(w, "hint: another program has the port: lateen up --publish PORT=HOSTPORT")
 			}
 		}
-	}
-}
-
-func printProblem(w io.Writer, p control.Problem) {
-	var parts []string
-	for _, s := range []string{p.Place, p.Object, p.Field, p.Message} {
-		if s != "" && (len(parts) == 0 || parts[len(parts)-1] != s) {
-			parts = append(parts, s)
-		}
-	}
-	fmt.Fprintf(w, "%s: %s\n", cmp.Or(p.Severity, "error"), strings.Join(parts, ": "))
-	if p.Hint != "" {
-		fmt.Fprintln(w, "hint:", p.Hint)
 	}
 }
 

@@ -2,15 +2,20 @@ package control
 
 import (
 	"cmp"
+	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
 	"github.com/lateen-mesh/lateen/control/ads"
 	"github.com/lateen-mesh/lateen/control/compile"
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/file"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/logging"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
@@ -41,6 +46,21 @@ type Problem struct {
 	Message  string `json:"message"`
 	Hint     string `json:"hint,omitempty"`
 	Severity string `json:"severity"`
+}
+
+// String is "error: place: object: field: message", with the hint on a line of its own.
+func (p Problem) String() string {
+	parts := []string{cmp.Or(p.Severity, config.Error.String())}
+	for _, s := range []string{p.Place, p.Object, p.Field, p.Message} {
+		if s != "" && parts[len(parts)-1] != s {
+			parts = append(parts, s)
+		}
+	}
+	text := strings.Join(parts, ": ")
+	if p.Hint != "" {
+		text += "\nhint: " + p.Hint
+	}
+	return text
 }
 
 // A ProxyStatus is one connected proxy.
@@ -136,13 +156,31 @@ func proxyStatus(snap *mesh.Snapshot, c ads.ConnStatus) ProxyStatus {
 	}
 	out.Synced = out.Generation >= snap.Generation && len(out.Refused) == 0 && len(c.Watches) > 0
 	if c.Proxy.Type == mesh.Router {
-		out.Listeners = ListenerPorts(snap, c.Proxy)
+		out.Listeners = listenerPorts(snap, c.Proxy)
 	}
 	return out
 }
 
-// ListenerPorts are the ports that a gateway listens on, by number.
-func ListenerPorts(snap *mesh.Snapshot, p *mesh.Proxy) []ListenerPort {
+// GatewayPorts are the ports on which a gateway would listen for the configuration
+// of some paths as it is now, by number. It fails when a path does not exist.
+func GatewayPorts(paths []string, stdin io.Reader, node *corepb.Node) ([]uint32, error) {
+	store, quiet := config.NewStore(), logging.Discard().Scope("config")
+	if err := file.New(store, file.Options{Paths: paths, Stdin: stdin, Log: quiet}).Load(); err != nil {
+		return nil, err
+	}
+	self, err := mesh.ParseProxy(node)
+	if err != nil {
+		return nil, err
+	}
+	var ports []uint32
+	for _, l := range listenerPorts(mesh.Build(store.Current(), mesh.Options{}), self) {
+		ports = append(ports, l.Port)
+	}
+	return ports, nil
+}
+
+// listenerPorts are the ports that a gateway listens on, by number.
+func listenerPorts(snap *mesh.Snapshot, p *mesh.Proxy) []ListenerPort {
 	published, scope := publishingOf(p), snap.Scope(p)
 	var ports []ListenerPort
 	for _, l := range compile.Listeners(snap, scope, p) {

@@ -5,8 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -14,10 +12,9 @@ import (
 	"strings"
 	"syscall"
 
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
 	"github.com/lateen-mesh/lateen/control"
-	"github.com/lateen-mesh/lateen/control/config"
-	"github.com/lateen-mesh/lateen/control/file"
-	"github.com/lateen-mesh/lateen/control/mesh"
 )
 
 // publishOffset is added to a port that cannot be opened.
@@ -25,7 +22,7 @@ const publishOffset = 8000
 
 // publishing decides where this machine has the ports of Gateways: those that
 // the configuration names now, and what to add to other ports below 1024.
-func publishing(o Options, stdin []byte, self *mesh.Proxy) (ports map[int]int, offset int, err error) {
+func publishing(o Options, stdin []byte, node *corepb.Node) (ports map[int]int, offset int, err error) {
 	ports = map[int]int{}
 	taken := map[int]int{}
 	for port, host := range o.Publish {
@@ -34,11 +31,12 @@ func publishing(o Options, stdin []byte, self *mesh.Proxy) (ports map[int]int, o
 		}
 		ports[port], taken[host] = host, port
 	}
-	wanted, err := gatewayPorts(o.Paths, stdin, self)
+	wanted, err := control.GatewayPorts(o.Paths, bytes.NewReader(stdin), node)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, &Error{err, "lateen up takes files and directories of YAML"}
 	}
-	for _, port := range wanted {
+	for _, p := range wanted {
+		port := int(p)
 		if _, given := ports[port]; given {
 			continue
 		}
@@ -86,21 +84,6 @@ func open(port int) error {
 		return fmt.Errorf("%d: %w: ports below 1024 need root or net.ipv4.ip_unprivileged_port_start", port, syscall.EACCES)
 	}
 	return err
-}
-
-// gatewayPorts are the ports on which the gateway would listen for the
-// configuration as it is now.
-func gatewayPorts(paths []string, stdin []byte, self *mesh.Proxy) ([]int, error) {
-	store := config.NewStore()
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	if err := file.New(store, file.Options{Paths: paths, Stdin: bytes.NewReader(stdin), Log: quiet}).Load(); err != nil {
-		return nil, &Error{err, "lateen up takes files and directories of YAML"}
-	}
-	var ports []int
-	for _, l := range control.ListenerPorts(mesh.Build(store.Current(), mesh.Options{}), self) {
-		ports = append(ports, int(l.Port))
-	}
-	return ports, nil
 }
 
 // publishList is the metadata value: "80=8080,443=8443".

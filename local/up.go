@@ -18,7 +18,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/lateen-mesh/lateen/control"
-	"github.com/lateen-mesh/lateen/control/mesh"
 )
 
 // maxStdin bounds configuration from standard input.
@@ -165,11 +164,11 @@ func (s *supervisor) choosePorts() error {
 			return err
 		}
 	}
-	self, err := s.self()
+	node, err := s.node()
 	if err != nil {
 		return err
 	}
-	ports, offset, err := publishing(s.o, s.stdin, self)
+	ports, offset, err := publishing(s.o, s.stdin, node)
 	if err != nil {
 		return err
 	}
@@ -177,17 +176,14 @@ func (s *supervisor) choosePorts() error {
 	return nil
 }
 
-// self is the gateway as the control plane will see it.
-func (s *supervisor) self() (*mesh.Proxy, error) {
+// node is the gateway's, as its bootstrap will have it.
+func (s *supervisor) node() (*corepb.Node, error) {
 	text, err := bootstrapNode(s.gateway)
 	if err != nil {
 		return nil, err
 	}
-	var n corepb.Node
-	if err := protojson.Unmarshal(text, &n); err != nil {
-		return nil, err
-	}
-	return mesh.ParseProxy(&n)
+	n := &corepb.Node{}
+	return n, protojson.Unmarshal(text, n)
 }
 
 func (s *supervisor) controlArgs(istiod string) []string {

@@ -23,7 +23,7 @@ trap 'exit 0' INT TERM
   --resolve httpbin.org=127.0.80.1,127.0.80.2 --resolve edition.cnn.com=127.0.80.3 \
   --set meshConfig.accessLogFile=/dev/stdout "$here"
 
-port() { "$lateen" status --state "$state" -o json | sed -n "s/.*\"port\": $1, \"hostPort\": \([0-9]*\).*/\1/p" | head -n 1; }
+port() { "$lateen" status --state "$state" -o json | tr -d ' \n' | sed -n "s/.*\"port\":$1,\"hostPort\":\([0-9]*\).*/\1/p"; }
 http=$(port 80) https=$(port 443)
 cat <<EOF
 

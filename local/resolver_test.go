@@ -1,0 +1,126 @@
+package local
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// startResolver serves until the test ends.
+func startResolver(t *testing.T, names map[string][]netip.Addr, upstream ...string) *resolver {
+	t.Helper()
+	r, err := newResolver(names, upstream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { r.run(ctx); close(done) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return r
+}
+
+// lookup asks over UDP or TCP: "a.example. A 127.0.0.1 …", with the code where it is
+// not success.
+func lookup(t *testing.T, network string, port int, name string, kind dnsmessage.Type) string {
+	t.Helper()
+	query, err := (&dnsmessage.Message{Header: dnsmessage.Header{ID: 7, RecursionDesired: true}, Questions: []dnsmessage.Question{
+		{Name: dnsmessage.MustNewName(name), Type: kind, Class: dnsmessage.ClassINET}}}).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := exchange(t.Context(), network, net.JoinHostPort("127.0.0.1", itoa(port)), query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m dnsmessage.Message
+	if err := m.Unpack(raw); err != nil {
+		t.Fatal(err)
+	}
+	if m.ID != 7 || !m.Response || len(m.Questions) != 1 {
+		t.Fatalf("reply %+v", m.Header)
+	}
+	var parts []string
+	if m.RCode != dnsmessage.RCodeSuccess {
+		parts = append(parts, m.RCode.String())
+	}
+	for _, a := range m.Answers {
+		switch b := a.Body.(type) {
+		case *dnsmessage.AResource:
+			parts = append(parts, netip.AddrFrom4(b.A).String())
+		case *dnsmessage.AAAAResource:
+			parts = append(parts, netip.AddrFrom16(b.AAAA).String())
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+func TestResolver(t *testing.T) {
+	addr := netip.MustParseAddr
+	other := startResolver(t, map[string][]netip.Addr{"elsewhere.example": {addr("127.0.0.9")}})
+	r := startResolver(t, map[string][]netip.Addr{
+		"httpbin.org": {addr("127.0.0.1"), addr("127.0.0.2")}, "Six.Example.": {addr("::1")},
+	}, net.JoinHostPort("127.0.0.1", itoa(other.port())))
+	for _, network := range []string{"udp", "tcp"} {
+		for _, c := range []struct {
+			name string
+			kind dnsmessage.Type
+			want string
+		}{
+			{"httpbin.org.", dnsmessage.TypeA, "127.0.0.1 127.0.0.2"},
+			{"HTTPBIN.org.", dnsmessage.TypeA, "127.0.0.1 127.0.0.2"},
+			{"httpbin.org.", dnsmessage.TypeAAAA, ""}, // known, but not in this family
+			{"six.example.", dnsmessage.TypeAAAA, "::1"},
+			{"elsewhere.example.", dnsmessage.TypeA, "127.0.0.9"}, // forwarded
+			{"www.httpbin.org.", dnsmessage.TypeA, "RCodeServerFailure"},
+		} {
+			t.Run(network+" "+c.name+" "+c.kind.String(), func(t *testing.T) {
+				if got := lookup(t, network, r.port(), c.name, c.kind); got != c.want {
+					t.Errorf("got %q, want %q", got, c.want)
+				}
+			})
+		}
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	query, err := (&dnsmessage.Message{Questions: []dnsmessage.Question{
+		{Name: dnsmessage.MustNewName("a.b."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}).Pack()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(query)
+	f.Add([]byte{0, 1, 2})
+	r := &resolver{names: map[string][]netip.Addr{"a.b": {netip.MustParseAddr("127.0.0.1")}}}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		reply := r.answer(t.Context(), b, "udp")
+		if reply == nil {
+			return
+		}
+		var p dnsmessage.Parser
+		if head, err := p.Start(reply); err != nil || !head.Response {
+			t.Errorf("reply %x to %x: %v", reply, b, err)
+		}
+	})
+}
+
+func TestSystemServers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	text := "# comment\nnameserver 10.0.0.1\nsearch x\nnameserver fe80::1%eth0\nnameserver nonsense\nnameserver 10.0.0.2\nnameserver 10.0.0.3\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := systemServers(path), []string{"10.0.0.1:53", "[fe80::1%eth0]:53", "10.0.0.2:53"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := systemServers(path + ".none"); got != nil {
+		t.Errorf("no file gives %v", got)
+	}
+}
