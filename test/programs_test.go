@@ -28,6 +28,9 @@ var built struct {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if code, done := fixture.Isolate(); done {
+		os.Exit(code)
+	}
 	code := m.Run()
 	if built.dir != "" {
 		_ = os.RemoveAll(built.dir)
