@@ -48,7 +48,8 @@ type Server struct {
 	mu       sync.Mutex
 	types    map[string]*world
 	requests []Request
-	changed  chan struct{} // closed and replaced with every change
+	watches  map[*watch]string // of open streams, by type URL
+	changed  chan struct{}     // closed and replaced with every change
 }
 
 type secrets struct {
@@ -70,7 +71,7 @@ type entry struct {
 // New starts a server on a free port of 127.0.0.1; it ends with the test.
 func New(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{types: map[string]*world{}, changed: make(chan struct{})}
+	s := &Server{types: map[string]*world{}, watches: map[*watch]string{}, changed: make(chan struct{})}
 	s.Start(t, "127.0.0.1:0")
 	t.Cleanup(s.Stop)
 	return s
@@ -208,11 +209,66 @@ func (s *Server) Await(t testing.TB, url string, n int, ok func(Request) bool) R
 	}
 }
 
-func (s *Server) note(r Request) {
+// Settle waits until every open stream that watches a type, at least one, has answered
+// (ACK or NACK) what the server has now.
+func (s *Server) Settle(t testing.TB, url string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		changed, settled := s.changed, s.settled(url)
+		s.mu.Unlock()
+		if settled {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("%s is not settled; there were %v", url, s.Requests(url))
+		}
+	}
+}
+
+func (s *Server) settled(url string) bool {
+	any := false
+	for w, of := range s.watches {
+		if of != url {
+			continue
+		}
+		if any = true; w.sent != s.world(url).version || w.answered != w.nonce || w.forced {
+			return false
+		}
+	}
+	return any
+}
+
+// note keeps a request and what it answers.
+func (s *Server) note(w *watch, r Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests = append(s.requests, r)
+	if r.Nonce == strconv.Itoa(w.nonce) {
+		w.answered = w.nonce
+	}
 	s.wake()
+}
+
+func (s *Server) open(watches map[string]*watch, url string) *watch {
+	w := &watch{forced: true, has: map[string]int{}}
+	watches[url] = w
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watches[w] = url
+	return w
+}
+
+func (s *Server) shut(watches map[string]*watch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range watches {
+		delete(s.watches, w)
+	}
 }
 
 // StreamAggregatedResources serves the state of the world.
@@ -236,6 +292,7 @@ func (s *secrets) DeltaSecrets(x secretv3.SecretDiscoveryService_DeltaSecretsSer
 // watch is what one stream has of one type.
 type watch struct {
 	nonce, sent int
+	answered    int // nonce of the last ACK or NACK
 	names       []string
 	all         bool
 	has         map[string]int // versions
@@ -251,6 +308,7 @@ type worldStream interface {
 func (s *Server) serveWorld(x worldStream) error {
 	in := receive(x.Context(), x.Recv)
 	watches := map[string]*watch{}
+	defer s.shut(watches)
 	for {
 		s.mu.Lock()
 		changed := s.changed
@@ -267,16 +325,18 @@ func (s *Server) serveWorld(x worldStream) error {
 			return nil
 		case <-changed:
 		case r := <-in:
-			s.note(Request{TypeURL: r.GetTypeUrl(), Node: r.GetNode().GetId(), Version: r.GetVersionInfo(), Nonce: r.GetResponseNonce(), Error: r.GetErrorDetail(), Names: r.GetResourceNames()})
 			w := watches[r.GetTypeUrl()]
 			if w == nil {
-				w = &watch{forced: true}
-				watches[r.GetTypeUrl()] = w
-			} else if r.GetResponseNonce() != "" && r.GetResponseNonce() != strconv.Itoa(w.nonce) {
+				w = s.open(watches, r.GetTypeUrl())
+			}
+			s.note(w, Request{TypeURL: r.GetTypeUrl(), Node: r.GetNode().GetId(), Version: r.GetVersionInfo(), Nonce: r.GetResponseNonce(), Error: r.GetErrorDetail(), Names: r.GetResourceNames()})
+			if r.GetResponseNonce() != "" && r.GetResponseNonce() != strconv.Itoa(w.nonce) {
 				continue // stale
 			}
+			s.mu.Lock()
 			w.forced = w.forced || !slices.Equal(w.names, r.GetResourceNames())
 			w.names = r.GetResourceNames()
+			s.mu.Unlock()
 		}
 	}
 }
@@ -308,6 +368,7 @@ type deltaStream interface {
 func (s *Server) serveDelta(x deltaStream) error {
 	in := receive(x.Context(), x.Recv)
 	watches := map[string]*watch{}
+	defer s.shut(watches)
 	for {
 		s.mu.Lock()
 		changed := s.changed
@@ -324,16 +385,16 @@ func (s *Server) serveDelta(x deltaStream) error {
 			return nil
 		case <-changed:
 		case r := <-in:
-			s.note(Request{Delta: true, TypeURL: r.GetTypeUrl(), Node: r.GetNode().GetId(), Nonce: r.GetResponseNonce(), Error: r.GetErrorDetail(),
-				Subscribe: r.GetResourceNamesSubscribe(), Unsubscribe: r.GetResourceNamesUnsubscribe(), Initial: r.GetInitialResourceVersions()})
 			w := watches[r.GetTypeUrl()]
 			if w == nil {
-				w = &watch{has: map[string]int{}, all: len(r.GetResourceNamesSubscribe()) == 0, forced: true}
+				w = s.open(watches, r.GetTypeUrl())
+				w.all = len(r.GetResourceNamesSubscribe()) == 0
 				for name, v := range r.GetInitialResourceVersions() {
 					w.has[name], _ = strconv.Atoi(v)
 				}
-				watches[r.GetTypeUrl()] = w
 			}
+			s.note(w, Request{Delta: true, TypeURL: r.GetTypeUrl(), Node: r.GetNode().GetId(), Nonce: r.GetResponseNonce(), Error: r.GetErrorDetail(),
+				Subscribe: r.GetResourceNamesSubscribe(), Unsubscribe: r.GetResourceNamesUnsubscribe(), Initial: r.GetInitialResourceVersions()})
 			w.names = append(w.names, r.GetResourceNamesSubscribe()...)
 			w.names = slices.DeleteFunc(w.names, func(n string) bool { return slices.Contains(r.GetResourceNamesUnsubscribe(), n) })
 		}
@@ -362,6 +423,7 @@ func (s *Server) deltaResponse(url string, w *watch) *discoveryv3.DeltaDiscovery
 			r.RemovedResources = append(r.RemovedResources, name)
 		}
 	}
+	w.sent = have.version
 	if len(r.Resources)+len(r.RemovedResources) == 0 && !w.forced {
 		return nil
 	}

@@ -1,0 +1,460 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/lateen-mesh/lateen/proxy/endpoint"
+	"github.com/lateen-mesh/lateen/proxy/lb"
+	"github.com/lateen-mesh/lateen/proxy/stats"
+	"github.com/lateen-mesh/lateen/proxy/transport"
+	"github.com/lateen-mesh/lateen/proxy/xds"
+	"github.com/lateen-mesh/lateen/proxy/xds/xdstest"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// parse reads a proto of the case, written as JSON.
+func parse[T proto.Message](t testing.TB, m T, json string) T {
+	t.Helper()
+	if err := protojson.Unmarshal([]byte(json), m); err != nil {
+		t.Fatalf("%v in %s", err, json)
+	}
+	return m
+}
+
+func newCluster(t testing.TB, json string) *clusterv3.Cluster {
+	return parse(t, &clusterv3.Cluster{}, json)
+}
+
+// to is a load_assignment with one locality.
+func to(addresses ...string) string {
+	var list []string
+	for _, a := range addresses {
+		host, port, _ := net.SplitHostPort(a)
+		list = append(list, fmt.Sprintf(`{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %s}}}}`, host, port))
+	}
+	return `{"endpoints": [{"lb_endpoints": [` + strings.Join(list, ",") + `]}]}`
+}
+
+func assignmentOf(t testing.TB, name string, addresses ...string) *endpointv3.ClusterLoadAssignment {
+	a := parse(t, &endpointv3.ClusterLoadAssignment{}, to(addresses...))
+	a.ClusterName = name
+	return a
+}
+
+// statics returns clusters with those of the bootstrap.
+func statics(t testing.TB, list ...string) *Clusters {
+	t.Helper()
+	cs := New(Options{Logger: slog.New(slog.DiscardHandler)})
+	t.Cleanup(cs.Close)
+	for _, json := range list {
+		if err := cs.AddStatic(newCluster(t, json)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cs.Start(nil, 0)
+	return cs
+}
+
+// dynamic returns clusters that follow a management server, which setup fills first.
+func dynamic(t testing.TB, delta bool, setup func(*xdstest.Server)) (*Clusters, *xdstest.Server) {
+	t.Helper()
+	srv := xdstest.New(t)
+	setup(srv)
+	client := xds.New(xds.Options{Dial: srv.Dial, Delta: delta, Logger: slog.New(slog.DiscardHandler)})
+	cs := New(Options{
+		Source: func(*corev3.ConfigSource) (*xds.Client, error) { return client, nil },
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); client.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done; cs.Close() })
+	cs.Start(client, 0)
+	return cs, srv
+}
+
+const ads = `"eds_cluster_config": {"eds_config": {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}}`
+
+func addresses(c *Cluster) []string {
+	var list []string
+	for _, e := range c.Endpoints() {
+		list = append(list, e.Address)
+	}
+	return list
+}
+
+func TestWarming(t *testing.T) {
+	for _, delta := range []bool{false, true} {
+		t.Run(fmt.Sprintf("delta %v", delta), func(t *testing.T) {
+			cs, srv := dynamic(t, delta, func(srv *xdstest.Server) {
+				srv.Set("a", newCluster(t, `{"name": "a", "type": "EDS", `+ads+`}`))
+			})
+			srv.Await(t, wellknown.EndpointType, 0, func(r xdstest.Request) bool { return len(r.Names)+len(r.Subscribe) == 1 })
+			if cs.Get("a") != nil {
+				t.Fatal("live without endpoints")
+			}
+			select {
+			case <-cs.Initialized():
+				t.Fatal("initialized without endpoints")
+			default:
+			}
+			srv.Set("a", assignmentOf(t, "a", "127.0.0.1:1", "127.0.0.1:2"))
+			<-cs.Initialized()
+			c := cs.Get("a")
+			if diff := cmp.Diff([]string{"127.0.0.1:1", "127.0.0.1:2"}, addresses(c)); diff != "" {
+				t.Errorf("endpoints (-want +got):\n%s", diff)
+			}
+			kept := c.Endpoints()[1]
+			srv.Set("a", assignmentOf(t, "a", "127.0.0.1:2", "127.0.0.1:3"))
+			srv.Settle(t, wellknown.EndpointType)
+			if c.Endpoints()[0] != kept || cs.Get("a") != c {
+				t.Error("an endpoint that an update does not touch is another one after it")
+			}
+			srv.Remove(wellknown.ClusterType, "a")
+			srv.Settle(t, wellknown.ClusterType)
+			if cs.Get("a") != nil {
+				t.Error("removed and still there")
+			}
+		})
+	}
+}
+
+// A changed cluster takes the old one's place without a gap, and with its endpoints at once.
+func TestReplace(t *testing.T) {
+	cs, srv := dynamic(t, true, func(srv *xdstest.Server) {
+		srv.Set("a", assignmentOf(t, "a", "127.0.0.1:1"))
+		srv.Set("a", newCluster(t, `{"name": "a", "type": "EDS", "connect_timeout": "1s", `+ads+`}`))
+	})
+	<-cs.Initialized()
+	old := cs.Get("a")
+	srv.Set("a", newCluster(t, `{"name": "a", "type": "EDS", "connect_timeout": "2s", `+ads+`}`))
+	srv.Settle(t, wellknown.ClusterType)
+	srv.Set("b", newCluster(t, `{"name": "b", "load_assignment": `+to("127.0.0.1:1")+`}`))
+	srv.Settle(t, wellknown.ClusterType)
+	c := cs.Get("a")
+	if c == old || c.ConnectTimeout() != 2*time.Second || len(c.Endpoints()) != 1 {
+		t.Errorf("in force: timeout %v, endpoints %v", c.ConnectTimeout(), addresses(c))
+	}
+	if old.Pick(&lb.Context{}) == nil {
+		t.Error("a stream that holds the old cluster has no endpoint")
+	}
+	if got := cs.View(); len(got) != 2 || !got[0].Dynamic || got[0].Warming || got[0].EDSService != "a" {
+		t.Errorf("view %+v", got)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	cs, srv := dynamic(t, true, func(srv *xdstest.Server) {
+		srv.Set("good", newCluster(t, `{"name": "good", "load_assignment": `+to("127.0.0.1:1")+`}`))
+		srv.Set("bad", newCluster(t, `{"name": "bad", "health_checks": [{"timeout": "1s"}]}`))
+	})
+	nack := srv.Await(t, wellknown.ClusterType, 0, func(r xdstest.Request) bool { return r.Error != nil })
+	if want := "Error adding/updating cluster(s) bad: health_checks: not supported"; nack.Error.GetMessage() != want {
+		t.Errorf("NACK %q, want %q", nack.Error.GetMessage(), want)
+	}
+	<-cs.Initialized()
+	if cs.Get("good") == nil || cs.Get("bad") != nil {
+		t.Error("the good cluster must live, the bad one must not")
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	for _, c := range []struct{ name, in, want string }{
+		{"name", `{}`, "name: value length must be at least 1 characters"},
+		{"subsets", `{"name": "a", "lb_subset_config": {"fallback_policy": 1}}`, "lb_subset_config: not supported"},
+		{"EDS without config", `{"name": "a", "type": "EDS"}`, "eds_cluster_config: cannot create an EDS cluster without an EDS config"},
+		{"name where an address must be", `{"name": "a", "load_assignment": ` + to("www.test:80") + `}`,
+			"load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.malformed IP address: www.test. Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'"},
+		{"two endpoints of LOGICAL_DNS", `{"name": "a", "type": "LOGICAL_DNS", "load_assignment": ` + to("a.test:80", "b.test:80") + `}`,
+			"load_assignment: LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint"},
+		{"policy of another type", `{"name": "a", "type": "ORIGINAL_DST"}`, "cluster: LB policy ROUND_ROBIN is not valid for Cluster type ORIGINAL_DST"},
+		{"retry budget", `{"name": "a", "circuit_breakers": {"thresholds": [{"retry_budget": {}}]}}`, "circuit_breakers.thresholds[0].retry_budget: not supported"},
+		{"table size", `{"name": "a", "lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 10}}`, "maglev_lb_config.table_size: must be a prime of at most 5000011, got 10"},
+		{"success rate", `{"name": "a", "outlier_detection": {}}`, "outlier_detection.enforcing_success_rate: ejection by success rate is not supported; set it to 0"},
+		{"transport socket", `{"name": "a", "transport_socket": {"name": "x", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}}}`,
+			"transport_socket: x (type.googleapis.com/google.protobuf.Empty) is not supported"},
+		{"filter", `{"name": "a", "filters": [{"name": "x"}]}`, "filters[0]: x is not supported"},
+		{"weight", `{"name": "a", "load_assignment": {"endpoints": [{"lb_endpoints": [{"load_balancing_weight": 0, "endpoint": {"address": {"pipe": {"path": "/x"}}}}]}]}}`,
+			"load_assignment.endpoints[0].lb_endpoints[0].load_balancing_weight: value must be at least 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cs := New(Options{})
+			defer cs.Close()
+			err := cs.AddStatic(newCluster(t, c.in))
+			if err == nil || !strings.HasSuffix(err.Error(), ": "+c.want) {
+				t.Fatalf("error %v, want %s", err, c.want)
+			}
+		})
+	}
+}
+
+// echoServer answers every connection with its name and then echoes.
+func echoServer(t testing.TB, name string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.WriteString(c, name+" "+c.RemoteAddr().(*net.TCPAddr).IP.String()+"\n")
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// greeting reads the line of an echoServer.
+func greeting(t testing.TB, c transport.Conn) string {
+	t.Helper()
+	var line []byte
+	for b := make([]byte, 1); ; line = append(line, b[0]) {
+		if _, err := c.Read(b); err != nil {
+			t.Fatal(err)
+		}
+		if b[0] == '\n' {
+			return string(line)
+		}
+	}
+}
+
+func counters(t testing.TB, s *stats.Store, names ...string) map[string]int64 {
+	t.Helper()
+	var b strings.Builder
+	if err := s.WriteText(&b, stats.Query{}); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for _, line := range strings.Split(b.String(), "\n") {
+		name, value, ok := strings.Cut(line, ": ")
+		for _, want := range names {
+			if ok && strings.HasSuffix(name, want) {
+				var n int64
+				if _, err := fmt.Sscan(value, &n); err == nil {
+					got[want] = n
+				}
+			}
+		}
+	}
+	return got
+}
+
+func TestDial(t *testing.T) {
+	store := stats.NewStore()
+	cs := New(Options{Stats: store})
+	t.Cleanup(cs.Close)
+	if err := cs.AddStatic(newCluster(t, `{"name": "a", "load_assignment": `+to(echoServer(t, "one"))+`,
+		"circuit_breakers": {"thresholds": [{"max_connections": 1, "track_remaining": true}]},
+		"upstream_bind_config": {"source_address": {"address": "127.0.0.6", "port_value": 0}}}`)); err != nil {
+		t.Fatal(err)
+	}
+	c := cs.Get("a")
+	ep := c.Pick(&lb.Context{})
+	conn, err := c.Dial(t.Context(), ep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("NM-013 the application sees 127.0.0.6", func(t *testing.T) {
+		if got := greeting(t, conn); got != "one 127.0.0.6" {
+			t.Errorf("greeted %q", got)
+		}
+	})
+	t.Run("DR-020 a connection too many overflows", func(t *testing.T) {
+		if _, err := c.Dial(t.Context(), ep); err != ErrOverflow {
+			t.Errorf("error %v", err)
+		}
+		want := map[string]int64{"a.upstream_cx_overflow": 1, "a.upstream_cx_active": 1, "default.cx_open": 1, "default.remaining_cx": 0}
+		if diff := cmp.Diff(want, counters(t, store, "a.upstream_cx_overflow", "a.upstream_cx_active", "default.cx_open", "default.remaining_cx")); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+	if conn.TCP() == nil {
+		t.Error("a plain connection cannot be spliced")
+	}
+	conn.Close()
+	conn.Close()
+	t.Run("OB-015 OB-017 closing gives back", func(t *testing.T) {
+		names := []string{"a.upstream_cx_total", "a.upstream_cx_active", "a.upstream_cx_destroy", "default.cx_open", "default.remaining_cx", "a.membership_total"}
+		want := map[string]int64{"a.upstream_cx_total": 1, "a.upstream_cx_active": 0, "a.upstream_cx_destroy": 1, "default.cx_open": 0, "default.remaining_cx": 1, "a.membership_total": 1}
+		if diff := cmp.Diff(want, counters(t, store, names...)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if ep.Active.Load() != 0 || ep.ActiveConns.Load() != 0 || ep.Connects.Load() != 1 {
+			t.Errorf("endpoint counts %d %d %d", ep.Active.Load(), ep.ActiveConns.Load(), ep.Connects.Load())
+		}
+	})
+}
+
+func TestDialFails(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	cs := statics(t, `{"name": "a", "load_assignment": `+to(l.Addr().String())+`}`)
+	c := cs.Get("a")
+	ep := c.Pick(&lb.Context{})
+	if _, err := c.Dial(t.Context(), ep); err == nil || err.Error() != "delayed connect error: Connection refused" {
+		t.Errorf("error %v", err)
+	}
+	if ep.ConnectFails.Load() != 1 || c.Limits(0).Connections.Used() != 0 {
+		t.Error("the failure is not counted, or still takes a place")
+	}
+}
+
+func TestOriginalDst(t *testing.T) {
+	addr := netip.MustParseAddrPort(echoServer(t, "there"))
+	cs := statics(t, `{"name": "PassthroughCluster", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "cleanup_interval": "9223372035s"}`,
+		fmt.Sprintf(`{"name": "ported", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "original_dst_lb_config": {"upstream_port_override": %d}}`, addr.Port()))
+	c := cs.Get("PassthroughCluster")
+	t.Run("WI-032 goes where the client wanted to", func(t *testing.T) {
+		ep := c.Pick(&lb.Context{OriginalDst: addr})
+		conn, err := c.Dial(t.Context(), ep)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if got := greeting(t, conn); !strings.HasPrefix(got, "there") {
+			t.Errorf("greeted %q", got)
+		}
+		if c.Pick(&lb.Context{OriginalDst: addr}) != ep {
+			t.Error("the same destination is another endpoint")
+		}
+	})
+	t.Run("without a destination nowhere", func(t *testing.T) {
+		if ep := c.Pick(&lb.Context{}); ep != nil {
+			t.Errorf("picked %v", ep.Address)
+		}
+	})
+	t.Run("upstream_port_override", func(t *testing.T) {
+		ep := cs.Get("ported").Pick(&lb.Context{OriginalDst: netip.AddrPortFrom(addr.Addr(), 1)})
+		if ep.Address != addr.String() {
+			t.Errorf("picked %v", ep.Address)
+		}
+	})
+	t.Run("what is not used goes", func(t *testing.T) {
+		c.Pick(&lb.Context{OriginalDst: netip.MustParseAddrPort("10.0.0.1:1")})
+		c.sweepOriginals() // all were used since they came
+		c.Pick(&lb.Context{OriginalDst: addr})
+		c.sweepOriginals()
+		if diff := cmp.Diff([]string{addr.String()}, addresses(c)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Transport sockets are chosen by endpoint metadata.
+func TestSocketMatches(t *testing.T) {
+	cs := statics(t, `{"name": "a", "transport_socket_matches": [
+		{"name": "tlsMode-istio", "match": {"tlsMode": "istio"}, "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config":
+			{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "sni": "outbound_.80_._.a"}}},
+		{"name": "tlsMode-disabled", "match": {}, "transport_socket": {"name": "envoy.transport_sockets.raw_buffer", "typed_config":
+			{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}}}],
+		"load_assignment": {"endpoints": [{"lb_endpoints": [
+			{"endpoint": {"address": {"pipe": {"path": "/meshed"}}}, "metadata": {"filter_metadata": {"envoy.transport_socket_match": {"tlsMode": "istio"}}}},
+			{"endpoint": {"address": {"pipe": {"path": "/plain"}}}}]}]}}`)
+	c := cs.Get("a")
+	for i, want := range []bool{true, false} {
+		ep := c.Endpoints()[i]
+		if got := c.Secure(ep); got != want {
+			t.Errorf("%s: TLS %v, want %v", ep.Address, got, want)
+		}
+	}
+}
+
+func TestEndpointHealth(t *testing.T) {
+	first := assignmentOf(t, "a", "127.0.0.1:1", "127.0.0.1:2")
+	cs, srv := dynamic(t, true, func(srv *xdstest.Server) {
+		srv.Set("a", newCluster(t, `{"name": "a", "type": "EDS", "common_lb_config": {"healthy_panic_threshold": {}}, `+ads+`}`))
+		srv.Set("a", first)
+	})
+	<-cs.Initialized()
+	c := cs.Get("a")
+	sick := proto.Clone(first).(*endpointv3.ClusterLoadAssignment)
+	sick.Endpoints[0].LbEndpoints[0].HealthStatus = corev3.HealthStatus_UNHEALTHY
+	sick.Endpoints[0].LbEndpoints[1].HealthStatus = corev3.HealthStatus_DRAINING
+	eps := c.Endpoints()
+	srv.Set("a", sick)
+	srv.Settle(t, wellknown.EndpointType)
+	if ep := c.Pick(&lb.Context{}); ep != nil {
+		t.Errorf("picked %s though none is healthy", ep.Address)
+	}
+	if got := c.Endpoints(); got[0] != eps[0] || got[0].Unhealthy.Load() != endpoint.FailedEDSHealth || got[1].Unhealthy.Load() != endpoint.Draining {
+		t.Errorf("flags %d %d", got[0].Unhealthy.Load(), got[1].Unhealthy.Load())
+	}
+	srv.Set("a", first)
+	srv.Settle(t, wellknown.EndpointType)
+	if c.Pick(&lb.Context{}) == nil {
+		t.Error("healthy again and not picked")
+	}
+}
+
+// What is used before it exists must not be, what exists is found without allocating.
+func TestGetAllocatesNothing(t *testing.T) {
+	cs := statics(t, `{"name": "a", "load_assignment": `+to("127.0.0.1:1", "127.0.0.1:2")+`}`)
+	x := &lb.Context{}
+	ep := cs.Get("a").Pick(x)
+	cs.Get("a").HTTP(ep)
+	if n := testing.AllocsPerRun(100, func() {
+		c := cs.Get("a")
+		c.HTTP(c.Pick(x))
+		c.Report(ep, 200)
+		c.Limits(0)
+		c.Stats()
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if cs.Get("b") != nil {
+		t.Error("an unknown cluster is found")
+	}
+}
+
+func TestDialer(t *testing.T) {
+	srv := xdstest.New(t)
+	srv.Set("b", newCluster(t, `{"name": "b"}`))
+	cs := statics(t, `{"name": "xds-grpc", "load_assignment": `+to(srv.Addr())+`, "typed_extension_protocol_options":
+		{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+		"explicit_http_config": {"http2_protocol_options": {}}}}}`)
+	client := xds.New(xds.Options{Dial: cs.Dialer("xds-grpc"), Authority: "xds-grpc", Logger: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); client.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	got := make(chan string, 1)
+	xds.SubscribeAll(client, xds.Type[*config]{URL: wellknown.ClusterType, Decode: decodeCDS}, func(ch xds.Changes[*config]) error {
+		got <- ch.Updated[0].Name
+		return nil
+	})
+	if name := <-got; name != "b" {
+		t.Errorf("got %s", name)
+	}
+	if _, err := cs.Dialer("nowhere")(t.Context()); err == nil || err.Error() != `unknown cluster "nowhere"` {
+		t.Errorf("error %v", err)
+	}
+}
