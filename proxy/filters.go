@@ -3,12 +3,14 @@ package proxy
 import (
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/network"
+	"github.com/lateen-mesh/lateen/proxy/network/metadataexchange"
 	"github.com/lateen-mesh/lateen/proxy/network/tcpproxy"
 )
 
 // networkFilters lists the L4 filters that exist, in the order of Envoy's documents.
 func (s *server) networkFilters() []network.Factory {
 	return []network.Factory{
+		metadataexchange.Factory(),
 		tcpproxy.Factory(tcpproxy.Env{Cluster: s.tcpCluster, AccessLog: loggersFor[tcpproxy.Logger](s), Stats: s.stats}),
 	}
 }

@@ -65,7 +65,7 @@ func (s *server) extensions() []*corepb.Extension {
 	add := func(category, name string, urls ...string) {
 		e := &corepb.Extension{Category: category, Name: name}
 		for _, u := range urls {
-			if u != "" {
+			if u = u[strings.LastIndexByte(u, '/')+1:]; u != "" {
 				e.TypeUrls = append(e.TypeUrls, u)
 			}
 		}

@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// shared finds a folder of the acceptance material.
+func shared(t *testing.T, path string) string {
+	t.Helper()
+	if root := os.Getenv("LATEEN_SHARED"); root != "" {
+		return filepath.Join(root, path)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		for _, root := range []string{filepath.Join(dir, "shared"), filepath.Join(filepath.Dir(dir), "shared")} {
+			if _, err := os.Stat(filepath.Join(root, "golden")); err == nil {
+				return filepath.Join(root, path)
+			}
+		}
+	}
+	t.Skip("shared acceptance material not present: " + path)
+	return ""
+}
+
+func TestBootstrapsOfTheOriginal(t *testing.T) {
+	b, err := Load(filepath.Join(shared(t, "golden/bootstrap"), "sidecar-bootstrap.json"), "", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.adminAddress != "127.0.0.1:15000" || b.globalLimit != 2147483647 || b.runtime["re2.max_program_size.error_level"] != "32768" {
+		t.Errorf("%+v", b)
+	}
+	want := []string{"bootstrap_extensions", "listener 0.0.0.0_15090: envoy.filters.http.compressor.brotli",
+		"listener 0.0.0.0_15090: envoy.filters.http.compressor.zstd", "listener 0.0.0.0_15090: envoy.filters.http.compressor.gzip"}
+	if !slices.Equal(b.Ignored, want) {
+		t.Errorf("ignored: %q", b.Ignored)
+	}
+	files, err := filepath.Glob(filepath.Join(shared(t, "data/bootstrap"), "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Skip("shared acceptance material not present: data/bootstrap")
+	}
+	for _, f := range files {
+		t.Run(filepath.Base(f), func(t *testing.T) {
+			if _, err := Load(f, "", false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestLoad(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "b.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("EN-037 YAML, with more YAML merged over it", func(t *testing.T) {
+		write("node: {id: a, cluster: c}\nstatic_resources: {clusters: [{name: one}]}\n")
+		b, err := Load(file, `{"node": {"id": "b"}, "static_resources": {"clusters": [{"name": "two"}]}}`, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := b.Proto.GetNode()
+		if n.GetId() != "b" || n.GetCluster() != "c" || b.clusterProto("one") == nil || b.clusterProto("two") == nil {
+			t.Error(b.Proto)
+		}
+	})
+	for _, c := range []struct{ text, want string }{
+		{`{"foo": 1}`, `unknown field "foo"`},
+		{"a: [", "yaml"},
+		{`{"hds_config": {}}`, "hds_config: not supported"},
+		{`{"dynamic_resources": {"lds_config": {"path": "x"}}}`, "dynamic_resources: lds_config: only ads is supported"},
+		{`{"dynamic_resources": {"lds_config": {"ads": {}}}}`, "dynamic_resources: lds_config: ads without ads_config"},
+		{`{"layered_runtime": {"layers": [{"name": "disk", "disk_layer": {"symlink_root": "/x"}}]}}`, `layered_runtime: layers[0] "disk"`},
+		{`{"static_resources": {"listeners": [{"filter_chains": [{"filters": [{"typed_config": {"@type": "type.googleapis.com/no.such.Type"}}]}]}]}}`, "no.such.Type"},
+	} {
+		write(c.text)
+		if _, err := Load(file, "", false); err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), "\u00a0", " "), c.want) {
+			t.Errorf("%s: %v", c.text, err)
+		}
+	}
+	if _, err := Load("/no/such/file", "", false); err == nil || !strings.HasPrefix(err.Error(), "Invalid path: /no/such/file") {
+		t.Error(err)
+	}
+	if _, err := Load("", "", false); err == nil {
+		t.Error("nothing to load was accepted")
+	}
+	write(`{"foo": 1}`)
+	if _, err := Load(file, "", true); err != nil {
+		t.Errorf("--allow-unknown-static-fields: %v", err)
+	}
+}
