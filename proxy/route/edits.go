@@ -37,7 +37,7 @@ func (v HeaderValue) bytes(s *http.Stream) []byte {
 	if v.format == nil {
 		return v.literal // belongs to the table, which the stream holds
 	}
-	return v.format.Append(nil, format.Of(s))
+	return s.Keep(v.format.Append(s.Scratch(), format.Of(s)))
 }
 
 // ApplyRequest edits the request head of s.
