@@ -89,7 +89,7 @@ func difference(prev, next *mesh.Snapshot) ads.Change {
 	var c ads.Change
 	for _, k := range config.Kinds() {
 		if !slices.Equal(prev.Config.List(k), next.Config.List(k)) {
-			c.Kinds = append(c.Kinds, k)
+			c.Kinds = append(c.Kinds, string(k))
 		}
 	}
 	return c
@@ -99,11 +99,7 @@ func kindList(c ads.Change) string {
 	if c.All {
 		return "all"
 	}
-	names := make([]string, 0, len(c.Kinds))
-	for _, k := range c.Kinds {
-		names = append(names, string(k))
-	}
-	return strings.Join(names, ",")
+	return strings.Join(c.Kinds, ",")
 }
 
 // meshConfig is the one in force: that of the ConfigMap "istio", else that of the

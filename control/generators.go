@@ -29,12 +29,21 @@ func generators() []generator {
 	traffic := append([]config.Kind{config.DestinationRule, config.Sidecar, config.Gateway}, services...)
 	routes := append([]config.Kind{config.VirtualService}, traffic...)
 	return []generator{
-		{ads.Type{URL: wellknown.ClusterType, Name: "CDS", Wildcard: true, Reads: traffic}, clusters},
-		{ads.Type{URL: wellknown.EndpointType, Name: "EDS", Reads: traffic}, endpoints},
-		{ads.Type{URL: wellknown.ListenerType, Name: "LDS", Wildcard: true, Reads: routes}, listeners},
-		{ads.Type{URL: wellknown.RouteType, Name: "RDS", Reads: routes}, routeTables},
-		{ads.Type{URL: wellknown.SecretType, Name: "SDS", Reads: []config.Kind{config.Secret, config.ConfigMap}}, secrets},
+		{resourceType(wellknown.ClusterType, "CDS", traffic), clusters},
+		{resourceType(wellknown.EndpointType, "EDS", traffic), endpoints},
+		{resourceType(wellknown.ListenerType, "LDS", routes), listeners},
+		{resourceType(wellknown.RouteType, "RDS", routes), routeTables},
+		{resourceType(wellknown.SecretType, "SDS", []config.Kind{config.Secret, config.ConfigMap}), secrets},
 	}
+}
+
+// resourceType describes a type; clusters and listeners are asked for as a whole.
+func resourceType(url, name string, reads []config.Kind) ads.Type {
+	t := ads.Type{URL: url, Name: name, Wildcard: url == wellknown.ClusterType || url == wellknown.ListenerType}
+	for _, k := range reads {
+		t.Reads = append(t.Reads, string(k))
+	}
+	return t
 }
 
 // types are the types alone, for the discovery service.

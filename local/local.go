@@ -55,6 +55,7 @@ type Error struct {
 	Hint string
 }
 
+// Error is the text without the hint.
 func (e *Error) Error() string { return e.Err.Error() }
 
 // Unwrap returns the error without the hint.

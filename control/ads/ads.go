@@ -40,8 +40,6 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-
-	"github.com/lateen-mesh/lateen/control/config"
 )
 
 // A Resource is one named xDS resource. It is shared between streams and must
@@ -72,21 +70,22 @@ type Type struct {
 	// Wildcard types answer a first subscription without names with everything,
 	// and their state-of-the-world responses hold the whole set.
 	Wildcard bool
-	// Reads are the kinds of object whose change can change a resource of the type.
-	Reads []config.Kind
+	// Reads are the kinds of object, as in "kind:" of YAML, whose change can change a
+	// resource of the type.
+	Reads []string
 }
 
 // A Change says what a new generation of the mesh differs in.
 type Change struct {
-	Kinds []config.Kind // kinds with changed objects
-	All   bool          // anything may have changed (mesh config, the first generation)
+	Kinds []string // kinds with changed objects
+	All   bool     // anything may have changed (mesh config, the first generation)
 }
 
 // reach is the set of types, a bit per index, that the change can alter.
 func (c Change) reach(types []Type) uint64 {
 	var set uint64
 	for i, t := range types {
-		if c.All || slices.ContainsFunc(c.Kinds, func(k config.Kind) bool { return slices.Contains(t.Reads, k) }) {
+		if c.All || slices.ContainsFunc(c.Kinds, func(k string) bool { return slices.Contains(t.Reads, k) }) {
 			set |= 1 << i
 		}
 	}

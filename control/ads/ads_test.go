@@ -9,7 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/lateen-mesh/lateen/control/ads"
-	"github.com/lateen-mesh/lateen/control/config"
 )
 
 // both runs a case in either form of the protocol.
@@ -155,7 +154,7 @@ func TestPush(t *testing.T) {
 	both(t, "a change generates only the types that read its kinds", base, func(x *fixture, c *client) {
 		c.started(base...)
 		x.world.asked = nil
-		x.push(ads.Change{Kinds: []config.Kind{config.VirtualService}}, "CDS a=9 b=9", "RDS r=2")
+		x.push(ads.Change{Kinds: []string{"VirtualService"}}, "CDS a=9 b=9", "RDS r=2")
 		c.want("RDS r=2")
 		c.ack("RDS")
 		c.quiet()
@@ -236,7 +235,7 @@ func TestPush(t *testing.T) {
 func TestWarming(t *testing.T) {
 	both(t, "unchanged endpoints follow a changed cluster", base, func(x *fixture, c *client) {
 		c.started("CDS a=1 b=1", "EDS a=x b=x")
-		x.push(ads.Change{Kinds: []config.Kind{config.DestinationRule}}, "CDS a=2 b=1")
+		x.push(ads.Change{Kinds: []string{"DestinationRule"}}, "CDS a=2 b=1")
 		if c.delta {
 			c.want("CDS a=2", "EDS a=x")
 		} else {

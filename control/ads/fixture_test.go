@@ -28,7 +28,6 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/control/ads"
-	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/logging"
 	"github.com/lateen-mesh/lateen/wellknown"
@@ -37,11 +36,11 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var types = []ads.Type{
-	{URL: wellknown.ClusterType, Name: "CDS", Wildcard: true, Reads: []config.Kind{config.Service, config.DestinationRule}},
-	{URL: wellknown.EndpointType, Name: "EDS", Reads: []config.Kind{config.EndpointSlice}},
-	{URL: wellknown.ListenerType, Name: "LDS", Wildcard: true, Reads: []config.Kind{config.Gateway}},
-	{URL: wellknown.RouteType, Name: "RDS", Reads: []config.Kind{config.VirtualService}},
-	{URL: wellknown.SecretType, Name: "SDS", Reads: []config.Kind{config.Secret}},
+	{URL: wellknown.ClusterType, Name: "CDS", Wildcard: true, Reads: []string{"Service", "DestinationRule"}},
+	{URL: wellknown.EndpointType, Name: "EDS", Reads: []string{"EndpointSlice"}},
+	{URL: wellknown.ListenerType, Name: "LDS", Wildcard: true, Reads: []string{"Gateway"}},
+	{URL: wellknown.RouteType, Name: "RDS", Reads: []string{"VirtualService"}},
+	{URL: wellknown.SecretType, Name: "SDS", Reads: []string{"Secret"}},
 }
 
 func url(short string) string {
