@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"github.com/lateen-mesh/lateen/proxy/accesslog"
+	"github.com/lateen-mesh/lateen/proxy/filter/router"
+	"github.com/lateen-mesh/lateen/proxy/hcm"
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/network"
 	"github.com/lateen-mesh/lateen/proxy/network/metadataexchange"
@@ -10,6 +13,11 @@ import (
 // networkFilters lists the L4 filters that exist, in the order of Envoy's documents.
 func (s *server) networkFilters() []network.Factory {
 	return []network.Factory{
+		hcm.Factory(hcm.Deps{
+			Filters: s.httpFilters(), XDS: s.ads, Stats: s.stats, AccessLog: accesslog.Env{Files: s.files},
+			HasCluster: func(name string) bool { return s.clusters.Get(name) != nil },
+			Service:    s.identity().GetCluster(), Node: s.identity().GetId(), LocalAddress: hcm.LocalAddress(),
+		}),
 		metadataexchange.Factory(),
 		tcpproxy.Factory(tcpproxy.Env{Cluster: s.tcpCluster, AccessLog: loggersFor[tcpproxy.Logger](s), Stats: s.stats}),
 	}
@@ -17,6 +25,15 @@ func (s *server) networkFilters() []network.Factory {
 
 // httpFilters lists the HTTP filters that exist.
 func (s *server) httpFilters() []http.Factory {
+	return []http.Factory{
+		router.Factory(router.Deps{Cluster: s.httpCluster, LocalAddress: hcm.LocalAddress()}),
+	}
+}
+
+func (s *server) httpCluster(name string) router.Cluster {
+	if c := s.clusters.Get(name); c != nil {
+		return c
+	}
 	return nil
 }
 

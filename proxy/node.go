@@ -31,9 +31,21 @@ func Version() string {
 	return fmt.Sprintf("%s/%d.%d.%d/%s/RELEASE/Go", revision, release.MajorNumber, release.MinorNumber, release.Patch, state)
 }
 
-// node is what the proxy says of itself to control planes: the bootstrap's node, what
-// the command line overrides, and what this build can do.
+// node is what the proxy says of itself to control planes: who it is and what this
+// build can do.
 func (s *server) node() *corepb.Node {
+	n := s.identity()
+	n.UserAgentName = "lateen-proxy"
+	n.UserAgentVersionType = &corepb.Node_UserAgentBuildVersion{UserAgentBuildVersion: &corepb.BuildVersion{
+		Version:  release,
+		Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{"build.type": structpb.NewStringValue("RELEASE"), "revision.sha": structpb.NewStringValue(strings.SplitN(Version(), "/", 2)[0])}},
+	}}
+	n.Extensions = s.extensions()
+	return n
+}
+
+// identity is the bootstrap's node with what the command line overrides.
+func (s *server) identity() *corepb.Node {
 	n := &corepb.Node{}
 	if given := s.boot.Proto.GetNode(); given != nil {
 		n = proto.Clone(given).(*corepb.Node)
@@ -50,12 +62,6 @@ func (s *server) node() *corepb.Node {
 		}
 		n.Locality.Zone = s.opts.ServiceZone
 	}
-	n.UserAgentName = "lateen-proxy"
-	n.UserAgentVersionType = &corepb.Node_UserAgentBuildVersion{UserAgentBuildVersion: &corepb.BuildVersion{
-		Version:  release,
-		Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{"build.type": structpb.NewStringValue("RELEASE"), "revision.sha": structpb.NewStringValue(strings.SplitN(Version(), "/", 2)[0])}},
-	}}
-	n.Extensions = s.extensions()
 	return n
 }
 
