@@ -18,6 +18,9 @@ package cluster
 import (
 	"context"
 	"errors"
+	"net"
+	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,10 +110,26 @@ func (c *Cluster) HTTP(ep *endpoint.Endpoint) *upstream.Pool { return ep.Owner.(
 // the router then takes its pool from HTTPFor instead of HTTP.
 func (c *Cluster) AutoSNI() bool { return c.config.http.autoSNI }
 
-// HTTPFor is the pool of connections to ep whose server name is name: the host of the
-// request, without its port.
-func (c *Cluster) HTTPFor(ep *endpoint.Endpoint, name string) *upstream.Pool {
-	return ep.Owner.(*host).httpFor(name)
+// HTTPFor is the pool of connections to ep whose server name is the host of authority.
+// Without TLS, and for an address, which is no server name, it is the pool of HTTP.
+func (c *Cluster) HTTPFor(ep *endpoint.Endpoint, authority string) *upstream.Pool {
+	h := ep.Owner.(*host)
+	name := serverName(authority)
+	if name == "" || !h.socket.Secure() {
+		return h.http()
+	}
+	return h.httpFor(name)
+}
+
+// serverName is the host of an authority without its port, "" for an address.
+func serverName(authority string) string {
+	if host, _, err := net.SplitHostPort(authority); err == nil {
+		authority = host
+	}
+	if _, err := netip.ParseAddr(strings.Trim(authority, "[]")); err == nil {
+		return ""
+	}
+	return strings.ToLower(authority)
 }
 
 // ConnectTimeout is connect_timeout, 5 s by default.

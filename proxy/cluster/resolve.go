@@ -61,7 +61,7 @@ func (cfg *config) decodeResolver(c *clusterv3.Cluster) error {
 	switch typed := c.GetTypedDnsResolverConfig(); {
 	case typed != nil:
 		o, err := DecodeResolver(typed)
-		cfg.dns.resolver = o
+		cfg.dns.resolver = special(o)
 		return at("typed_dns_resolver_config", err)
 	case c.GetDnsResolutionConfig() != nil:
 		r := c.GetDnsResolutionConfig()
@@ -71,17 +71,26 @@ func (cfg *config) decodeResolver(c *clusterv3.Cluster) error {
 	}
 }
 
-func (cfg *config) resolver(servers []*corev3.Address, o *corev3.DnsResolverOptions) (err error) {
-	cfg.dns.resolver, err = resolverOptions(servers, o)
+func (cfg *config) resolver(servers []*corev3.Address, o *corev3.DnsResolverOptions) error {
+	out, err := resolverOptions(servers, o)
+	cfg.dns.resolver = special(out)
 	return err
 }
 
+// special is o, or nil if o is nothing but the proxy's own resolver.
+func special(o *dns.Options) *dns.Options {
+	if o == nil || len(o.Servers) == 0 && !o.TCP && !o.NoSearch && o.Timeout == 0 && o.Tries == 0 {
+		return nil
+	}
+	return o
+}
+
 // DecodeResolver compiles a typed_dns_resolver_config, of a cluster or of the
-// bootstrap; nil options are the proxy's own resolver.
+// bootstrap. The zero Options are the system's resolver.
 func DecodeResolver(typed *corev3.TypedExtensionConfig) (*dns.Options, error) {
 	switch typed.GetTypedConfig().GetTypeUrl() {
 	case "type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig":
-		return nil, nil
+		return &dns.Options{}, nil
 	case "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig":
 	default:
 		return nil, fmt.Errorf("%s: not supported", typed.GetTypedConfig().GetTypeUrl())
@@ -100,20 +109,11 @@ func DecodeResolver(typed *corev3.TypedExtensionConfig) (*dns.Options, error) {
 	if err != nil {
 		return nil, err
 	}
-	timeout, tries := c.GetQueryTimeoutSeconds().GetValue(), c.GetQueryTries().GetValue()
-	if timeout+uint64(tries) > 0 {
-		if o == nil {
-			o = &dns.Options{}
-		}
-		o.Timeout, o.Tries = time.Duration(timeout)*time.Second, int(tries)
-	}
+	o.Timeout, o.Tries = time.Duration(c.GetQueryTimeoutSeconds().GetValue())*time.Second, int(c.GetQueryTries().GetValue())
 	return o, nil
 }
 
 func resolverOptions(servers []*corev3.Address, o *corev3.DnsResolverOptions) (*dns.Options, error) {
-	if len(servers) == 0 && !o.GetUseTcpForDnsLookups() && !o.GetNoDefaultSearchDomain() {
-		return nil, nil
-	}
 	out := &dns.Options{TCP: o.GetUseTcpForDnsLookups(), NoSearch: o.GetNoDefaultSearchDomain()}
 	for i, a := range servers {
 		s := a.GetSocketAddress()
