@@ -249,6 +249,7 @@ func (k *call) mayRepeat() bool {
 
 // chargeEndpoint counts an answer for the endpoint.
 func (k *call) chargeEndpoint(code int) {
+	k.cluster.Report(k.endpoint, code)
 	if code >= 500 {
 		k.endpoint.Errors.Add(1)
 	} else {

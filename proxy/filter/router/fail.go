@@ -26,11 +26,13 @@ func (k *call) failed(err error) bool {
 	case whole:
 		k.stats.RqTimeout.Inc()
 		k.endpoint.Timeouts.Add(1)
+		k.cluster.Report(k.endpoint, 504)
 		k.reply(timeout("response_timeout"))
 		return false
 	case late:
 		k.stats.RqPerTryTimeout.Inc()
 		k.endpoint.Timeouts.Add(1)
+		k.cluster.Report(k.endpoint, 504)
 		reset = &http.Reset{Reason: http.LocalReset}
 	case !errors.As(err, &reset):
 		return false // errBody: the connection manager knows what the client did
@@ -81,6 +83,7 @@ func (k *call) blame(reset *http.Reset) {
 	}
 	k.endpoint.Errors.Add(1)
 	if reset.Reason != http.RemoteConnectionFailure && reset.Reason != http.ConnectionTimeout {
+		k.cluster.Report(k.endpoint, 503)
 		k.stats.RqRxReset.Inc()
 	}
 }

@@ -40,6 +40,9 @@ type Cluster interface {
 	HTTPFor(ep *endpoint.Endpoint, host string) *upstream.Pool
 	Limits(priority int) *upstream.Limits
 	Stats() *upstream.Stats
+	// Report tells outlier detection how an endpoint answered: a status, 504 for a
+	// timeout, 503 for a reset. Failures to connect it knows already.
+	Report(ep *endpoint.Endpoint, status int)
 }
 
 // Deps are what the router uses of the proxy around it.
