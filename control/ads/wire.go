@@ -1,7 +1,9 @@
 package ads
 
 import (
+	"cmp"
 	"io"
+	"strings"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -33,7 +35,8 @@ type wire interface {
 	send(typeURL, nonce, version string, d delivery) error
 }
 
-const nackWithoutText = "refused without a message"
+// maxNACK bounds what is kept of an error's text; an Envoy may quote the resource.
+const maxNACK = 16 << 10
 
 // world is the state-of-the-world form.
 type world struct {
@@ -47,7 +50,7 @@ func (w *world) recv() (*request, error) {
 	}
 	r := &request{node: m.GetNode(), typeURL: m.GetTypeUrl(), nonce: m.GetResponseNonce(), names: m.GetResourceNames(), version: m.GetVersionInfo()}
 	if e := m.GetErrorDetail(); e != nil {
-		r.nack = orDefault(e.GetMessage(), nackWithoutText)
+		r.nack = nackText(e.GetMessage())
 	}
 	return r, nil
 }
@@ -76,7 +79,7 @@ func (w *delta) recv() (*request, error) {
 		initial: m.GetInitialResourceVersions(),
 	}
 	if e := m.GetErrorDetail(); e != nil {
-		r.nack = orDefault(e.GetMessage(), nackWithoutText)
+		r.nack = nackText(e.GetMessage())
 	}
 	return r, nil
 }
@@ -92,9 +95,10 @@ func (w *delta) send(typeURL, nonce, version string, d delivery) error {
 	return w.stream.Send(m)
 }
 
-func orDefault(s, otherwise string) string {
-	if s == "" {
-		return otherwise
+// nackText is an error's text, bounded and never empty.
+func nackText(s string) string {
+	if len(s) > maxNACK {
+		s = strings.ToValidUTF8(s[:maxNACK], "") + "…"
 	}
-	return s
+	return cmp.Or(s, "refused without a message")
 }
