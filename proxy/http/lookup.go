@@ -126,6 +126,8 @@ func (h *Headers) joined(name string) []byte {
 func Inline(name string) bool { return inline[name] }
 
 var inline = map[string]bool{
+	"access-control-allow-credentials": true, "access-control-allow-headers": true, "access-control-allow-methods": true,
+	"access-control-allow-origin": true, "access-control-expose-headers": true, "access-control-max-age": true,
 	"accept": true, "accept-encoding": true, "access-control-request-headers": true, "access-control-request-method": true,
 	"authorization": true, "cache-control": true, "connection": true, "content-encoding": true, "content-length": true,
 	"content-type": true, "date": true, "etag": true, "expect": true, "forwarded": true, "grpc-timeout": true, "keep-alive": true,

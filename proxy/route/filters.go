@@ -6,6 +6,7 @@ import (
 	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
 	xdsv3 "github.com/cncf/xds/go/xds/type/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
@@ -102,12 +103,15 @@ func (c *compiler) withCORS(configs map[string]any, policy *routev3.CorsPolicy) 
 		if c.env.Filters[i].Name != corsFilter {
 			continue
 		}
-		// The messages of both forms have the same fields with the same numbers.
-		body, err := anypb.New(policy)
+		body, err := anypb.New(&corsv3.CorsPolicy{
+			AllowOriginStringMatch: policy.GetAllowOriginStringMatch(), AllowMethods: policy.GetAllowMethods(), AllowHeaders: policy.GetAllowHeaders(),
+			ExposeHeaders: policy.GetExposeHeaders(), MaxAge: policy.GetMaxAge(), AllowCredentials: policy.GetAllowCredentials(),
+			FilterEnabled: policy.GetFilterEnabled(), ShadowEnabled: policy.GetShadowEnabled(),
+			AllowPrivateNetworkAccess: policy.GetAllowPrivateNetworkAccess(), ForwardNotMatchingPreflights: policy.GetForwardNotMatchingPreflights(),
+		})
 		if err != nil {
 			return nil, err
 		}
-		body.TypeUrl = "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy"
 		v, err := c.env.Filters[i].Override(body, c.env.HTTP)
 		if err != nil {
 			return nil, fmt.Errorf("cors: %w", err)

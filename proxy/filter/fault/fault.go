@@ -162,10 +162,10 @@ var counted any = struct{}{}
 // OnRequest waits, then aborts, as the settings of filter or route ask.
 func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 	c := f.settings
-	if override, ok := s.Override(slot).(*settings); ok {
-		c = override
+	if override := s.Override(slot); override != nil {
+		c, _ = override.(*settings) // nil: the route has disabled the filter
 	}
-	if c.delay == nil && c.abort == nil || !c.applies(s) {
+	if c == nil || c.delay == nil && c.abort == nil || !c.applies(s) {
 		return http.Continue
 	}
 	if d := c.delay.of(&s.Request); d > 0 && f.begin(s, slot, c) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/filter/fault"
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/route"
 	"github.com/lateen-mesh/lateen/proxy/stats"
 )
 
@@ -202,6 +203,14 @@ func TestOverride(t *testing.T) {
 	f.OnRequest(s, 0)
 	if reply, _ := s.TakeReply(); reply.Status != 503 || s.Info.Metadata[fault.Name]["k"] != "route" {
 		t.Errorf("status %d, metadata %v", reply.Status, s.Info.Metadata)
+	}
+}
+
+func TestDisabledByRoute(t *testing.T) {
+	f, s := newFixture(t, abort503), stream(nil)
+	s.SetOverrides(1, func(http.Slot) any { return route.Disabled{} })
+	if f.OnRequest(s, 0) != http.Continue {
+		t.Error("aborted")
 	}
 }
 
