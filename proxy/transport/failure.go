@@ -44,8 +44,11 @@ type verifyError struct {
 func (e *verifyError) Error() string { return e.detail + ": " + e.err.Error() }
 func (e *verifyError) Unwrap() error { return e.err }
 
-// Codes of BoringSSL's error queue: library 16 (SSL), then the reason.
-const sslLibrary = 16 << 24
+// Codes of BoringSSL's error queue: the library, then the reason or errno.
+const (
+	systemLibrary = 2 << 24
+	sslLibrary    = 16 << 24
+)
 
 // handshakeError gives a failed handshake the reason that Envoy gives, as far as
 // crypto/tls tells the cause.
@@ -55,9 +58,12 @@ func handshakeError(err error) *Error {
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
 	var record tls.RecordHeaderError
+	var errno syscall.Errno
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		e.Timeout = true
+	case errors.As(err, &errno):
+		e.Reason = fmt.Sprintf("TLS_error:|%d:system library:OPENSSL_internal:%s:TLS_error_end", systemLibrary|int(errno), sentence(errno))
 	case errors.As(err, &verify):
 		e.Reason = tlsReason(125, "CERTIFICATE_VERIFY_FAILED", verify.detail)
 	case errors.As(err, &unknown), errors.As(err, &invalid):
