@@ -103,6 +103,21 @@ func get(socket, path string) string {
 	return b.String()
 }
 
+func TestDefaults(t *testing.T) {
+	flags := newDiscovery().Flags()
+	for name, want := range map[string]string{
+		"meshConfig": "/etc/istio/config/mesh", "networksConfig": "/etc/istio/config/meshNetworks", "domain": "cluster.local",
+		"clusterID": "Kubernetes", "namespace": "istio-system", "registries": "[Kubernetes]", "httpAddr": ":8080", "httpsAddr": ":15017",
+		"grpcAddr": ":15010", "secureGRPCAddr": ":15012", "monitoringAddr": ":15014", "ctrlz_port": "9876", "ctrlz_address": "localhost",
+		"shutdownDuration": "10s", "keepaliveInterval": "30s", "keepaliveTimeout": "10s", "keepaliveMaxServerConnectionAge": "30m0s",
+		"kubernetesApiQPS": "80", "kubernetesApiBurst": "160", "log_output_level": "default:info",
+	} {
+		if f := flags.Lookup(name); f == nil || f.DefValue != want {
+			t.Errorf("--%s: %+v, want default %s", name, f, want)
+		}
+	}
+}
+
 func TestFailures(t *testing.T) {
 	for _, c := range []struct {
 		name, want string
