@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,6 +47,12 @@ func newServer(t *testing.T, zone map[string][]string) *nameServer {
 	running.Go(func() { s.serveTCP(tcp) })
 	t.Cleanup(func() { udp.Close(); tcp.Close(); running.Wait() })
 	return s
+}
+
+func (s *nameServer) asked() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.log)
 }
 
 func (s *nameServer) serveUDP(c net.PacketConn) {
@@ -231,8 +238,8 @@ func TestServers(t *testing.T) {
 	if _, err := r.Lookup(t.Context(), "a.test", V4Only); err != nil {
 		t.Fatal(err)
 	}
-	if len(good.log) != 1 {
-		t.Errorf("asked %v", good.log)
+	if log := good.asked(); len(log) != 1 {
+		t.Errorf("asked %v", log)
 	}
 	if _, err := r.Lookup(t.Context(), "b.test", V4Only); !errors.Is(err, ErrNotFound) {
 		t.Errorf("%v is not ErrNotFound", err)
@@ -245,7 +252,7 @@ func TestTCP(t *testing.T) {
 	if _, err := r.Lookup(t.Context(), "a.test", V4Only); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"tcp A a.test."}, s.log); diff != "" {
+	if diff := cmp.Diff([]string{"tcp A a.test."}, s.asked()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

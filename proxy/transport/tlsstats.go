@@ -59,7 +59,7 @@ func (s *tlsStats) failed(err error) {
 			return
 		}
 		s.connectionError.Inc()
-	case strings.HasSuffix(verify.detail, "verify SAN list"):
+	case strings.HasPrefix(verify.detail, sanFailure):
 		s.verifySAN.Inc()
 	default:
 		s.verifyError.Inc()

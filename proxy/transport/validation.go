@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"strings"
 	"time"
@@ -159,15 +161,50 @@ func (v *validation) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, h
 		return err
 	}
 	if host != "" && leaf.VerifyHostname(host) != nil {
-		return &verifyError{"verify cert failed: verify SAN list", fmt.Errorf("certificate is not for %q", host)}
+		return &verifyError{sanDetail(leaf), fmt.Errorf("certificate is not for %q", host)}
 	}
 	if len(v.sans) > 0 && !matchSAN(v.sans, leaf) {
-		return &verifyError{"verify cert failed: verify SAN list", errors.New("no subject alternative name matches")}
+		return &verifyError{sanDetail(leaf), errors.New("no subject alternative name matches")}
 	}
 	if len(v.spki)+len(v.hashes) > 0 && !v.pinned(leaf) {
 		return &verifyError{"verify cert failed: cert hash and spki", errors.New("neither hash nor key is pinned")}
 	}
 	return nil
+}
+
+const sanFailure = "verify cert failed: SAN matcher"
+
+// sanDetail is Envoy's text with the names that the certificate has, in its order.
+func sanDetail(leaf *x509.Certificate) string {
+	return sanFailure + ", certificate SANs are [" + strings.Join(names(leaf), ", ") + "]"
+}
+
+// names reads the subject alternative names in the order of the extension, which
+// x509.Certificate does not keep.
+func names(leaf *x509.Certificate) (list []string) {
+	for _, ext := range leaf.Extensions {
+		if !ext.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
+			continue
+		}
+		var all asn1.RawValue
+		if _, err := asn1.Unmarshal(ext.Value, &all); err != nil {
+			return nil
+		}
+		for rest := all.Bytes; len(rest) > 0; {
+			var one asn1.RawValue
+			var err error
+			if rest, err = asn1.Unmarshal(rest, &one); err != nil {
+				return list
+			}
+			switch one.Tag {
+			case 1, 2, 6: // mail address, DNS name, URI
+				list = append(list, string(one.Bytes))
+			case 7:
+				list = append(list, net.IP(one.Bytes).String())
+			}
+		}
+	}
+	return list
 }
 
 func (v *validation) verifyChain(chain []*x509.Certificate, usage x509.ExtKeyUsage) error {
