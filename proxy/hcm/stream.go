@@ -157,6 +157,9 @@ func lower(b []byte) []byte {
 // ClearRoute forgets the route; the next filter finds one chosen anew.
 func (st *stream) ClearRoute() { st.routed = false }
 
+// Tunnel ends the reading ahead, so that the bytes of the other protocol can be read.
+func (st *stream) Tunnel() { st.c.watch.tunnel() }
+
 // StopBody ends a blocked read of the request's body.
 func (st *stream) StopBody() {
 	st.closing = true

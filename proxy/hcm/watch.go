@@ -33,6 +33,7 @@ type watch struct {
 	wake   wakeReason
 	why    *limit        // that has ended the stream
 	ahead  chan struct{} // closed when the reader ahead has ended; nil: there is none
+	open   bool          // a tunnel was opened: its bytes are read as a body
 	seen   uint32        // moved at the last look
 	change int64         // when moved changed
 }
@@ -137,6 +138,7 @@ func (w *watch) progress() {
 // settle ends a request; false: the client has left.
 func (w *watch) settle() bool {
 	if w.state.CompareAndSwap(running, waiting) {
+		w.open = false
 		return !w.c.st.Left()
 	}
 	w.mu.Lock()
@@ -148,7 +150,7 @@ func (w *watch) settle() bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.ahead = nil
+	w.ahead, w.open = nil, false
 	w.state.Store(waiting)
 	return w.c.clearDeadline() && !w.c.st.Left()
 }
@@ -256,7 +258,7 @@ func (w *watch) lookBusy(now int64) time.Duration {
 		w.why = why
 		w.c.drop()
 		_ = w.c.nc.SetReadDeadline(past)
-	case w.ahead == nil && w.c.codec.Finished():
+	case w.ahead == nil && (w.c.codec.Finished() || w.c.codec.Tunnels() && !w.open):
 		w.readAhead()
 	}
 	if w.ahead == nil {
@@ -282,6 +284,24 @@ func (w *watch) readAhead() {
 			}
 		}
 	}()
+}
+
+// tunnel ends the reading ahead for good; what was read is the body's.
+func (w *watch) tunnel() {
+	w.mu.Lock()
+	ahead := w.ahead
+	w.open = true
+	w.mu.Unlock()
+	if ahead == nil {
+		return
+	}
+	_ = w.c.nc.SetReadDeadline(past) // fails only on a closed connection
+	<-ahead
+	w.c.clearDeadline()
+	w.mu.Lock()
+	w.ahead = nil
+	w.state.CompareAndSwap(watched, running)
+	w.mu.Unlock()
 }
 
 // limits is the limit that has passed, or when the next one will. w.mu is held, and

@@ -32,6 +32,9 @@ type Control interface {
 	Inform(*Response) error
 	// ClearRoute forgets the matched route; it is chosen anew from the request as it is.
 	ClearRoute()
+	// Tunnel says that the upstream has agreed to another protocol: the bytes after the
+	// request's head, which nobody has read so far, are about to be read as its body.
+	Tunnel()
 	// StopBody ends a read of the request's body that is blocked in another goroutine;
 	// the connection is of no further use then.
 	StopBody()
@@ -44,6 +47,9 @@ func (s *Stream) Begin(c Control, slots int, done <-chan struct{}) {
 		s.states = append(s.states, nil)
 	}
 	s.control, s.done = c, done
+	s.mu.Lock()
+	s.waiting, s.left = nil, false
+	s.mu.Unlock()
 }
 
 // Finish clears what belongs to the exchange and keeps its memory for the next.
@@ -80,6 +86,9 @@ func (s *Stream) Inform(r *Response) error { return s.control.Inform(r) }
 // ClearRoute forgets the matched route after the request has changed; it is chosen
 // anew before the next filter runs.
 func (s *Stream) ClearRoute() { s.control.ClearRoute() }
+
+// Tunnel says that what follows the request's head is about to be read as its body.
+func (s *Stream) Tunnel() { s.control.Tunnel() }
 
 // StopBody ends a read of the request's body that is blocked in another goroutine.
 func (s *Stream) StopBody() { s.control.StopBody() }

@@ -304,7 +304,7 @@ func (x *Exchange) broken(err error) error {
 		return err
 	case errors.As(err, &refused):
 		return &http.Reset{Reason: http.ProtocolError}
-	case errors.Is(err, io.EOF) && x.answered && x.in.mode != untilFI:
+	case errors.Is(err, io.ErrUnexpectedEOF):
 		return &http.Reset{Reason: http.ProtocolError} // cut off within its framing
 	}
 	return &http.Reset{Reason: http.ConnectionTermination, Unused: !x.anything.Load()}

@@ -201,11 +201,14 @@ func (c *receiver) Next() ([]byte, error) {
 			return nil, io.EOF // the last chunk
 		}
 		if err := c.fill(); err != nil {
-			if c.mode == untilFI && errors.Is(err, io.EOF) {
-				c.done.Store(true)
-				return nil, io.EOF
+			if !errors.Is(err, io.EOF) {
+				return nil, c.fail(err)
 			}
-			return nil, c.fail(err)
+			if c.mode != untilFI {
+				return nil, c.fail(io.ErrUnexpectedEOF)
+			}
+			c.done.Store(true)
+			return nil, io.EOF
 		}
 	}
 }

@@ -107,6 +107,7 @@ func (s *Server) parse(r *http.Request, b []byte) error {
 		return errAuthority
 	}
 	if s.old && !s.opts.AcceptHTTP10 {
+		s.old = false // the answer says what we speak
 		return errVersion
 	}
 	return s.frame(r)
@@ -193,6 +194,10 @@ func (s *Server) Finished() bool { return s.in.done.Load() }
 // Closes reports that the connection ends after this exchange because the request
 // says so or cannot be framed off.
 func (s *Server) Closes() bool { return s.close || s.in.failed != nil }
+
+// Tunnels reports that the request asks for another protocol: what follows its head is
+// not HTTP once the answer agrees.
+func (s *Server) Tunnels() bool { return s.connect || s.upgrade }
 
 // HTTP10 reports that the request came as HTTP/1.0.
 func (s *Server) HTTP10() bool { return s.old }

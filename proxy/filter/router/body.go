@@ -67,7 +67,7 @@ func (k *call) send() (rest bool, err error) {
 	if k.body.taken || body.Done() {
 		return false, k.resend()
 	}
-	if err := x.WriteHead(&s.Request, false); err != nil {
+	if err := x.WriteHead(&s.Request, false); err != nil || k.tunnels() {
 		return false, err
 	}
 	for body.Ready() {
@@ -154,6 +154,9 @@ func (k *call) pumpBody() {
 			return
 		case err != nil:
 			return // the reader of the answer finds out why
+		case over && k.tunnels():
+			k.s.Leave() // the client has ended the connection
+			return
 		case over:
 			k.pumped()
 			return

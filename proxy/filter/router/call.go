@@ -151,12 +151,24 @@ func (k *call) exchange(limit time.Time) error {
 			return k.pumpFailed(err)
 		}
 		if code := s.Response.Status; code >= 200 || code == 101 {
+			if k.tunnels() && (code == 101 || code < 300) {
+				x.SetDeadline(time.Time{})
+				s.Tunnel()
+				k.pump.start(k)
+			}
 			return nil
 		}
 		if err := s.Inform(&s.Response); err != nil {
 			return errLeft
 		}
 	}
+}
+
+// tunnels reports that the request asks for another protocol: what follows its head
+// is sent when the upstream has agreed.
+func (k *call) tunnels() bool {
+	r := &k.s.Request
+	return r.Upgrade != nil || string(r.Method) == "CONNECT"
 }
 
 // requestRead notes that the request was wholly received.
