@@ -63,7 +63,10 @@ func launch(t *testing.T, yaml string, args ...string) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := Load("", yaml+"\nadmin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n", false)
+	if !strings.Contains(yaml, "\nadmin:") {
+		yaml += "\nadmin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n"
+	}
+	b, err := Load("", yaml, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -180,7 +180,9 @@ func (s *server) ownStream(cfg *corepb.ApiConfigSource) (*xds.Client, error) {
 		return nil, err
 	}
 	s.others[string(key)] = c
-	s.tasks.Go(func() { c.Run(s.ctx) })
+	if s.opts.Mode != "validate" {
+		s.tasks.Go(func() { c.Run(s.ctx) })
+	}
 	return c, nil
 }
 
