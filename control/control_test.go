@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -171,6 +172,14 @@ type proxy struct {
 // connect subscribes a gateway to a type.
 func (p *plane) connect(typeURL string, metadata map[string]any, names ...string) *proxy {
 	p.t.Helper()
+	all := map[string]any{"LABELS": map[string]any{"istio": "ingressgateway"}, "NAMESPACE": "istio-system"}
+	maps.Copy(all, metadata)
+	return p.connectAs("router~127.0.2.1~gw.istio-system~istio-system.svc.cluster.local", typeURL, all, names...)
+}
+
+// connectAs subscribes the proxy of a node id.
+func (p *plane) connectAs(id, typeURL string, metadata map[string]any, names ...string) *proxy {
+	p.t.Helper()
 	conn, err := grpc.NewClient("unix:"+filepath.Join(p.sockets, "grpc"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		p.t.Fatal(err)
@@ -181,16 +190,12 @@ func (p *plane) connect(typeURL string, metadata map[string]any, names ...string
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	all := map[string]any{"LABELS": map[string]any{"istio": "ingressgateway"}, "NAMESPACE": "istio-system"}
-	for k, v := range metadata {
-		all[k] = v
-	}
-	meta, err := structpb.NewStruct(all)
+	meta, err := structpb.NewStruct(metadata)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	err = s.Send(&discoverypb.DeltaDiscoveryRequest{
-		Node:    &corepb.Node{Id: "router~127.0.2.1~gw.istio-system~istio-system.svc.cluster.local", Metadata: meta},
+		Node:    &corepb.Node{Id: id, Metadata: meta},
 		TypeUrl: typeURL, ResourceNamesSubscribe: names,
 	})
 	if err != nil {
@@ -307,6 +312,49 @@ func TestConfiguration(t *testing.T) {
 		has(t, "LDS", got, `"path":"/tmp/set.log"`)
 		has(t, "LDS", got, "from-map")
 	})
+}
+
+// A VirtualService that a Sidecar imports brings in the services that it routes to, so
+// a change of it reaches clusters and endpoints.
+func TestImportedRoutes(t *testing.T) {
+	const scope = `
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: client}
+spec:
+  egress: [{hosts: [routes/*]}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: one, namespace: apps}
+spec:
+  hosts: [one.test]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: 10.0.0.1}]
+`
+	const imported = `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: front, namespace: routes}
+spec:
+  hosts: [front.test]
+  http:
+  - route: [{destination: {host: one.test}}]
+`
+	p := start(t, map[string]string{"scope.yaml": scope}, nil)
+	const id, cluster = "sidecar~10.1.1.1~web.client~client.svc.cluster.local", "outbound|80||one.test"
+	cds := p.connectAs(id, wellknown.ClusterType, nil)
+	if first := text(t, cds.next("")); strings.Contains(first, cluster) {
+		t.Fatalf("CDS has %s before anything imports it:\n%s", cluster, first)
+	}
+	eds := p.connectAs(id, wellknown.EndpointType, nil, cluster)
+	if first := eds.next(""); len(first.Resources) != 0 {
+		t.Fatalf("EDS has %s before anything imports it", cluster)
+	}
+	p.write("routes.yaml", imported)
+	has(t, "CDS", text(t, cds.next("")), `"name":"`+cluster+`"`)
+	has(t, "EDS", text(t, eds.next("")), `"address":"10.0.0.1"`)
 }
 
 func TestNew(t *testing.T) {

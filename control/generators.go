@@ -25,14 +25,17 @@ type generator struct {
 
 // generators is what proxies can ask for, in the order of delivery.
 func generators() []generator {
-	services := []config.Kind{config.Service, config.EndpointSlice, config.ServiceEntry, config.WorkloadEntry, config.Namespace}
-	traffic := append([]config.Kind{config.DestinationRule, config.Sidecar, config.Gateway}, services...)
-	routes := append([]config.Kind{config.VirtualService}, traffic...)
+	// VirtualServices decide on clusters too: those that a Sidecar imports bring in the
+	// services that they route to.
+	traffic := []config.Kind{
+		config.VirtualService, config.DestinationRule, config.Sidecar, config.Gateway,
+		config.Service, config.EndpointSlice, config.ServiceEntry, config.WorkloadEntry, config.Namespace,
+	}
 	return []generator{
 		{resourceType(wellknown.ClusterType, "CDS", traffic), clusters},
 		{resourceType(wellknown.EndpointType, "EDS", traffic), endpoints},
-		{resourceType(wellknown.ListenerType, "LDS", routes), listeners},
-		{resourceType(wellknown.RouteType, "RDS", routes), routeTables},
+		{resourceType(wellknown.ListenerType, "LDS", traffic), listeners},
+		{resourceType(wellknown.RouteType, "RDS", traffic), routeTables},
 		{resourceType(wellknown.SecretType, "SDS", []config.Kind{config.Secret, config.ConfigMap}), secrets},
 	}
 }
