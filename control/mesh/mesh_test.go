@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -318,4 +319,27 @@ func TestHostProperties(t *testing.T) {
 			t.Fatalf("%s, %s", a, b)
 		}
 	})
+}
+
+func TestInstances(t *testing.T) {
+	const entry = `
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: %s, namespace: apps}
+spec:
+  hosts: [%s.test]
+  location: %s
+  ports: [{number: 80, name: http, protocol: HTTP, targetPort: 9000}]
+  resolution: STATIC
+  endpoints: [{address: 127.0.0.1}]
+`
+	s := snapshot(t, fmt.Sprintf(entry, "outside", "outside", "MESH_EXTERNAL")+fmt.Sprintf(entry, "inside", "inside", "MESH_INTERNAL"))
+	var got []string
+	for _, i := range s.Scope(&Proxy{Type: SidecarProxy, Namespace: "apps", Addresses: []string{"127.0.0.1"}}).Instances() {
+		got = append(got, i.Service.Host)
+	}
+	if want := []string{"inside.test"}; !slices.Equal(got, want) {
+		t.Errorf("instances of %v, want %v: what is outside of the mesh is no proxy's workload", got, want)
+	}
 }

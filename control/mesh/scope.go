@@ -47,7 +47,7 @@ func (s *Snapshot) Scope(p *Proxy) *Scope {
 		namespace: p.Namespace,
 		labels:    p.Labels,
 		router:    p.Type == Router,
-		instances: s.Registry.Instances(p.Addresses),
+		instances: ownInstances(s.Registry.Instances(p.Addresses)),
 		bound:     map[string][]*VirtualService{},
 	}
 	if !sc.router {
@@ -114,6 +114,13 @@ func (sc *Scope) Egress() []EgressListener { return sc.egress }
 // Instances returns what the proxy's own workload serves, in conflict order of
 // the services.
 func (sc *Scope) Instances() []registry.Instance { return sc.instances }
+
+// ownInstances are those of services of the mesh. What stands outside of it is
+// nobody's workload, also where it has the proxy's address (a gateway and a server
+// on one machine).
+func ownInstances(all []registry.Instance) []registry.Instance {
+	return slices.DeleteFunc(all, func(i registry.Instance) bool { return i.Service.MeshExternal })
+}
 
 // Namespace is the namespace of the proxy.
 func (sc *Scope) Namespace() string { return sc.namespace }
