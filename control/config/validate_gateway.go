@@ -57,7 +57,7 @@ func validateServerPort(p place, sp *networking.Port, bind string) {
 		p.field("number").wrong(port(int64(sp.Number)))
 	}
 	if sp.TargetPort > 0 { //nolint:staticcheck // deprecated, still in users' files
-		p.field("targetPort").errorf("has no effect on gateways")
+		p.field("targetPort").warnf("has no effect on gateways")
 	}
 	if sp.Name == "" {
 		p.field("name").errorf("required")
