@@ -20,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/lateen-mesh/lateen/cli"
+	"github.com/lateen-mesh/lateen/local"
 )
 
 func TestMain(m *testing.M) {
@@ -50,6 +51,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("BIN", bin)
 			e.Setenv("PROXY", gatewayProgram(bin))
 			e.Setenv("STATE", filepath.Join(e.WorkDir, "state"))
+			for _, dir := range []string{"state", "second"} { // what a failed script leaves
+				e.Defer(func() { _ = local.Down(context.Background(), filepath.Join(e.WorkDir, dir)) })
+			}
 			for i := 1; i <= 4; i++ {
 				port, err := freePort()
 				if err != nil {
