@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
 	"github.com/lateen-mesh/lateen/proxy/lb"
@@ -170,6 +172,14 @@ func TestRefused(t *testing.T) {
 	if want := "Error adding/updating cluster(s) bad: health_checks: not supported"; nack.Error.GetMessage() != want {
 		t.Errorf("NACK %q, want %q", nack.Error.GetMessage(), want)
 	}
+	t.Run("a bad socket is refused each time it comes", func(t *testing.T) {
+		bad := newCluster(t, `{"name": "bad", "transport_socket": {"name": "x", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}}}`)
+		for range 2 {
+			n := len(srv.Requests(wellknown.ClusterType))
+			srv.Set("bad", bad)
+			srv.Await(t, wellknown.ClusterType, n, func(r xdstest.Request) bool { return r.Error != nil })
+		}
+	})
 	<-cs.Initialized()
 	if cs.Get("good") == nil || cs.Get("bad") != nil {
 		t.Error("the good cluster must live, the bad one must not")
@@ -447,8 +457,9 @@ func TestDialer(t *testing.T) {
 	go func() { defer close(done); client.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 	got := make(chan string, 1)
-	xds.SubscribeAll(client, xds.Type[*config]{URL: wellknown.ClusterType, Decode: decodeCDS}, func(ch xds.Changes[*config]) error {
-		got <- ch.Updated[0].Name
+	raw := xds.Type[string]{URL: wellknown.ClusterType, Decode: func(name string, _ *anypb.Any) (string, error) { return name, nil }}
+	xds.SubscribeAll(client, raw, func(ch xds.Changes[string]) error {
+		got <- ch.Updated[0].Value
 		return nil
 	})
 	if name := <-got; name != "b" {
@@ -456,5 +467,36 @@ func TestDialer(t *testing.T) {
 	}
 	if _, err := cs.Dialer("nowhere")(t.Context()); err == nil || err.Error() != `unknown cluster "nowhere"` {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := statics(t, fmt.Sprintf(`{"name": "agent", "load_assignment": {"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": %q}}}}]}]}}`, path)).Get("agent")
+	ep := c.Pick(&lb.Context{})
+	if ep.Address != "unix:"+path {
+		t.Errorf("address %s", ep.Address)
+	}
+	conn, err := c.Dial(t.Context(), ep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	other, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	go func() { _, _ = conn.Write([]byte("x")) }()
+	if _, err := io.ReadFull(other, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if conn.TCP() != nil || conn.RemoteAddr().IsValid() {
+		t.Error("a pipe has neither a TCP socket nor an IP address")
 	}
 }

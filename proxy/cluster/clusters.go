@@ -92,9 +92,9 @@ func (cs *Clusters) Get(name string) *Cluster { return cs.live.get(name) }
 
 // AddStatic adds a cluster of the bootstrap. The error names the cluster and the field.
 func (cs *Clusters) AddStatic(pb *clusterv3.Cluster) error {
-	cfg, err := decode(pb, true)
+	c, err := cs.build(pb, true)
 	if err == nil {
-		err = cs.add(cfg, "", false)
+		cs.adopt(c)
 	}
 	if err != nil {
 		return fmt.Errorf("cluster %s: %w", pb.GetName(), err)
@@ -114,19 +114,21 @@ func (cs *Clusters) Start(client *xds.Client, timeout time.Duration) {
 		first()
 		return
 	}
-	t := xds.Type[*config]{URL: wellknown.ClusterType, FetchTimeout: timeout, Decode: decodeCDS}
-	xds.SubscribeAll(client, t, func(ch xds.Changes[*config]) error {
+	t := xds.Type[*Cluster]{URL: wellknown.ClusterType, FetchTimeout: timeout, Decode: cs.decodeCDS}
+	xds.SubscribeAll(client, t, func(ch xds.Changes[*Cluster]) error {
 		defer first()
-		return cs.apply(ch)
+		cs.apply(ch)
+		return nil
 	})
 }
 
-func decodeCDS(_ string, body *anypb.Any) (*config, error) {
-	var c clusterv3.Cluster
-	if err := proto.Unmarshal(body.GetValue(), &c); err != nil {
+// decodeCDS makes a cluster that is ready to warm; apply takes it into use.
+func (cs *Clusters) decodeCDS(_ string, body *anypb.Any) (*Cluster, error) {
+	var pb clusterv3.Cluster
+	if err := proto.Unmarshal(body.GetValue(), &pb); err != nil {
 		return nil, err
 	}
-	return decode(&c, false)
+	return cs.build(&pb, false)
 }
 
 // Initialized is closed when every cluster of the bootstrap and of the first CDS
@@ -141,22 +143,20 @@ func (cs *Clusters) settled() {
 	}
 }
 
-func (cs *Clusters) apply(ch xds.Changes[*config]) error {
-	var errs []error
+func (cs *Clusters) apply(ch xds.Changes[*Cluster]) {
 	for _, r := range ch.Updated {
-		if cs.isStatic(r.Name) {
-			continue // Envoy keeps the one of the bootstrap, without a word
+		if cs.isStatic(r.Name) { // Envoy keeps the one of the bootstrap, without a word
+			r.Value.close()
+			continue
 		}
-		if err := cs.add(r.Value, r.Version, true); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", r.Name, err))
-		}
+		r.Value.version = r.Version
+		cs.adopt(r.Value)
 	}
 	for _, name := range ch.Removed {
 		if !cs.isStatic(name) {
 			cs.remove(name)
 		}
 	}
-	return errors.Join(errs...)
 }
 
 func (cs *Clusters) isStatic(name string) bool {
@@ -165,16 +165,24 @@ func (cs *Clusters) isStatic(name string) bool {
 	return cs.static[name]
 }
 
-// add makes a cluster and warms it; the one of the same name serves until then.
-func (cs *Clusters) add(cfg *config, version string, dynamic bool) error {
-	old := cs.Get(cfg.name)
-	c := cs.make(cfg, old)
-	c.version, c.dynamic = version, dynamic
+// build makes a cluster of its resource, up to what can be refused.
+func (cs *Clusters) build(pb *clusterv3.Cluster, bootstrap bool) (*Cluster, error) {
+	cfg, err := decode(pb, bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	c := cs.make(cfg)
+	c.dynamic = !bootstrap
 	if err := c.prepare(); err != nil {
 		c.stop()
-		return err
+		return nil, err
 	}
-	if old == nil {
+	return c, nil
+}
+
+// adopt warms a cluster; the one of the same name serves until then.
+func (cs *Clusters) adopt(c *Cluster) {
+	if cs.Get(c.Name()) == nil {
 		cs.counts.added.Inc()
 	} else {
 		cs.counts.modified.Inc()
@@ -184,7 +192,6 @@ func (cs *Clusters) add(cfg *config, version string, dynamic bool) error {
 	if previous != nil {
 		previous.close()
 	}
-	return nil
 }
 
 // warm notes that c is warming and returns the cluster whose place it takes there.
@@ -203,13 +210,13 @@ func (cs *Clusters) warm(c *Cluster) (previous *Cluster) {
 
 // make builds a cluster that has nothing yet. Its circuit breakers are those of the
 // one that it will replace.
-func (cs *Clusters) make(cfg *config, old *Cluster) *Cluster {
+func (cs *Clusters) make(cfg *config) *Cluster {
 	c := &Cluster{
 		config: cfg, parent: cs, scope: cs.store.Scope("cluster." + cfg.statName + "."), added: time.Now(),
 		live: make(chan struct{}), hosts: map[identity]*host{}, limits: &breakers{}, resolver: cs.resolver(cfg.dns.resolver), settle: func() {},
 	}
 	c.ctx, c.stop = context.WithCancel(cs.ctx)
-	if old != nil && old.config.tracksAs(cfg) {
+	if old := cs.Get(cfg.name); old != nil && old.config.tracksAs(cfg) {
 		c.limits = old.limits
 	}
 	return c

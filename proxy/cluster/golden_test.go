@@ -74,11 +74,9 @@ func TestGoldenClusters(t *testing.T) {
 			})
 			t.Cleanup(cs.Close)
 			each(t, file, func() *clusterv3.Cluster { return &clusterv3.Cluster{} }, func(pb *clusterv3.Cluster) {
-				cfg, err := decode(pb, false)
+				c, err := cs.build(pb, false)
 				if err == nil {
-					err = cs.add(cfg, "1", true)
-				}
-				if err == nil {
+					cs.adopt(c)
 					return
 				}
 				for _, text := range refused {
