@@ -121,7 +121,7 @@ func (s *supervisor) prepare() error {
 	}
 	s.control.input = s.stdin
 	s.proxy, err = s.newProcess("gateway", prefixedWriter{out, "gateway  | "}, []string{gateway, "-c", s.state.path("gateway.json"),
-		"--concurrency", "2", "-l", "warning", "--drain-time-s", "5", "--use-dynamic-base-id"})
+		"--concurrency", "2", "-l", "warning", "--component-log-level", "misc:error", "--file-flush-interval-msec", "200", "--drain-time-s", "5", "--use-dynamic-base-id"})
 	return err
 }
 
