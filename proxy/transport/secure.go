@@ -104,6 +104,14 @@ func (s *secure) WriteBuffers(bufs *net.Buffers) (int64, error) {
 	}
 	for _, b := range *bufs {
 		for len(b) > 0 {
+			if have == 0 && len(b) >= len(buf) { // full records without a copy
+				n, err := s.c.Write(b)
+				total += int64(n)
+				if err != nil {
+					return total, err
+				}
+				break
+			}
 			n := copy(buf[have:], b)
 			have, b = have+n, b[n:]
 			if have == len(buf) {

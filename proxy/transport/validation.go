@@ -311,29 +311,29 @@ func matchSAN(matchers []sanMatcher, leaf *x509.Certificate) bool {
 }
 
 func (m *sanMatcher) matches(leaf *x509.Certificate) bool {
-	any := m.kind == tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED
-	if any || m.kind == tlsv3.SubjectAltNameMatcher_DNS {
+	every := m.kind == tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED
+	if every || m.kind == tlsv3.SubjectAltNameMatcher_DNS {
 		for _, n := range leaf.DNSNames {
 			if m.match(n) || m.exact != "" && wildcardMatch(n, m.exact) {
 				return true
 			}
 		}
 	}
-	if any || m.kind == tlsv3.SubjectAltNameMatcher_URI {
+	if every || m.kind == tlsv3.SubjectAltNameMatcher_URI {
 		for _, u := range leaf.URIs {
 			if m.match(u.String()) {
 				return true
 			}
 		}
 	}
-	if any || m.kind == tlsv3.SubjectAltNameMatcher_IP_ADDRESS {
+	if every || m.kind == tlsv3.SubjectAltNameMatcher_IP_ADDRESS {
 		for _, ip := range leaf.IPAddresses {
 			if m.match(ip.String()) {
 				return true
 			}
 		}
 	}
-	if any || m.kind == tlsv3.SubjectAltNameMatcher_EMAIL {
+	if every || m.kind == tlsv3.SubjectAltNameMatcher_EMAIL {
 		for _, e := range leaf.EmailAddresses {
 			if m.match(e) {
 				return true

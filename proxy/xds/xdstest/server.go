@@ -231,16 +231,16 @@ func (s *Server) Settle(t testing.TB, url string) {
 }
 
 func (s *Server) settled(url string) bool {
-	any := false
+	watched := false
 	for w, of := range s.watches {
 		if of != url {
 			continue
 		}
-		if any = true; w.sent != s.world(url).version || w.answered != w.nonce || w.forced {
+		if watched = true; w.sent != s.world(url).version || w.answered != w.nonce || w.forced {
 			return false
 		}
 	}
-	return any
+	return watched
 }
 
 // note keeps a request and what it answers.
