@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -57,7 +58,7 @@ type chain struct {
 	filters   []network.Filter
 	terminal  network.Terminal
 	built     []network.Built
-	group     *group
+	group     atomic.Pointer[group]
 }
 
 // usage counts the connections of a Config, so that what it holds (subscriptions,

@@ -210,8 +210,9 @@ func (l *listener) dispatch(c *Config, a *accepted, cn *conn) {
 	if !cn.arm(cancel) {
 		return
 	}
-	ch.group.join(cn)
-	defer ch.group.leave(cn)
+	g := ch.group.Load()
+	g.join(cn)
+	defer g.leave(cn)
 	c.stats.total.Inc()
 	c.stats.active.Inc()
 	defer func() {
@@ -219,7 +220,7 @@ func (l *listener) dispatch(c *Config, a *accepted, cn *conn) {
 		c.stats.destroy.Inc()
 		c.stats.length.Record(uint64(time.Since(cn.info.Start).Milliseconds()))
 	}()
-	if !ch.handshakeConn(ctx, c, cn) {
+	if !ch.handshakeConn(ctx, c, cn, g) {
 		return
 	}
 	defer func() { _ = cn.Close() }() // the terminal filter has ended the stream by its own rules
@@ -234,7 +235,7 @@ func (c *conn) arm(cancel context.CancelFunc) bool {
 }
 
 // handshakeConn sets up the transport socket.
-func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn) bool {
+func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn, g *group) bool {
 	hctx := ctx
 	if ch.handshake > 0 {
 		var cancel context.CancelFunc
@@ -249,7 +250,7 @@ func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn) bool {
 		}
 		return false
 	}
-	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Draining: ch.group.drain, Successor: ch.group.terminal}
+	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Draining: g.drain, Successor: g.terminal}
 	if st := tc.TLS(); st != nil {
 		describeTLS(&cn.info, st)
 	}

@@ -62,7 +62,9 @@ func (s *Set) waitDrained(groups map[string]*group) {
 }
 
 // Drain tells connections to finish: all, or only those of inbound listeners. With
-// stop the listeners accept no more.
+// stop the listeners accept no more; without, connections that come later are served
+// as ever until somebody stops them: told to finish at once, a client would find its
+// connection closed under its first request.
 func (s *Set) Drain(inboundOnly, stop bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,6 +83,19 @@ func (s *Set) Drain(inboundOnly, stop bool) {
 		for _, g := range l.groups {
 			g.startDrain()
 		}
+		if !stop {
+			l.renewGroups(c)
+		}
+	}
+}
+
+// renewGroups gives connections to come a place of their own beside those that drain.
+func (l *listener) renewGroups(c *Config) {
+	for _, ch := range c.all() {
+		g := newGroup(l.set)
+		g.latest.Store(ch)
+		l.groups[ch.key] = g
+		ch.group.Store(g)
 	}
 }
 

@@ -127,7 +127,8 @@ func (l *listener) adopt(c *Config) {
 			g = newGroup(l.set)
 		}
 		delete(l.groups, ch.key)
-		groups[ch.key], ch.group = g, g
+		groups[ch.key] = g
+		ch.group.Store(g)
 		g.latest.Store(ch)
 	}
 	gone := l.groups

@@ -329,6 +329,24 @@ func TestDrain(t *testing.T) {
 			t.Error(got)
 		}
 	})
+	t.Run("a drain that does not stop tells the old and serves the new", func(t *testing.T) {
+		f := newFixture(t, nil)
+		addr := f.apply(nil, address0("l", `"filter_chains": [`+chainNamed("c", "hi drain", "")+`]`))
+		c := f.dial(addr)
+		c.line()
+		f.Drain(false, false)
+		if got := c.line(); got != "<end>" {
+			t.Error(got)
+		}
+		d := f.dial(addr)
+		if got := d.line() + d.say("x\n").line(); got != "hix" {
+			t.Error(got)
+		}
+		f.Drain(false, true)
+		if got := d.line(); got != "<end>" {
+			t.Error(got)
+		}
+	})
 	t.Run("EN-001 drain of all stops accepting", func(t *testing.T) {
 		f := newFixture(t, nil)
 		addr := f.apply(nil, address0("l", `"filter_chains": [`+chainNamed("c", "hi drain", "")+`]`))
