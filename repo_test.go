@@ -60,6 +60,7 @@ var imports = map[string]string{
 	"proxy/streaminfo":          "proxy/endpoint",
 	"proxy/endpoint":            "proxy/stats",
 	"proxy/xds":                 "proxy/stats",
+	"proxy/xds/xdstest":         "",
 	"proxy/stats":               "",
 	"proxy/dns":                 "",
 	"proxy/admin":               "proxy/stats",
