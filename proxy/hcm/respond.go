@@ -20,7 +20,7 @@ var (
 func (st *stream) respond(n int) {
 	chain := st.c.m.chain
 	for i := n - 1; i >= 0; i-- {
-		if chain[i].filter.OnResponse(&st.Stream, http.Slot(i)) == http.Continue {
+		if st.disabled(http.Slot(i)) || chain[i].filter.OnResponse(&st.Stream, http.Slot(i)) == http.Continue {
 			continue
 		}
 		if r, ok := st.TakeReply(); ok {

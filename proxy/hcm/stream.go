@@ -232,7 +232,7 @@ func (st *stream) filters() {
 	chain := st.c.m.chain
 	for i := range chain {
 		st.Refresh()
-		if chain[i].filter.OnRequest(&st.Stream, http.Slot(i)) == http.Continue {
+		if st.disabled(http.Slot(i)) || chain[i].filter.OnRequest(&st.Stream, http.Slot(i)) == http.Continue {
 			continue
 		}
 		if r, ok := st.TakeReply(); ok {
@@ -250,6 +250,12 @@ func (st *stream) filters() {
 		st.respond(i + 1)
 		return
 	}
+}
+
+// disabled reports whether the route says that the filter does not run for it.
+func (st *stream) disabled(slot http.Slot) bool {
+	_, off := st.Override(slot).(route.Disabled)
+	return off
 }
 
 // abandoned finds out why there is no answer: the client left, its body was
