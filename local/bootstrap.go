@@ -161,16 +161,3 @@ func statsTags() []any {
 	}
 	return tags
 }
-
-// freePort finds a free loopback port: the wanted one, else any.
-func freePort(wanted int) (int, error) {
-	for _, port := range []int{wanted, 0} {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		return l.Addr().(*net.TCPAddr).Port, nil
-	}
-	return 0, fmt.Errorf("no free port on 127.0.0.1")
-}

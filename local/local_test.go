@@ -99,7 +99,12 @@ func TestPublishing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ports, _, err := publishing(o, nil, node)
+		r, err := newReservation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.close)
+		ports, _, err := r.publishing(o, nil, node)
 		return ports, err
 	}
 	t.Run("a free port is itself, and port 80 is always there", func(t *testing.T) {
@@ -138,6 +143,15 @@ func TestPublishing(t *testing.T) {
 		occupy(t, port+8000)
 		if _, err := decide(t, o); err == nil || !strings.Contains(err.Error(), "port "+itoa(port)+", published as "+itoa(port+8000)) {
 			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("a port that another mesh has chosen and not opened yet", func(t *testing.T) {
+		port := pair(t)
+		if ports, err := decide(t, configure(port)); err != nil || ports[port] != port {
+			t.Fatalf("ports %v, %v", ports, err)
+		}
+		if ports, err := decide(t, configure(port)); err != nil || ports[port] != port+8000 {
+			t.Errorf("ports %v, %v", ports, err)
 		}
 	})
 	t.Run("a path that does not exist", func(t *testing.T) {

@@ -22,11 +22,11 @@ const publishOffset = 8000
 
 // publishing decides where this machine has the ports of Gateways: those that
 // the configuration names now, and what to add to other ports below 1024.
-func publishing(o Options, stdin []byte, node *corepb.Node) (ports map[int]int, offset int, err error) {
+func (r *reservation) publishing(o Options, stdin []byte, node *corepb.Node) (ports map[int]int, offset int, err error) {
 	ports = map[int]int{}
 	taken := map[int]int{}
 	for port, host := range o.Publish {
-		if err := open(host); err != nil {
+		if err := r.gateway(host); err != nil {
 			return nil, 0, &Error{fmt.Errorf("port %d, published as %d: %w", port, host, err), fmt.Sprintf("publish it elsewhere: --publish %d=PORT", port)}
 		}
 		ports[port], taken[host] = host, port
@@ -40,7 +40,7 @@ func publishing(o Options, stdin []byte, node *corepb.Node) (ports map[int]int, 
 		if _, given := ports[port]; given {
 			continue
 		}
-		host, err := hostPort(port, taken)
+		host, err := r.hostPort(port, taken)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -53,14 +53,14 @@ func publishing(o Options, stdin []byte, node *corepb.Node) (ports map[int]int, 
 }
 
 // hostPort is the port itself where that is allowed and free, else port + 8000.
-func hostPort(port int, taken map[int]int) (int, error) {
+func (r *reservation) hostPort(port int, taken map[int]int) (int, error) {
 	var reasons []string
 	for _, host := range []int{port, port + publishOffset} {
 		if other, used := taken[host]; used {
 			reasons = append(reasons, fmt.Sprintf("%d is where port %d is published", host, other))
 			continue
 		}
-		err := open(host)
+		err := r.gateway(host)
 		if err == nil {
 			return host, nil
 		}

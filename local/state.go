@@ -19,6 +19,7 @@ type state struct {
 	dir     string
 	sockets string // where the Unix sockets are: dir, or a short path when that is too long
 	lock    *os.File
+	ports   *reservation
 }
 
 // openState makes the directory and takes it for this process.
@@ -63,6 +64,11 @@ func (s *state) claim() error {
 		}
 		s.sockets = short
 	}
+	ports, err := newReservation()
+	if err != nil {
+		return err
+	}
+	s.ports = ports
 	return os.WriteFile(s.path("sockets"), []byte(s.sockets), 0o600)
 }
 
@@ -71,6 +77,7 @@ func (s *state) close() {
 	if s.sockets != s.dir {
 		_ = os.RemoveAll(s.sockets)
 	}
+	s.ports.close()
 	_ = os.Remove(s.path("parts.json"))
 	_ = s.lock.Close() // and with it the lock
 }

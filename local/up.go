@@ -160,7 +160,7 @@ func (s *supervisor) choosePorts() error {
 		wanted int
 	}{{&g.Admin, 15000}, {&g.Health, 15021}, {&g.Metrics, 15090}} {
 		var err error
-		if *p.port, err = freePort(p.wanted); err != nil {
+		if *p.port, err = s.state.ports.loopback(p.wanted); err != nil {
 			return err
 		}
 	}
@@ -168,7 +168,7 @@ func (s *supervisor) choosePorts() error {
 	if err != nil {
 		return err
 	}
-	ports, offset, err := publishing(s.o, s.stdin, node)
+	ports, offset, err := s.state.ports.publishing(s.o, s.stdin, node)
 	if err != nil {
 		return err
 	}
