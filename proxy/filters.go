@@ -2,6 +2,11 @@ package proxy
 
 import (
 	"github.com/lateen-mesh/lateen/proxy/accesslog"
+	"github.com/lateen-mesh/lateen/proxy/filter/alpn"
+	"github.com/lateen-mesh/lateen/proxy/filter/cors"
+	"github.com/lateen-mesh/lateen/proxy/filter/fault"
+	"github.com/lateen-mesh/lateen/proxy/filter/grpcstats"
+	"github.com/lateen-mesh/lateen/proxy/filter/peermetadata"
 	"github.com/lateen-mesh/lateen/proxy/filter/router"
 	"github.com/lateen-mesh/lateen/proxy/hcm"
 	"github.com/lateen-mesh/lateen/proxy/http"
@@ -26,6 +31,11 @@ func (s *server) networkFilters() []network.Factory {
 // httpFilters lists the HTTP filters that exist.
 func (s *server) httpFilters() []http.Factory {
 	return []http.Factory{
+		alpn.Factory(),
+		cors.Factory(),
+		fault.Factory(),
+		grpcstats.Factory(),
+		peermetadata.Factory(),
 		router.Factory(router.Deps{Cluster: s.httpCluster, LocalAddress: hcm.LocalAddress()}),
 	}
 }

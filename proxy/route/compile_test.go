@@ -308,7 +308,7 @@ func TestRefused(t *testing.T) {
 		place + `route: cluster_specifier_plugin: not supported`:            rt(`"route":{"clusterSpecifierPlugin":"x"}`),
 		place + `route: hedge_policy: not supported`:                        rt(`"route":{"cluster":"c","hedgePolicy":{}}`),
 		place + `route: internal_redirect_policy: not supported`:            rt(`"route":{"cluster":"c","internalRedirectPolicy":{}}`),
-		place + `route: max_stream_duration: not supported`:                 rt(`"route":{"cluster":"c","maxStreamDuration":{}}`),
+		place + `route: max_stream_duration: limits are not supported`:      rt(`"route":{"cluster":"c","maxStreamDuration":{"maxStreamDuration":"1s"}}`),
 		place + `route: host_rewrite_path_regex: not supported`:             rt(`"route":{"cluster":"c","hostRewritePathRegex":{"pattern":{"regex":"a"}}}`),
 		place + `route: weighted_clusters: weights must sum up to`:          rt(`"route":{"weightedClusters":{"clusters":[{"name":"a","weight":0}]}}`),
 		place + `route: weighted_clusters.clusters[0]: cluster_header`:      rt(`"route":{"weightedClusters":{"clusters":[{"clusterHeader":"a","weight":1}]}}`),

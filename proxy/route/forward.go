@@ -21,7 +21,7 @@ const defaultTimeout = 15 * time.Second
 func (c *compiler) forward(v *routev3.VirtualHost, r *routev3.Route, a *routev3.RouteAction) (*Forward, error) {
 	err := xds.Only(a, "cluster", "cluster_header", "weighted_clusters", "cluster_not_found_response_code", "metadata_match",
 		"prefix_rewrite", "regex_rewrite", "host_rewrite_literal", "auto_host_rewrite", "host_rewrite_header", "append_x_forwarded_host",
-		"timeout", "idle_timeout", "retry_policy", "request_mirror_policies", "priority", "hash_policy", "cors", "max_grpc_timeout", "upgrade_configs")
+		"timeout", "idle_timeout", "retry_policy", "request_mirror_policies", "priority", "hash_policy", "cors", "max_grpc_timeout", "max_stream_duration", "upgrade_configs")
 	if err != nil {
 		return nil, err
 	}
@@ -149,9 +149,22 @@ func setTimeouts(f *Forward, a *routev3.RouteAction) (err error) {
 	if f.IdleTimeout, err = duration("idle_timeout", a.GetIdleTimeout(), -1); err != nil {
 		return err
 	}
+	if err = unlimited(a.GetMaxStreamDuration()); err != nil {
+		return err
+	}
 	f.MaxGRPCTimeoutSet = a.GetMaxGrpcTimeout() != nil
 	f.MaxGRPCTimeout, err = duration("max_grpc_timeout", a.GetMaxGrpcTimeout(), 0)
 	return err
+}
+
+// unlimited accepts the form of max_stream_duration that the original puts on every
+// route: no limit of our own, and a gRPC client's deadline as it is. Of that the
+// upstream is told by grpc-timeout and keeps it.
+func unlimited(m *routev3.RouteAction_MaxStreamDuration) error {
+	if m.GetMaxStreamDuration().AsDuration() != 0 || m.GetGrpcTimeoutHeaderMax().AsDuration() != 0 || m.GetGrpcTimeoutHeaderOffset().AsDuration() != 0 {
+		return errors.New("max_stream_duration: limits are not supported")
+	}
+	return nil
 }
 
 // duration is d, or otherwise when d is not set.
