@@ -104,18 +104,15 @@ func buildQueryParam(name string) (*operation, error) {
 	}}, nil
 }
 
+// buildQueryParams is the query as it was sent. DECODED is refused: what Envoy prints
+// for it is neither decoded nor as it was.
 func buildQueryParams(params string) (*operation, error) {
-	write := func(dst, query []byte) []byte { return append(dst, query...) }
-	switch params {
-	case "", "ORIG":
-	case "DECODED":
-		write = appendDecoded
-	default:
-		return nil, errParam(params, "ORIG or DECODED")
+	if params != "" && params != "ORIG" {
+		return nil, errParam(params, "ORIG")
 	}
 	return &operation{write: func(dst []byte, r Record) ([]byte, bool) {
 		query := requestQuery(r)
-		return write(dst, query), len(query) > 0
+		return append(dst, query...), len(query) > 0
 	}}, nil
 }
 
