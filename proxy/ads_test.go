@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -300,23 +299,21 @@ func TestRoutesWarmTheListener(t *testing.T) {
 	r.eventually("/stats?filter=^http.h.downstream_rq_total", "http.h.downstream_rq_total: 1\n")
 }
 
+var goldenTypes = map[string]struct {
+	url   string
+	fresh func() proto.Message
+}{
+	"cds": {wellknown.ClusterType, func() proto.Message { return &clusterpb.Cluster{} }},
+	"eds": {wellknown.EndpointType, func() proto.Message { return &endpointpb.ClusterLoadAssignment{} }},
+	"lds": {wellknown.ListenerType, func() proto.Message { return &listenerpb.Listener{} }},
+	"rds": {wellknown.RouteType, func() proto.Message { return &routepb.RouteConfiguration{} }},
+}
+
 // TestGoldenSidecar holds what the original sent to a sidecar; the ports are moved out
 // of the way of a real one.
 func TestGoldenSidecar(t *testing.T) {
-	dir := filepath.Join(shared(t, "golden"), "s001a-bookinfo-all-v1", "sidecar")
 	m := newManagement(t)
-	for file, kind := range map[string]struct {
-		url string
-		new func() proto.Message
-	}{
-		"cds": {wellknown.ClusterType, func() proto.Message { return &clusterpb.Cluster{} }},
-		"eds": {wellknown.EndpointType, func() proto.Message { return &endpointpb.ClusterLoadAssignment{} }},
-		"lds": {wellknown.ListenerType, func() proto.Message { return &listenerpb.Listener{} }},
-		"rds": {wellknown.RouteType, func() proto.Message { return &routepb.RouteConfiguration{} }},
-	} {
-		m.set(t, kind.url, golden(t, filepath.Join(dir, file+".json"), kind.new)...)
-	}
-	m.set(t, wellknown.SecretType, secrets(t)...)
+	goldenSidecar(t, m)
 	r := launch(t, m.bootstrap(""))
 	for _, kind := range []string{wellknown.ClusterType, wellknown.ListenerType} {
 		if nack := m.next(t, kind); nack != "" {

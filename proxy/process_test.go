@@ -1,0 +1,177 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// build makes the program as users have it.
+func build(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds and runs the program")
+	}
+	path := filepath.Join(t.TempDir(), "lateen-proxy")
+	if out, err := exec.Command("go", "build", "-o", path, "../cmd/lateen-proxy").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return path
+}
+
+// process starts the program; it is killed at the end if it still runs.
+func process(t *testing.T, program, yaml string) (*running, *exec.Cmd) {
+	t.Helper()
+	dir := t.TempDir()
+	address := filepath.Join(dir, "admin")
+	r := &running{t: t, log: &syncBuffer{}, http: http.Client{Transport: &http.Transport{}}}
+	cmd := exec.Command(program, "--config-yaml", yaml+"\nadmin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n",
+		"--admin-address-path", address, "--use-dynamic-base-id", "--concurrency", "1", "--drain-time-s", "20")
+	cmd.Stderr = r.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // fails when it has ended
+		_ = cmd.Wait()
+		r.http.CloseIdleConnections()
+	})
+	for range 1000 {
+		if text, err := os.ReadFile(address); err == nil && len(text) > 0 {
+			r.admin = string(text)
+			return r, cmd
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("no admin address\n%s", r.log)
+	return nil, nil
+}
+
+// TestMemory: the bound of a sidecar at rest.
+func TestMemory(t *testing.T) {
+	m := newManagement(t)
+	goldenSidecar(t, m)
+	r, cmd := process(t, build(t), m.bootstrap(""))
+	r.eventually("/ready", "LIVE\n")
+	limit, rss := 25<<10, 0
+	deadline := time.Now().Add(10 * time.Second)
+	for time.Now().Before(deadline) { // the bound holds 10 s after ready; earlier is as good
+		if rss = residentKB(t, cmd.Process.Pid); rss < limit {
+			return
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
+	t.Errorf("resident: %d KB, bound %d KB", rss, limit)
+}
+
+func residentKB(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			n, err := strconv.Atoi(strings.Fields(rest)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}
+
+func TestSignals(t *testing.T) {
+	program := build(t)
+	t.Run("WI-031 SIGTERM drains, then the process ends in order", func(t *testing.T) {
+		r, cmd := process(t, program, tcpBootstrap(t))
+		r.eventually("/ready", "LIVE\n")
+		c := dial(t, r.listener("tcp"))
+		echoes(t, c, "hello")
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		r.eventually("/ready", "DRAINING\n")
+		echoes(t, c, "still here")
+		_ = c.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("SIGINT ends it at once", func(t *testing.T) {
+		r, cmd := process(t, program, tcpBootstrap(t))
+		r.eventually("/ready", "LIVE\n")
+		c := dial(t, r.listener("tcp"))
+		echoes(t, c, "hello")
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("the connection lives on")
+		}
+	})
+	t.Run("a second proxy with the same base id is refused, --version and validation need none", func(t *testing.T) {
+		out, err := exec.Command(program, "--config-yaml", tcpBootstrap(t), "--mode", "validate").CombinedOutput()
+		if err != nil || string(out) != "configuration '' OK\n" {
+			t.Errorf("%v %s", err, out)
+		}
+		out, err = exec.Command(program, "--version").CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "version: ") || strings.Count(string(out), "/") < 4 {
+			t.Errorf("%v %s", err, out)
+		}
+		out, err = exec.Command(program, "--no-such-flag").CombinedOutput()
+		if err == nil || !strings.HasPrefix(string(out), "PARSE ERROR: Argument: --no-such-flag\n") {
+			t.Errorf("%v %s", err, out)
+		}
+	})
+	t.Run("SIGUSR1 opens the log files anew", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "access.log")
+		logs := strings.Replace(accessLog, "PATH", path, 1)
+		r, cmd := process(t, program, `
+static_resources:
+  clusters: [`+staticCluster("none", "127.0.0.1:1")+`]
+  listeners: [`+strings.Replace(tcpListener("l", "none"), "stat_prefix: p", "stat_prefix: p, access_log: "+logs, 1)+`]
+`)
+		r.eventually("/ready", "LIVE\n")
+		_, _ = dial(t, r.listener("l")).Read(make([]byte, 1)) // refused: one line
+		logLines(t, path, 1)
+		if err := os.Rename(path, path+".1"); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		for range 1000 {
+			if _, err := os.Stat(path); err == nil {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		_, _ = dial(t, r.listener("l")).Read(make([]byte, 1))
+		logLines(t, path, 1)
+	})
+}
+
+// goldenSidecar loads m with what the original sent to a sidecar.
+func goldenSidecar(t *testing.T, m *management) {
+	t.Helper()
+	dir := filepath.Join(shared(t, "golden"), "s001a-bookinfo-all-v1", "sidecar")
+	for file, kind := range goldenTypes {
+		m.set(t, kind.url, golden(t, filepath.Join(dir, file+".json"), kind.fresh)...)
+	}
+	m.set(t, wellknown.SecretType, secrets(t)...)
+}
