@@ -190,6 +190,12 @@ func TestMoreOperators(t *testing.T) {
 		rec.ResponseTrailers = &trailers
 		equal(t, text(t, all+" %TRAILER(X):3% %RESPONSE_TRAILERS_BYTES%", rec), "Unavailable UNAVAILABLE 14 14 abc 20")
 	})
+	t.Run("a cluster's name in stats", func(t *testing.T) {
+		rec := httpRecord()
+		rec.Info.ClusterStatName = "PassthroughCluster;"
+		rec.Info.Cluster = "PassthroughCluster"
+		equal(t, text(t, "%UPSTREAM_CLUSTER% %UPSTREAM_CLUSTER_RAW%", rec), "PassthroughCluster; PassthroughCluster")
+	})
 	t.Run("details with blanks", func(t *testing.T) {
 		rec := httpRecord()
 		rec.Info.CodeDetails = "a b"

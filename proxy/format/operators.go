@@ -63,7 +63,7 @@ var operators = map[string]operator{
 	"UPSTREAM_HOST_WITHOUT_PORT":           optional(hostOf(upstreamHost)),
 	"UPSTREAM_HOST_NAME":                   optional(upstreamHostName),
 	"UPSTREAM_HOST_NAME_WITHOUT_PORT":      optional(hostOf(upstreamHostName)),
-	"UPSTREAM_CLUSTER":                     text(func(i *streaminfo.Info) string { return i.Cluster }),
+	"UPSTREAM_CLUSTER":                     text((*streaminfo.Info).ObservedCluster),
 	"UPSTREAM_CLUSTER_RAW":                 text(func(i *streaminfo.Info) string { return i.Cluster }),
 	"UPSTREAM_REMOTE_ADDRESS":              optional(upstreamHost),
 	"UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": optional(hostOf(upstreamHost)),

@@ -36,12 +36,14 @@ type Info struct {
 	BytesReceived uint64 // body bytes from downstream (TCP: all bytes)
 	BytesSent     uint64 // body bytes to downstream
 
-	RouteName     string
-	VirtualHost   string
-	Cluster       string // name of the chosen cluster
-	Upstream      *endpoint.Endpoint
-	UpstreamLocal netip.AddrPort
-	Attempts      int
+	RouteName   string
+	VirtualHost string
+	Cluster     string // name of the chosen cluster
+	// ClusterStatName is its alt_stat_name, "" when that is the name.
+	ClusterStatName string
+	Upstream        *endpoint.Endpoint
+	UpstreamLocal   netip.AddrPort
+	Attempts        int
 
 	ConnectionID           uint64
 	DownstreamLocal        netip.AddrPort // address the client connected to (restored when captured)
@@ -62,6 +64,14 @@ type Info struct {
 	Metadata map[string]map[string]any
 	// FilterState is per-stream state by key, nil until set.
 	FilterState map[string]any
+}
+
+// ObservedCluster is the cluster's name in stats and in UPSTREAM_CLUSTER.
+func (i *Info) ObservedCluster() string {
+	if i.ClusterStatName != "" {
+		return i.ClusterStatName
+	}
+	return i.Cluster
 }
 
 // Reset clears everything that belongs to a stream, keeping the facts of the connection.

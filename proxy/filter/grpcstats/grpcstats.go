@@ -82,7 +82,6 @@ type Messages struct {
 type call struct {
 	messages          Messages
 	request, response counted
-	cluster           string
 }
 
 // OnRequest begins to count the messages of a gRPC request.
@@ -90,7 +89,7 @@ func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 	if !s.Request.IsGRPC() {
 		return http.Continue
 	}
-	c := &call{cluster: s.Info.Cluster}
+	c := &call{}
 	c.request = counted{Body: s.Request.Body, messages: &c.messages.Request}
 	s.Request.Body = &c.request
 	if f.emit {
@@ -118,10 +117,11 @@ func (f *filter) OnEnd(s *http.Stream, slot http.Slot) {
 	if !ok {
 		return
 	}
-	if c.cluster == "" {
+	cluster := s.Info.ObservedCluster()
+	if cluster == "" {
 		return
 	}
-	n := f.counters(c.cluster)
+	n := f.counters(cluster)
 	n.sent.Add(c.messages.Request)
 	n.received.Add(c.messages.Response)
 	code, ok := status(s)
