@@ -29,6 +29,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/control"
 	"github.com/lateen-mesh/lateen/logging"
+	"github.com/lateen-mesh/lateen/samples/testca"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
@@ -423,6 +424,31 @@ func TestPublish(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("sockets %v, want %v", got, want)
 	}
+}
+
+func TestMissingSecret(t *testing.T) {
+	p := start(t, map[string]string{"gateway.yaml": gateway}, nil)
+	c := p.connect(wellknown.SecretType, nil, "kubernetes://web-cert")
+	if m := c.next(""); !slices.Equal(m.RemovedResources, []string{"kubernetes://web-cert"}) || len(m.Resources) != 0 {
+		t.Fatalf("response %v, want web-cert removed", m)
+	}
+	problems := p.server.Status().Problems
+	if len(problems) != 1 || problems[0].Object != "kubernetes://web-cert" || !strings.Contains(problems[0].Message, "istio-system/web-cert") {
+		t.Errorf("problems %+v", problems)
+	}
+	ca, err := testca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := ca.Issue("httpbin.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.write("secret.yaml", fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: web-cert, namespace: istio-system}\ntype: kubernetes.io/tls\nstringData: {tls.crt: %q, tls.key: %q}\n", cert, key))
+	if m := c.next(""); len(m.Resources) != 1 || m.Resources[0].Name != "kubernetes://web-cert" {
+		t.Errorf("response has %d resources, want web-cert", len(m.Resources))
+	}
+	wait(t, func() bool { return len(p.server.Status().Problems) == 0 })
 }
 
 func TestResolvers(t *testing.T) {
