@@ -79,7 +79,7 @@ func newServer(b *Bootstrap, o Options, out io.Writer) (*server, error) {
 		return nil, fmt.Errorf("stats_config: %w", err)
 	}
 	s.stats = stats.New(settings)
-	s.files = accesslog.NewFiles(s.stats.Scope(""))
+	s.files = accesslog.NewFiles(s.stats.Scope(""), s.opts.FlushInterval)
 	if err := s.connectParts(); err != nil {
 		s.close()
 		return nil, err

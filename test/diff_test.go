@@ -47,7 +47,9 @@ func TestDiff(t *testing.T) {
 						t.Logf("%s did:\n%s", g.Name, got)
 					}
 				}
-				compare(t, listed[c.Name+"/"+call.Name], transcripts[0], transcripts[1])
+				if call.Times <= 1 { // of many answers each peer has its own first one
+					compare(t, listed[c.Name+"/"+call.Name], transcripts[0], transcripts[1])
+				}
 			})
 		})
 	}

@@ -12,7 +12,6 @@ import (
 
 const (
 	flushSize   = 64 << 10
-	flushPeriod = time.Second
 	maxBuffered = 1 << 20
 )
 
@@ -20,18 +19,21 @@ const (
 type Files struct {
 	buffered, completed, dropped, failed, reopenFailed *stats.Counter
 
+	interval time.Duration
+
 	mu     sync.Mutex
 	byPath map[string]*file
 }
 
-// NewFiles returns a set without open files. Its stats in scope are Envoy's
+// NewFiles returns a set without open files, whose lines are written at the latest
+// when interval has passed (Envoy's --file-flush-interval-msec). Its stats in scope are Envoy's
 // filesystem.write_buffered, write_completed, write_failed and reopen_failed, and
 // write_dropped for lines that found their buffer full.
-func NewFiles(scope *stats.Scope) *Files {
+func NewFiles(scope *stats.Scope, interval time.Duration) *Files {
 	s := scope.Scope("filesystem")
 	return &Files{
 		buffered: s.Counter("write_buffered"), completed: s.Counter("write_completed"), dropped: s.Counter("write_dropped"),
-		failed: s.Counter("write_failed"), reopenFailed: s.Counter("reopen_failed"), byPath: map[string]*file{},
+		failed: s.Counter("write_failed"), reopenFailed: s.Counter("reopen_failed"), byPath: map[string]*file{}, interval: interval,
 	}
 }
 
@@ -183,7 +185,7 @@ func wake(c chan struct{}) {
 // idle file costs nothing.
 func (f *file) run() {
 	defer close(f.stopped)
-	timer := time.NewTimer(flushPeriod)
+	timer := time.NewTimer(f.stats.interval)
 	defer timer.Stop()
 	for {
 		select {
@@ -191,7 +193,7 @@ func (f *file) run() {
 		case <-f.stop:
 			return
 		}
-		timer.Reset(flushPeriod)
+		timer.Reset(f.stats.interval)
 		select {
 		case <-timer.C:
 		case <-f.full:
