@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	meshconfig "istio.io/api/mesh/v1alpha1"
-
 	"github.com/lateen-mesh/lateen/control/ads"
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/mesh"
@@ -60,7 +58,7 @@ func debounced(ctx context.Context, d Debounce, a, b <-chan struct{}) bool {
 func (s *Server) rebuild() {
 	started := time.Now()
 	set := s.store.Current()
-	mc, problems := s.meshConfig(set)
+	mc := s.meshFile.resolve(set)
 	next := mesh.Build(set, mesh.Options{MeshConfig: mc, Domain: s.o.Domain, ClusterID: s.o.ClusterID})
 	prev := s.snapshot.Load()
 	next.Generation = 1
@@ -68,16 +66,16 @@ func (s *Server) rebuild() {
 		next.Generation = prev.Generation + 1
 	}
 	change := difference(prev, next)
+	defer s.lookForProblems()
 	if !change.All && len(change.Kinds) == 0 {
 		return
 	}
+	broken := ruleProblems(next)
+	s.broken.Store(&broken)
 	s.snapshot.Store(next)
 	s.metrics.built(next, time.Since(started))
 	s.log.Info("mesh built", "generation", next.Generation, "objects", set.Len(), "services", len(next.Registry.Services()),
 		"changed", kindList(change), "took", time.Since(started).Round(time.Microsecond))
-	for _, p := range problems {
-		s.log.Warn("mesh configuration", "problem", p.Error())
-	}
 	s.ads.Push(change)
 }
 
@@ -100,10 +98,4 @@ func kindList(c ads.Change) string {
 		return "all"
 	}
 	return strings.Join(c.Kinds, ",")
-}
-
-// meshConfig is the one in force: that of the ConfigMap "istio", else that of the
-// file, with the settings over it. A broken one leaves the last good in force.
-func (s *Server) meshConfig(set *config.Set) (*meshconfig.MeshConfig, []config.Problem) {
-	return s.meshFile.resolve(set)
 }

@@ -2,7 +2,6 @@ package control
 
 import (
 	"fmt"
-	"log/slog"
 	"runtime/debug"
 	"slices"
 
@@ -63,14 +62,14 @@ func types() []ads.Type {
 type view struct {
 	snapshot *mesh.Snapshot
 	proxy    *mesh.Proxy
-	log      *slog.Logger
 	scoped   *mesh.Scope
 }
 
 // view is the newest for a proxy. There is one from the first snapshot on, and
 // proxies are served from then on.
 func (s *Server) view(p *mesh.Proxy) ads.View {
-	return &view{snapshot: s.snapshot.Load(), proxy: p, log: s.log}
+	s.lookForProblems() // what the proxy asks for may not be there
+	return &view{snapshot: s.snapshot.Load(), proxy: p}
 }
 
 func (v *view) Generation() uint64 { return v.snapshot.Generation }
@@ -170,7 +169,6 @@ func secrets(v *view, names []string) ([]ads.Resource, error) {
 	for _, n := range names {
 		s, err := compile.Secret(v.snapshot, v.proxy, n)
 		if err != nil {
-			v.log.Warn("secret not given", "proxy", v.proxy.ID, "secret", n, "error", err)
 			continue
 		}
 		if err := add(&list, n, envoy.Secret(*s)); err != nil {

@@ -107,8 +107,10 @@ func (m *meshFile) run(ctx context.Context) error {
 	}
 }
 
-// resolve returns the MeshConfig for a set of objects, and what is wrong with it.
-func (m *meshFile) resolve(set *config.Set) (*meshconfig.MeshConfig, []config.Problem) {
+// resolve returns the MeshConfig in force for a set of objects: that of the ConfigMap
+// "istio", else that of the file, with the settings over it. A broken one leaves the
+// last good in force.
+func (m *meshFile) resolve(set *config.Set) *meshconfig.MeshConfig {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	mc, problems := m.read(set)
@@ -116,7 +118,7 @@ func (m *meshFile) resolve(set *config.Set) (*meshconfig.MeshConfig, []config.Pr
 	if !config.HasErrors(problems) {
 		m.good = mc
 	}
-	return m.good, problems
+	return m.good
 }
 
 // Problems are what was wrong at the last resolve.

@@ -26,6 +26,7 @@ func (s *Server) parts() []part {
 		{"builder", true, s.build},                                                  // Store, MeshConfig ─► Snapshot ─► ads
 		{"discovery service", s.grpcSocket != nil, s.serveDiscovery},                // Snapshot ─► proxies
 		{"pages", len(s.sockets) > 0, s.servePages},                                 // health, debug, metrics
+		{"problems", true, s.tellProblems},                                          // Snapshot, proxies ─► log
 		{"end", true, func(ctx context.Context) error { <-ctx.Done(); return nil }}, // keeps a server without other parts alive
 	}
 }

@@ -82,7 +82,9 @@ type Server struct {
 	files    *file.Source
 	meshFile *meshFile
 	snapshot atomic.Pointer[mesh.Snapshot]
-	built    chan struct{} // closed with the first snapshot
+	broken   atomic.Pointer[[]Problem] // rules of the snapshot
+	look     chan struct{}             // wakes tellProblems
+	built    chan struct{}             // closed with the first snapshot
 
 	ads        *ads.Server
 	metrics    *metrics
@@ -98,7 +100,7 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	o = o.withDefaults()
 	s := &Server{
-		o: o, log: o.Log.Scope("control"), store: config.NewStore(), built: make(chan struct{}),
+		o: o, log: o.Log.Scope("control"), store: config.NewStore(), built: make(chan struct{}), look: make(chan struct{}, 1),
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -3,7 +3,6 @@ package control
 import (
 	"cmp"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +25,7 @@ type Status struct {
 	Generation uint64        `json:"generation"`
 	Objects    int           `json:"objects"`
 	Files      []FileStatus  `json:"files"`
-	Problems   []Problem     `json:"problems"` // of no single file: mesh configuration, secrets
+	Problems   []Problem     `json:"problems"` // of the mesh configuration, and of objects in force that cannot be put to use
 	Proxies    []ProxyStatus `json:"proxies"`
 }
 
@@ -93,39 +92,20 @@ type ListenerPort struct {
 
 // Status describes the server now.
 func (s *Server) Status() Status {
-	st := Status{Version: wellknown.Version(), Files: []FileStatus{}, Problems: []Problem{}, Proxies: []ProxyStatus{}}
+	st := Status{Version: wellknown.Version(), Files: []FileStatus{}, Proxies: []ProxyStatus{}}
 	for _, f := range s.files.Status() {
 		st.Files = append(st.Files, fileStatus(f))
 	}
-	for _, p := range s.meshFile.Problems() {
-		st.Problems = append(st.Problems, problem(p))
-	}
+	st.Problems = s.problems(time.Now())
 	snap := s.snapshot.Load()
 	if snap == nil {
 		return st
 	}
 	st.Ready, st.Generation, st.Objects = true, snap.Generation, snap.Config.Len()
-	missing := map[string]Problem{}
 	for _, c := range s.ads.Conns() {
 		st.Proxies = append(st.Proxies, proxyStatus(snap, c))
-		for _, w := range c.Watches {
-			if w.Type.URL == wellknown.SecretType {
-				secretProblems(missing, snap, c.Proxy, w.Names)
-			}
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(missing)) {
-		st.Problems = append(st.Problems, missing[name])
 	}
 	return st
-}
-
-func secretProblems(found map[string]Problem, snap *mesh.Snapshot, p *mesh.Proxy, names []string) {
-	for _, n := range names {
-		if _, err := compile.Secret(snap, p, n); err != nil {
-			found[n] = Problem{Object: n, Message: err.Error(), Severity: config.Error.String()}
-		}
-	}
 }
 
 func fileStatus(f file.FileStatus) FileStatus {

@@ -43,6 +43,34 @@ func RouteNames(listeners []ir.Listener) []string {
 	return out
 }
 
+// Rules returns every HTTP rule of the mesh, one virtual host for each
+// VirtualService, whether or not a proxy uses it: for finding rules that no proxy
+// would take. Ports of destinations and what DestinationRules add are left out.
+func Rules(s *mesh.Snapshot) ir.RouteConfiguration {
+	rc := &ruleContext{snapshot: s, scope: &mesh.Scope{}}
+	out := ir.RouteConfiguration{MaxDirectResponseBody: maxDirectResponseBody}
+	for _, v := range s.VirtualServices() {
+		vh := ir.VirtualHost{Name: v.Namespace + "/" + v.Name}
+		for i, rule := range v.Spec.GetHttp() {
+			for _, block := range matchBlocks(rule) {
+				r := rc.httpRoute(v, rule, block)
+				r.Origin = ruleOrigin(v, i)
+				vh.Routes = append(vh.Routes, r)
+			}
+		}
+		out.VirtualHosts = append(out.VirtualHosts, vh)
+	}
+	return out
+}
+
+// matchBlocks are the alternatives of a rule; nil stands for every request.
+func matchBlocks(rule *networking.HTTPRoute) []*networking.HTTPMatchRequest {
+	if len(rule.GetMatch()) == 0 {
+		return []*networking.HTTPMatchRequest{nil}
+	}
+	return rule.GetMatch()
+}
+
 // ruleContext is where the HTTP rules of a VirtualService are put to use.
 type ruleContext struct {
 	snapshot *mesh.Snapshot
@@ -59,11 +87,7 @@ type ruleContext struct {
 func (rc *ruleContext) httpRoutes(v *mesh.VirtualService) []ir.Route {
 	var out []ir.Route
 	for i, rule := range v.Spec.GetHttp() {
-		blocks := rule.GetMatch()
-		if len(blocks) == 0 {
-			blocks = []*networking.HTTPMatchRequest{nil}
-		}
-		for _, block := range blocks {
+		for _, block := range matchBlocks(rule) {
 			if !rc.applies(block) {
 				continue
 			}

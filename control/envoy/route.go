@@ -44,7 +44,7 @@ func virtualHost(v ir.VirtualHost, maxBody uint32) *routev3.VirtualHost {
 
 // route spells a rule, or what stands in for one that a proxy would refuse.
 func route(r ir.Route, maxBody uint32) *routev3.Route {
-	if out := spell(r); !unusable(r, out, maxBody) {
+	if out := spell(r); flaw(r, out, maxBody) == nil {
 		return out
 	}
 	return broken(r)

@@ -2,6 +2,8 @@ package envoy
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"math"
 	"regexp"
 	"slices"
@@ -16,21 +18,78 @@ import (
 // would be refused is replaced by one that answers 500 with an empty body to the
 // requests that the rule is about, and all others stay as they are.
 
-// unusable reports whether a proxy would refuse the rule; maxBody is the table's
-// bound on fixed bodies.
-func unusable(r ir.Route, spelled *routev3.Route, maxBody uint32) bool {
-	return spelled.ValidateAll() != nil ||
-		r.Fault != nil && faultConfig(*r.Fault).ValidateAll() != nil ||
-		r.CORS != nil && corsConfig(*r.CORS).ValidateAll() != nil ||
-		r.Direct != nil && len(r.Direct.Body) > int(cmp.Or(maxBody, defaultMaxBody)) ||
-		slices.ContainsFunc(patterns(r), func(p string) bool { return !compiles(p) }) ||
-		slices.ContainsFunc(edits(r), brokenEdits) ||
-		r.Forward != nil && (!divides(*r.Forward) ||
-			r.Forward.RegexRewrite != nil && (!substitutes(*r.Forward.RegexRewrite) || r.Forward.PrefixRewrite != ""))
+// A BrokenRule is a rule that a proxy would refuse, and why.
+type BrokenRule struct {
+	Origin *ir.Origin // nil for rules that no object asked for
+	Err    error
+}
+
+// Broken lists the rules of a table that RouteConfiguration replaces.
+func Broken(c ir.RouteConfiguration) []BrokenRule {
+	var out []BrokenRule
+	for _, v := range c.VirtualHosts {
+		for _, r := range v.Routes {
+			if err := flaw(r, spell(r), c.MaxDirectResponseBody); err != nil {
+				out = append(out, BrokenRule{Origin: r.Origin, Err: err})
+			}
+		}
+	}
+	return out
+}
+
+// flaw is why a proxy would refuse the rule, nil if it would not; maxBody is the
+// table's bound on fixed bodies.
+func flaw(r ir.Route, spelled *routev3.Route, maxBody uint32) error {
+	for _, err := range []error{bodyFlaw(r, maxBody), patternFlaw(r), editFlaw(r), forwardFlaw(r.Forward)} {
+		if err != nil {
+			return err
+		}
+	}
+	if r.Fault != nil {
+		if err := faultConfig(*r.Fault).Validate(); err != nil {
+			return err
+		}
+	}
+	if r.CORS != nil {
+		if err := corsConfig(*r.CORS).Validate(); err != nil {
+			return err
+		}
+	}
+	return spelled.Validate()
 }
 
 // defaultMaxBody bounds a fixed body in bytes where the table does not say it.
 const defaultMaxBody = 4096
+
+func bodyFlaw(r ir.Route, maxBody uint32) error {
+	limit := int(cmp.Or(maxBody, defaultMaxBody))
+	if r.Direct == nil || len(r.Direct.Body) <= limit {
+		return nil
+	}
+	return fmt.Errorf("the fixed body has %d bytes, at most %d are allowed", len(r.Direct.Body), limit)
+}
+
+func patternFlaw(r ir.Route) error {
+	for _, p := range patterns(r) {
+		if _, err := regexp.Compile(p); err != nil {
+			return fmt.Errorf("not an RE2 expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		}
+	}
+	return nil
+}
+
+func forwardFlaw(f *ir.Forward) error {
+	switch {
+	case f == nil:
+	case !divides(*f):
+		return errors.New("the weights of the destinations must add up to 1–4294967295")
+	case f.RegexRewrite != nil && f.PrefixRewrite != "":
+		return errors.New("the path is rewritten in two ways")
+	case f.RegexRewrite != nil && !substitutes(*f.RegexRewrite):
+		return fmt.Errorf("rewrite %q names a group that %q does not have", f.RegexRewrite.Substitution, f.RegexRewrite.Pattern)
+	}
+	return nil
+}
 
 // divides reports whether the weights of a split can be added up.
 func divides(f ir.Forward) bool {
@@ -153,26 +212,31 @@ func substitutes(w ir.RegexRewrite) bool {
 	return true
 }
 
-// edits are the header edits of a rule and of its destinations.
-func edits(r ir.Route) []ir.HeaderEdits {
-	out := []ir.HeaderEdits{r.Headers}
+// editFlaw finds header edits, of the rule and of its destinations, that name what
+// cannot be edited or hold a format that does not parse.
+func editFlaw(r ir.Route) error {
+	all := []ir.HeaderEdits{r.Headers}
 	if r.Forward != nil {
 		for _, c := range r.Forward.Clusters {
-			out = append(out, c.Headers)
+			all = append(all, c.Headers)
 		}
 	}
-	return out
-}
-
-// brokenEdits reports whether edits name what cannot be edited or hold a format
-// that does not parse.
-func brokenEdits(e ir.HeaderEdits) bool {
-	if slices.ContainsFunc(slices.Concat(e.RequestRemove, e.ResponseRemove), routing) {
-		return true
+	for _, e := range all {
+		for _, name := range slices.Concat(e.RequestRemove, e.ResponseRemove) {
+			if routing(name) {
+				return fmt.Errorf("header %q cannot be removed", name)
+			}
+		}
+		for _, v := range slices.Concat(e.RequestAdd, e.ResponseAdd) {
+			if routing(v.Name) {
+				return fmt.Errorf("header %q cannot be set", v.Name)
+			}
+			if !formats(v.Value) {
+				return fmt.Errorf("header %q: %q is not a format that proxies have: write a plain %% as %%%%", v.Name, v.Value)
+			}
+		}
 	}
-	return slices.ContainsFunc(slices.Concat(e.RequestAdd, e.ResponseAdd), func(v ir.HeaderValue) bool {
-		return routing(v.Name) || !formats(v.Value)
-	})
+	return nil
 }
 
 // routing reports whether a header is part of where a request goes; such ones are

@@ -66,8 +66,13 @@ func TestBrokenRules(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			c.rule.Name = "broken"
-			table := RouteConfiguration(ir.RouteConfiguration{Name: "t", VirtualHosts: []ir.VirtualHost{{
-				Name: "h", Domains: []string{"*"}, Routes: []ir.Route{c.rule, {Match: prefix("/good"), Forward: forward("b")}}}}})
+			c.rule.Origin = &ir.Origin{Name: "broken", Field: "http[0]"}
+			value := ir.RouteConfiguration{Name: "t", VirtualHosts: []ir.VirtualHost{{
+				Name: "h", Domains: []string{"*"}, Routes: []ir.Route{c.rule, {Match: prefix("/good"), Forward: forward("b")}}}}}
+			if got := Broken(value); len(got) != 1 || got[0].Origin != c.rule.Origin || got[0].Err == nil {
+				t.Errorf("broken rules %v, want the first", got)
+			}
+			table := RouteConfiguration(value)
 			if err := table.ValidateAll(); err != nil {
 				t.Fatal(err)
 			}
@@ -99,6 +104,9 @@ func TestUsableRules(t *testing.T) {
 	} {
 		if got := route(rule, 1<<20); got.GetRoute() == nil {
 			t.Errorf("%s: became %v", name, got)
+		}
+		if got := Broken(ir.RouteConfiguration{VirtualHosts: []ir.VirtualHost{{Routes: []ir.Route{rule}}}}); len(got) > 0 {
+			t.Errorf("%s: broken: %v", name, got)
 		}
 	}
 }

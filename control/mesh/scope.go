@@ -86,9 +86,22 @@ func (sc *Scope) Gateways() []*Gateway {
 	if !sc.router {
 		return nil
 	}
+	return sc.snapshot.gatewaysFor(sc.labels)
+}
+
+// Gateways returns the Gateways of a proxy, as its Scope does, without making the
+// Scope.
+func (s *Snapshot) Gateways(p *Proxy) []*Gateway {
+	if p.Type != Router {
+		return nil
+	}
+	return s.gatewaysFor(p.Labels)
+}
+
+func (s *Snapshot) gatewaysFor(labels map[string]string) []*Gateway {
 	var list []*Gateway
-	for _, g := range sc.snapshot.index.gateways {
-		if matchLabels(g.Spec.Selector, sc.labels) {
+	for _, g := range s.index.gateways {
+		if matchLabels(g.Spec.Selector, labels) {
 			list = append(list, g)
 		}
 	}

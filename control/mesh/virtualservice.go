@@ -47,6 +47,10 @@ func (s *Snapshot) indexVirtualServices() {
 	}
 }
 
+// VirtualServices returns those with hosts, with their delegates merged in, in
+// conflict order. The caller must not change the slice.
+func (s *Snapshot) VirtualServices() []*VirtualService { return s.index.virtual }
+
 func (s *Snapshot) resolveVirtualService(c *config.Config) *networking.VirtualService {
 	vs := proto.Clone(c.Spec.(*networking.VirtualService)).(*networking.VirtualService)
 	for i, h := range vs.Hosts {

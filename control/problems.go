@@ -1,0 +1,158 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/lateen-mesh/lateen/control/compile"
+	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/envoy"
+	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// Objects that are in force may still be of no use: a rule that no proxy would take
+// and a secret that is not there show only when proxies are served. Such problems
+// are shown by Status for as long as they last, and logged once.
+
+// How often problems are looked for to be logged: lookAgain after the last time,
+// since certificates expire without any change, and no sooner than lookPause.
+const (
+	lookAgain = time.Minute
+	lookPause = 200 * time.Millisecond
+)
+
+// tellProblems logs each problem when it arises.
+func (s *Server) tellProblems(ctx context.Context) error {
+	told := map[Problem]bool{}
+	for {
+		now := map[Problem]bool{}
+		for _, p := range s.problems(time.Now()) {
+			now[p] = true
+			if !told[p] {
+				s.log.Warn("problem", "severity", p.Severity, "object", p.Object, "field", p.Field, "place", p.Place, "error", p.Message)
+			}
+		}
+		told = now
+		if !sleep(ctx, lookPause, nil) || !sleep(ctx, lookAgain, s.look) {
+			return nil
+		}
+	}
+}
+
+// sleep waits for a while, or less if it is woken; false when the context ends.
+func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-wake:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// lookForProblems makes tellProblems look soon.
+func (s *Server) lookForProblems() {
+	select {
+	case s.look <- struct{}{}:
+	default:
+	}
+}
+
+// problems are those of no single file, at a time.
+func (s *Server) problems(now time.Time) []Problem {
+	list := []Problem{}
+	for _, p := range s.meshFile.Problems() {
+		list = append(list, problem(p))
+	}
+	if broken := s.broken.Load(); broken != nil {
+		list = append(list, *broken...)
+	}
+	snap := s.snapshot.Load()
+	if snap == nil {
+		return list
+	}
+	seen := map[Problem]bool{}
+	var found []Problem
+	for _, c := range s.ads.Conns() {
+		for _, w := range c.Watches {
+			if w.Type.URL != wellknown.SecretType {
+				continue
+			}
+			for _, p := range secretProblems(snap, c.Proxy, w.Names, now) {
+				if !seen[p] {
+					seen[p] = true
+					found = append(found, p)
+				}
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
+	})
+	return append(list, found...)
+}
+
+// ruleProblems are the rules in whose place proxies get one that answers 500.
+func ruleProblems(snap *mesh.Snapshot) []Problem {
+	list := []Problem{}
+	for _, b := range envoy.Broken(compile.Rules(snap)) {
+		key := config.Key{Kind: config.Kind(b.Origin.Kind), Namespace: b.Origin.Namespace, Name: b.Origin.Name}
+		p := Problem{Object: key.String(), Field: b.Origin.Field, Severity: config.Error.String(),
+			Message: fmt.Sprintf("the rule cannot be used, requests that it matches are answered 500: %v", b.Err)}
+		if o := snap.Config.Get(key.Kind, key.Namespace, key.Name); o != nil {
+			p.Place = o.Source.String()
+		}
+		if !slices.Contains(list, p) { // once, not for each match
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// secretProblems are the secrets that a proxy asks for and does not get, or gets
+// though they are expired, at each place that names one.
+func secretProblems(snap *mesh.Snapshot, p *mesh.Proxy, names []string, now time.Time) []Problem {
+	var list []Problem
+	var uses []compile.SecretUse
+	for _, name := range names {
+		found := secretProblem(snap, p, name, now)
+		if found.Message == "" {
+			continue
+		}
+		if uses == nil {
+			uses = compile.SecretUses(snap, p)
+		}
+		named := false
+		for _, u := range uses {
+			if u.Secret != name {
+				continue
+			}
+			named = true
+			found.Object, found.Field, found.Place = u.Object.Key.String(), u.Field, u.Object.Source.String()
+			list = append(list, found)
+		}
+		if !named {
+			found.Object = name
+			list = append(list, found)
+		}
+	}
+	return list
+}
+
+// secretProblem says what is wrong with a secret; the message is empty if nothing is.
+func secretProblem(snap *mesh.Snapshot, p *mesh.Proxy, name string, now time.Time) Problem {
+	secret, err := compile.Secret(snap, p, name)
+	if err != nil {
+		return Problem{Message: err.Error(), Severity: config.Error.String(),
+			Hint: fmt.Sprintf("the proxy %s reads Secrets of its own namespace, %s", p.Name, p.Namespace)}
+	}
+	if err := compile.SecretExpired(secret, now); err != nil {
+		return Problem{Message: err.Error(), Severity: config.Warning.String()}
+	}
+	return Problem{}
+}
