@@ -1,6 +1,7 @@
 package config
 
 import (
+	"regexp"
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -168,12 +169,26 @@ func validateLoadBalancer(p place, lb *networking.LoadBalancerSettings, outlier 
 	}
 }
 
+// fieldName is any name of a header by HTTP's grammar, or of a pseudo header.
+var fieldName = regexp.MustCompile("^:?[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
+
 func validateConsistentHash(p place, h *networking.LoadBalancerSettings_ConsistentHashLB) {
 	if h == nil {
 		return
 	}
-	if c := h.GetHttpCookie(); c != nil && c.Name == "" {
-		p.field("httpCookie.name").errorf("required")
+	switch k := h.HashKey.(type) {
+	case *networking.LoadBalancerSettings_ConsistentHashLB_HttpCookie:
+		if k.HttpCookie.GetName() == "" {
+			p.field("httpCookie.name").errorf("required")
+		}
+	case *networking.LoadBalancerSettings_ConsistentHashLB_HttpHeaderName:
+		if !fieldName.MatchString(k.HttpHeaderName) {
+			p.field("httpHeaderName").errorf("%q is not a header name", shorten(k.HttpHeaderName))
+		}
+	case *networking.LoadBalancerSettings_ConsistentHashLB_HttpQueryParameterName:
+		if k.HttpQueryParameterName == "" {
+			p.field("httpQueryParameterName").errorf("required")
+		}
 	}
 	if old := h.MinimumRingSize; old != 0 { //nolint:staticcheck // deprecated, still in users' files
 		if h.HashAlgorithm != nil {

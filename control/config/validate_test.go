@@ -135,6 +135,8 @@ func TestDestinationRuleRules(t *testing.T) {
 		{"DR-055 subset name", "spec: {host: a.test, subsets: [{name: v_1}]}", `subsets[0].name: "v_1" is not a subset name`},
 		{"label value", "spec: {host: a.test, subsets: [{name: v1, labels: {v: 'a b'}}]}", `subsets[0].labels["v"]: "a b" is not a label value`},
 		{"hash by cookie without name", policy("loadBalancer: {consistentHash: {httpCookie: {ttl: 0s}}}"), "trafficPolicy.loadBalancer.consistentHash.httpCookie.name: required"},
+		{"hash by what is no header", policy("loadBalancer: {consistentHash: {httpHeaderName: \"x user\"}}"), "trafficPolicy.loadBalancer.consistentHash.httpHeaderName: \"x user\" is not a header name"},
+		{"hash by an empty parameter", policy("loadBalancer: {consistentHash: {httpQueryParameterName: \"\"}}"), "trafficPolicy.loadBalancer.consistentHash.httpQueryParameterName: required"},
 		{"DR-011 maglev table", policy("loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: 65536}}}"), "trafficPolicy.loadBalancer.consistentHash.maglev.tableSize: must be a prime number"},
 		{"distribution", policy("loadBalancer: {localityLbSetting: {distribute: [{from: a/*, to: {a/*: 80, b/*: 20}}]}}"), ""},
 		{"DR-014 distribution that does not add up", policy("loadBalancer: {localityLbSetting: {distribute: [{from: a/*, to: {a/*: 80}}]}}"), "trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to: the weights must add up to 100, got 80"},
