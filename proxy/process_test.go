@@ -35,7 +35,7 @@ func process(t *testing.T, program, yaml string) (*running, *exec.Cmd) {
 	address := filepath.Join(dir, "admin")
 	r := &running{t: t, log: &syncBuffer{}, http: http.Client{Transport: &http.Transport{}}}
 	cmd := exec.Command(program, "--config-yaml", yaml+"\nadmin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n",
-		"--admin-address-path", address, "--use-dynamic-base-id", "--concurrency", "1", "--drain-time-s", "20")
+		"--admin-address-path", address, "--use-dynamic-base-id", "--concurrency", "1", "--drain-time-s", "20", "--file-flush-interval-msec", "20")
 	cmd.Stderr = r.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

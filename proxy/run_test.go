@@ -59,7 +59,7 @@ func start(t *testing.T, yaml string, args ...string) *running {
 func launch(t *testing.T, yaml string, args ...string) *running {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "admin")
-	o, err := ParseArgs(append([]string{"--disable-hot-restart", "--admin-address-path", path}, args...))
+	o, err := ParseArgs(append([]string{"--disable-hot-restart", "--file-flush-interval-msec", "20", "--admin-address-path", path}, args...))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,7 +84,7 @@ func (c *conn) serve(context.Context) {
 func (c *conn) take() {
 	mem := memories.Get().(*memory)
 	opts := c.m.codec
-	opts.TLS = c.tls
+	opts.AllowHTTPS = c.tls || !c.m.edge.remote // as Envoy has it
 	mem.codec.Reset(counted{c.nc.Conn, c}, opts)
 	mem.st.c = c
 	c.mem, c.codec, c.st = mem, &mem.codec, &mem.st
@@ -199,7 +199,7 @@ func (c *conn) mustClose() bool {
 	case m.maxAge > 0 && time.Since(c.began) >= m.maxAge:
 		m.stats.cxMaxDuration.Inc()
 		return true
-	case c.draining():
+	case c.draining(), c.nc.Stale != nil && c.nc.Stale():
 		m.stats.cxDrainClose.Inc()
 		return true
 	}

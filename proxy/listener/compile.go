@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/cespare/xxhash/v2"
 	udpapb "github.com/cncf/xds/go/udpa/type/v1"
 	xdspb "github.com/cncf/xds/go/xds/type/v3"
 
@@ -52,6 +53,7 @@ type Config struct {
 type chain struct {
 	name      string
 	key       string // what makes it the same chain in the next configuration
+	sum       uint64 // of the configuration's bytes
 	match     chainMatch
 	socket    transport.ServerSocket
 	handshake time.Duration // transport_socket_connect_timeout, 0: none
@@ -306,7 +308,11 @@ func (s *Set) compileChain(c *Config, p *listenerpb.FilterChain) (*chain, error)
 	if err != nil {
 		return nil, fmt.Errorf("filter_chain_match: %w", err)
 	}
-	ch := &chain{name: p.GetName(), key: p.GetName() + "\x00" + matchKey(p), match: match, handshake: duration(p.GetTransportSocketConnectTimeout())}
+	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	ch := &chain{name: p.GetName(), sum: xxhash.Sum64(text), key: p.GetName() + "\x00" + matchKey(p), match: match, handshake: duration(p.GetTransportSocketConnectTimeout())}
 	if ch.socket, err = s.opts.Transport(p.GetTransportSocket(), s.opts.Stats.Scope(c.statPrefix)); err != nil {
 		return nil, fmt.Errorf("transport_socket: %w", err)
 	}

@@ -250,7 +250,7 @@ func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn, g *grou
 		}
 		return false
 	}
-	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Draining: g.drain, Successor: g.terminal}
+	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Draining: g.drain, Stale: func() bool { return g.stale(ch) }}
 	if st := tc.TLS(); st != nil {
 		describeTLS(&cn.info, st)
 	}

@@ -21,8 +21,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/lateen-mesh/lateen/proxy/network"
 )
 
 // A listener is one place where connections come in, whatever Config it has.
@@ -108,12 +106,10 @@ func (g *group) leave(c *conn) {
 	}
 }
 
-// terminal is what new connections of the chain get now, nil when the chain is gone.
-func (g *group) terminal() network.Terminal {
-	if ch := g.latest.Load(); ch != nil {
-		return ch.terminal
-	}
-	return nil
+// stale reports that connections of the chain ch would get another configuration now.
+func (g *group) stale(ch *chain) bool {
+	latest := g.latest.Load()
+	return latest != nil && latest.sum != ch.sum
 }
 
 // adopt puts c in force: its chains continue the groups of equal chains, its sockets

@@ -35,10 +35,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type greeter struct {
 	name  string
 	drain bool // ends when the connection drains
+	stale bool // answers whether it is stale
 }
 
 func (g *greeter) Serve(_ context.Context, c *network.Conn) {
 	if _, err := io.WriteString(c, g.name+"\n"); err != nil {
+		return
+	}
+	if g.stale {
+		go func() { // answers "?" instead of echoing
+			_, _ = io.ReadFull(c, make([]byte, 1))
+			_, _ = fmt.Fprintln(c, c.Stale())
+			_ = c.Close()
+		}()
+		<-c.Draining
 		return
 	}
 	if g.drain {
@@ -85,7 +95,7 @@ func (f *fixture) greeter(cfg *anypb.Any, _ network.Env) (network.Built, error) 
 		return network.Built{}, err
 	}
 	name, drain := strings.CutSuffix(s.GetValue(), " drain")
-	return network.Built{Terminal: &greeter{name, drain}, Warm: f.warm, Close: func() {
+	return network.Built{Terminal: &greeter{name, drain, strings.HasPrefix(name, "stale")}, Warm: f.warm, Close: func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.closed = append(f.closed, name)
@@ -282,6 +292,26 @@ func TestUpdateKeepsConnections(t *testing.T) {
 		}
 		t.Error("still held")
 	})
+}
+
+func TestStale(t *testing.T) {
+	f := newFixture(t, nil)
+	ask := func(second string) string {
+		t.Helper()
+		config := func(one, two string) string {
+			return address0("l", `"filter_chains": [`+chainNamed("one", one, "")+`,`+chainNamed("two", two, `{"destination_port": 1}`)+`]`)
+		}
+		c := f.dial(f.apply(nil, config("stale?", "x")))
+		c.line()
+		f.apply(nil, config(second, "y"))
+		return c.say("?").line()
+	}
+	if got := ask("stale?"); got != "false" {
+		t.Errorf("another chain of the listener changed: %s", got)
+	}
+	if got := ask("stale now"); got != "true" {
+		t.Errorf("the chain changed: %s", got)
+	}
 }
 
 func TestDrain(t *testing.T) {

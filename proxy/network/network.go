@@ -20,12 +20,11 @@ type Conn struct {
 	// Draining is closed when the listener or the proxy drains: idle connections end,
 	// busy ones finish what they do and end.
 	Draining <-chan struct{}
-	// Successor returns the terminal filter that serves new connections of this chain
-	// now: after a change of configuration another one than the one that serves this
-	// connection, nil when the chain is gone. A terminal filter with streams of its own
-	// may hand later streams to a successor of its kind, so that policy changes reach
-	// open connections. Nil in tests that have no listener.
-	Successor func() Terminal
+	// Stale reports that the configuration of this connection's chain has changed: new
+	// connections get another one. A terminal filter with streams of its own ends the
+	// connection in an orderly way after the stream that it is at, so that changed policy
+	// does not stop at open connections. Nil where there is no listener.
+	Stale func() bool
 }
 
 // A Filter sees each connection of its chain. Shared by all of them.
