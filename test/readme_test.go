@@ -29,6 +29,11 @@ func TestReadmeTour(t *testing.T) {
 	}
 	state := t.TempDir()
 	path := filepath.Dir(binary(t, "lateen")) + ":" + os.Getenv("PATH")
+	t.Cleanup(func() { // a tour that fails half-way leaves no mesh behind
+		for _, dir := range []string{state, filepath.Join(state, "second")} {
+			_ = shell(context.Background(), path, "lateen down --state "+dir).Run()
+		}
+	})
 	for _, c := range commands {
 		line := strings.ReplaceAll(c.line, "/tmp/lateen-tour", state)
 		want := strings.ReplaceAll(c.want, "/tmp/lateen-tour", state)
