@@ -284,6 +284,9 @@ func TestRoutesWarmTheListener(t *testing.T) {
 		t.Fatal(nack)
 	}
 	r.eventually("/init_dump", `"h"`)
+	if state := r.get("/ready"); state != "INITIALIZING\n" {
+		t.Errorf("ready without routes: %s", state)
+	}
 	m.set(t, wellknown.RouteType, message(t, &routepb.RouteConfiguration{},
 		`{name: routes, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 200, body: {inline_string: hi}}}]}]}`))
 	r.eventually("/ready", "LIVE\n")
@@ -297,6 +300,23 @@ func TestRoutesWarmTheListener(t *testing.T) {
 	}
 	r.eventually("/config_dump?resource=dynamic_route_configs", `"name": "routes"`)
 	r.eventually("/stats?filter=^http.h.downstream_rq_total", "http.h.downstream_rq_total: 1\n")
+}
+
+// TestMissingSecretHoldsUpNobodyElse: each listener warms by itself.
+func TestMissingSecretHoldsUpNobodyElse(t *testing.T) {
+	m := newManagement(t)
+	secure := strings.Replace(tcpListener("secure", "one"), "filter_chains: [{", `filter_chains: [{transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext,
+      common_tls_context: {tls_certificate_sds_secret_configs: [{name: missing, sds_config: {ads: {}, resource_api_version: V3}}]}}}, `, 1)
+	m.set(t, wellknown.ClusterType, cds(t, staticCluster("one", backend(t))))
+	m.set(t, wellknown.ListenerType, lds(t, secure), lds(t, tcpListener("plain", "one")))
+	r := launch(t, m.bootstrap(""))
+	r.eventually("/listeners", "plain::")
+	echoes(t, dial(t, r.listener("plain")), "hello")
+	r.eventually("/init_dump", `"secure"`)
+	r.eventually("/ready", "LIVE\n")
+	if !strings.Contains(r.log.String(), "listeners wait for routes or secrets and do not accept yet: secure") {
+		t.Error(r.log)
+	}
 }
 
 var goldenTypes = map[string]struct {

@@ -98,15 +98,37 @@ func (s *server) initialize() {
 			return
 		}
 	}
-	if s.listeners.WaitWarm(s.ctx) != nil { // the proxy ends
+	s.listeners.Start() // from here each listener accepts as soon as it is warm
+	if !s.awaitListeners() {
 		return
 	}
-	s.listeners.Start()
 	s.setState(adminpb.ServerInfo_LIVE)
 	s.stats.Scope("server.").Histogram("initialization_time_ms").Record(uint64(time.Since(s.start).Milliseconds()))
 	s.log.Info("all dependencies initialized: starting workers")
 	s.trimMemory()
 }
+
+// awaitListeners waits for the first listeners' routes and secrets. One that lacks
+// them for long (a Gateway whose Secret is missing) must not keep the others from
+// being announced: it is named and warms by itself.
+func (s *server) awaitListeners() bool {
+	ctx, cancel := context.WithTimeout(s.ctx, warmGrace)
+	defer cancel()
+	if s.listeners.WaitWarm(ctx) == nil {
+		return true
+	}
+	var names []string
+	for _, l := range s.listeners.View() {
+		if l.Warming {
+			names = append(names, l.Name)
+		}
+	}
+	s.log.Warn("listeners wait for routes or secrets and do not accept yet: " + strings.Join(names, ", "))
+	return s.ctx.Err() == nil
+}
+
+// warmGrace is many times what a management server at hand needs to answer.
+const warmGrace = 3 * time.Second
 
 // await reports false when the proxy ends first.
 func (s *server) await(c <-chan struct{}) bool {
