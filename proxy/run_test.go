@@ -316,6 +316,8 @@ func TestAdminPages(t *testing.T) {
 	}{
 		{"ready", "GET", "/ready", 200, []string{"LIVE\n"}},
 		{"stats", "GET", "/stats?usedonly", 200, []string{"cluster_manager.active_clusters: 1\n", "server.live: 1\n", "tcp.p.downstream_cx_total: 1\n", "listener_manager.listener_added: 1\n"}},
+		{"OB-023 stats of the process", "GET", "/stats?filter=^server", 200, []string{"server.live: 1\n", "server.state: 0\n", "server.uptime: ", "server.memory_allocated: ",
+			"server.total_connections: ", "server.concurrency: ", "server.days_until_first_cert_expiring: 4294967295\n", "server.hot_restart_epoch: 0\n", "server.initialization_time_ms: P0(", "server.version: "}},
 		{"stats by filter", "GET", "/stats?filter=^tcp.*total$&usedonly", 200, []string{"tcp.p.downstream_cx_total: 1\n"}},
 		{"stats as JSON", "GET", "/stats?format=json&filter=^server.state$", 200, []string{`{"stats":[{"name":"server.state","value":0}]}`}},
 		{"stats with a broken filter", "GET", "/stats?filter=(", 400, []string{"Invalid re2 regex: missing ): ("}},
