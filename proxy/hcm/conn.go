@@ -243,6 +243,9 @@ func (c *conn) drop() {
 	c.st.Leave()
 }
 
+// revive makes the connection ready for further requests after one whose time was up.
+func (c *conn) revive() { c.left, c.leave = make(chan struct{}), sync.Once{} }
+
 // refuse answers a message that was no request.
 func (st *stream) refuse(e *http1.Error) {
 	c := st.c

@@ -314,7 +314,7 @@ func (st *stream) expire(why *limit) {
 		st.closing, st.broken = true, true
 		return
 	}
-	r := http.Reply{Status: 408, Body: []byte(why.text), Details: why.details, GRPCStatus: -1, Close: true}
+	r := http.Reply{Status: 408, Body: []byte(why.text), Details: why.details, GRPCStatus: -1}
 	if why.gateway && st.c.codec.Finished() {
 		r.Status = 504
 	}

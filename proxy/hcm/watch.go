@@ -33,7 +33,7 @@ type watch struct {
 	wake   wakeReason
 	why    *limit        // that has ended the stream
 	ahead  chan struct{} // closed when the reader ahead has ended; nil: there is none
-	open   bool          // a tunnel was opened: its bytes are read as a body
+	open   int64         // the request (by since) whose tunnel was opened: its bytes are read as a body
 	seen   uint32        // moved at the last look
 	change int64         // when moved changed
 }
@@ -137,9 +137,8 @@ func (w *watch) progress() {
 
 // settle ends a request; false: the client has left.
 func (w *watch) settle() bool {
-	if w.state.CompareAndSwap(running, waiting) {
-		w.open = false
-		return !w.c.st.Left()
+	if w.state.CompareAndSwap(running, waiting) && !w.c.st.Left() {
+		return true
 	}
 	w.mu.Lock()
 	ahead := w.ahead
@@ -150,9 +149,13 @@ func (w *watch) settle() bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.ahead, w.open = nil, false
+	late := w.why != nil
+	w.ahead, w.why = nil, nil
 	w.state.Store(waiting)
-	return w.c.clearDeadline() && !w.c.st.Left()
+	if late {
+		w.c.revive()
+	}
+	return w.c.clearDeadline() && (late || !w.c.st.Left())
 }
 
 // end stops the watch for good.
@@ -258,7 +261,7 @@ func (w *watch) lookBusy(now int64) time.Duration {
 		w.why = why
 		w.c.drop()
 		_ = w.c.nc.SetReadDeadline(past)
-	case w.ahead == nil && (w.c.codec.Finished() || w.c.codec.Tunnels() && !w.open):
+	case w.ahead == nil && (w.c.codec.Finished() || w.c.codec.Tunnels() && w.open != since):
 		w.readAhead()
 	}
 	if w.ahead == nil {
@@ -290,7 +293,7 @@ func (w *watch) readAhead() {
 func (w *watch) tunnel() {
 	w.mu.Lock()
 	ahead := w.ahead
-	w.open = true
+	w.open = w.since.Load()
 	w.mu.Unlock()
 	if ahead == nil {
 		return

@@ -15,7 +15,7 @@ type ServerOptions struct {
 	AcceptHTTP10 bool // else HTTP/1.0 is answered with 426
 	PreserveCase bool
 	Trailers     bool // enable_trailers
-	TLS          bool // the connection is TLS: https targets are allowed
+	AllowHTTPS   bool // targets with scheme https, else 403
 }
 
 // A Server is the downstream end of a connection. One goroutine reads requests and

@@ -51,7 +51,7 @@ func (s *Server) absolute(r *http.Request, t []byte) error {
 	switch {
 	case http.EqualFold(scheme, "http"):
 	case http.EqualFold(scheme, "https"):
-		if !s.opts.TLS {
+		if !s.opts.AllowHTTPS {
 			return errHTTPS
 		}
 	default:

@@ -142,12 +142,8 @@ func (k *call) reply(r http.Reply) {
 	s.Reply(r)
 }
 
-// gone ends a call whose client has left.
-func (k *call) gone() {
-	k.stats.RqCancelled.Inc()
-	k.s.Info.Flags.Set(streaminfo.DownstreamConnectionTermination)
-	k.s.Info.CodeDetails = "downstream_remote_disconnect"
-}
+// gone ends a call that nobody waits for any more; the connection manager knows why.
+func (k *call) gone() { k.stats.RqCancelled.Inc() }
 
 // underscored is how reasons stand in logs.
 func underscored(text string) string {
