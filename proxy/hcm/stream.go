@@ -7,7 +7,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/lateen-mesh/lateen/proxy/filter/router"
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/http1"
 	"github.com/lateen-mesh/lateen/proxy/route"
@@ -369,7 +368,7 @@ func (st *stream) upstreamFailed(err error) {
 		st.Info.Flags.Set(streaminfo.UpstreamRequestTimeout)
 		st.Info.CodeDetails = "response_timeout"
 	case errors.As(err, &reset):
-		st.Info.Flags.Set(router.Flag(reset))
+		st.Info.Flags.Set(reset.Reason.Flag())
 		st.Info.CodeDetails = "upstream_reset_after_response_started{" + reset.Error() + "}"
 	default:
 		st.Info.CodeDetails = "upstream_reset_after_response_started"

@@ -1,6 +1,10 @@
 package http
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
+)
 
 // A Reset is why an exchange with an upstream broke off before its end. It is an
 // error; the router decides by it whether to try again and what to answer.
@@ -35,6 +39,22 @@ var resetTexts = [...]string{
 
 // String is the form of Envoy's answer texts: "remote connection failure".
 func (r ResetReason) String() string { return resetTexts[r] }
+
+// resetFlags are the response flags of the reasons.
+var resetFlags = [...]streaminfo.Flag{
+	ConnectionTermination:   streaminfo.UpstreamConnectionTermination,
+	RemoteConnectionFailure: streaminfo.UpstreamConnectionFailure,
+	LocalConnectionFailure:  streaminfo.UpstreamConnectionFailure,
+	ConnectionTimeout:       streaminfo.UpstreamConnectionFailure,
+	Overflow:                streaminfo.UpstreamOverflow,
+	LocalReset:              streaminfo.LocalReset,
+	RemoteReset:             streaminfo.UpstreamRemoteReset,
+	RemoteRefusedStream:     streaminfo.UpstreamRemoteReset,
+	ProtocolError:           streaminfo.UpstreamProtocolError,
+}
+
+// Flag is the response flag of a stream that ended for that reason.
+func (r ResetReason) Flag() streaminfo.Flag { return resetFlags[r] }
 
 // Error is the form of response code details: the reason, then the transport's.
 func (r *Reset) Error() string {

@@ -92,22 +92,6 @@ func timeout(details string) http.Reply {
 	return http.Reply{Status: 504, Body: []byte("upstream request timeout"), Details: details, Flag: streaminfo.UpstreamRequestTimeout}
 }
 
-// Flags of what an upstream did to a stream.
-var resetFlags = [...]streaminfo.Flag{
-	http.ConnectionTermination:   streaminfo.UpstreamConnectionTermination,
-	http.RemoteConnectionFailure: streaminfo.UpstreamConnectionFailure,
-	http.LocalConnectionFailure:  streaminfo.UpstreamConnectionFailure,
-	http.ConnectionTimeout:       streaminfo.UpstreamConnectionFailure,
-	http.Overflow:                streaminfo.UpstreamOverflow,
-	http.LocalReset:              streaminfo.LocalReset,
-	http.RemoteReset:             streaminfo.UpstreamRemoteReset,
-	http.RemoteRefusedStream:     streaminfo.UpstreamRemoteReset,
-	http.ProtocolError:           streaminfo.UpstreamProtocolError,
-}
-
-// Flag is the response flag of a broken exchange.
-func Flag(r *http.Reset) streaminfo.Flag { return resetFlags[r.Reason] }
-
 // resetReply is the answer for a broken exchange.
 func (k *call) resetReply(reset *http.Reset) http.Reply {
 	text := "upstream connect error or disconnect/reset before headers. "
@@ -115,7 +99,7 @@ func (k *call) resetReply(reset *http.Reset) http.Reply {
 		text += "retried and the latest "
 	}
 	text += "reset reason: " + reset.Reason.String()
-	r := http.Reply{Status: 503, Body: []byte(text), Flag: Flag(reset),
+	r := http.Reply{Status: 503, Body: []byte(text), Flag: reset.Reason.Flag(),
 		Details: "upstream_reset_before_response_started{" + reset.Error() + "}"}
 	if reset.Reason == http.ProtocolError {
 		r.Status = 502
