@@ -14,10 +14,7 @@ import (
 
 func main() {
 	o, err := proxy.ParseArgs(os.Args[1:])
-	if err == nil && info(o) {
-		return
-	}
-	if err == nil {
+	if err == nil && !info(o) {
 		err = serve(o)
 	}
 	if err != nil {
