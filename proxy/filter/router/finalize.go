@@ -8,7 +8,8 @@ import (
 )
 
 // timeouts decides how long the request and each attempt may take: the route's, then
-// grpc-timeout as far as the route allows it, then what a trusted client asked for.
+// grpc-timeout as far as the route allows it, then what a trusted client asked for or,
+// with respect_expected_rq_timeout, what the proxy before this one expects.
 func (k *call) timeouts() {
 	h := &k.s.Request.Headers
 	k.timeout = k.forward.Timeout
@@ -18,7 +19,11 @@ func (k *call) timeouts() {
 	if p := k.forward.Retry; p != nil {
 		k.perTry = p.PerTry
 	}
-	takeMillis(h, "x-envoy-upstream-rq-timeout-ms", &k.timeout)
+	if k.r.respectExpected && h.Has(expectedTimeout) {
+		takeMillis(h, expectedTimeout, &k.timeout)
+	} else {
+		takeMillis(h, "x-envoy-upstream-rq-timeout-ms", &k.timeout)
+	}
 	takeMillis(h, "x-envoy-upstream-rq-per-try-timeout-ms", &k.perTry)
 	if k.timeout > 0 && k.perTry >= k.timeout {
 		k.perTry = 0
@@ -31,9 +36,11 @@ func (k *call) timeouts() {
 		expected = k.perTry
 	}
 	if expected > 0 && !k.r.quiet {
-		k.setNumber("x-envoy-expected-rq-timeout-ms", expected.Milliseconds())
+		k.setNumber(expectedTimeout, expected.Milliseconds())
 	}
 }
+
+const expectedTimeout = "x-envoy-expected-rq-timeout-ms"
 
 func (k *call) setNumber(name string, n int64) {
 	k.s.Request.Headers.Set(name, k.s.Keep(strconv.AppendInt(k.s.Scratch(), n, 10)))
