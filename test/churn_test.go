@@ -92,6 +92,11 @@ func startChurning(t *testing.T) *churning {
 		}
 		return nil
 	})
+	t.Cleanup(func() {
+		if out := up.Stdout(); strings.Contains(out, "DATA RACE") || strings.Contains(out, "fault=") {
+			t.Errorf("lateen up printed:\n%s", out)
+		}
+	})
 	m.inForce()
 	return m
 }
