@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -71,7 +73,10 @@ func serveSample(ctx context.Context, o sampleOptions, handler http.Handler, say
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Hour, MaxHeaderBytes: 64 << 10}
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Hour, MaxHeaderBytes: 64 << 10,
+		ErrorLog: log.New(io.Discard, "", 0), // what a client breaks off is no news of a stand-in
+	}
 	failed := make(chan error, len(listeners))
 	for _, ln := range listeners {
 		say("listening on " + ln.Addr().String())

@@ -19,6 +19,15 @@ trap 'exit 0' INT TERM
 "$lateen" sample site --title 'CNN International - Breaking News, US News, World News and Video' \
   --tls-listen 127.0.80.3:443 --tls-name edition.cnn.com --ca "$state" & pids+=($!)
 
+# The gateway looks for free ports once the stand-ins have theirs.
+for address in 127.0.80.1/80 127.0.80.2/80 127.0.80.3/443; do
+  for _ in $(seq 50); do
+    (exec 3<>"/dev/tcp/$address") 2>/dev/null && break
+    kill -0 "${pids[@]}" 2>/dev/null || exit 1
+    sleep 0.1
+  done
+done
+
 "$lateen" up --detach --state "$state" \
   --resolve httpbin.org=127.0.80.1,127.0.80.2 --resolve edition.cnn.com=127.0.80.3 \
   --set meshConfig.accessLogFile=/dev/stdout "$here"
