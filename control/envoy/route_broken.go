@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -69,13 +70,47 @@ func bodyFlaw(r ir.Route, maxBody uint32) error {
 	return fmt.Errorf("the fixed body has %d bytes, at most %d are allowed", len(r.Direct.Body), limit)
 }
 
+// maxProgram is the largest regular expression that a proxy of a mesh takes, in
+// instructions of RE2: what the bootstraps of proxies set.
+const maxProgram = 32768
+
 func patternFlaw(r ir.Route) error {
 	for _, p := range patterns(r) {
-		if _, err := regexp.Compile(p); err != nil {
-			return fmt.Errorf("not an RE2 expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		if err := expressionFlaw(p); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func expressionFlaw(pattern string) error {
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return fmt.Errorf("not an RE2 expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+	}
+	if n := programSize(re); n > maxProgram {
+		return fmt.Errorf("the expression %.40q… is too large: about %d instructions, at most %d are allowed", pattern, n, maxProgram)
+	}
+	return nil
+}
+
+// programSize is how many instructions an expression has in Envoy, where it matches
+// bytes: as many as in Go, but for classes of characters, which have one for each range.
+func programSize(re *syntax.Regexp) int {
+	prog, err := syntax.Compile(re.Simplify())
+	if err != nil {
+		return math.MaxInt
+	}
+	n := len(prog.Inst)
+	for _, i := range prog.Inst {
+		if i.Op != syntax.InstRune {
+			continue
+		}
+		for r := 2; r < len(i.Rune) && i.Rune[r] <= math.MaxUint8; r += 2 {
+			n++
+		}
+	}
+	return n
 }
 
 func forwardFlaw(f *ir.Forward) error {
@@ -120,10 +155,10 @@ func broken(r ir.Route) *routev3.Route {
 // widened is the match without its conditions that cannot be evaluated: a request
 // that the rule may have been meant for must not fall through to the rules after it.
 func widened(m ir.RouteMatch) ir.RouteMatch {
-	if m.Path.Kind == ir.PathRegex && !compiles(m.Path.Value) {
+	if m.Path.Kind == ir.PathRegex && expressionFlaw(m.Path.Value) != nil {
 		m.Path.Kind, m.Path.Value = ir.PathPrefix, literalPrefix(m.Path.Value)
 	}
-	bad := func(s ir.StringMatch) bool { return s.Kind == ir.Regex && !compiles(s.Value) }
+	bad := func(s ir.StringMatch) bool { return s.Kind == ir.Regex && expressionFlaw(s.Value) != nil }
 	var headers []ir.HeaderMatch
 	for _, h := range m.Headers {
 		if headerMatch(h).ValidateAll() == nil && !bad(h.StringMatch) {
@@ -155,11 +190,6 @@ func literalPrefix(pattern string) string {
 		return "/"
 	}
 	return prefix
-}
-
-func compiles(pattern string) bool {
-	_, err := regexp.Compile(pattern)
-	return err == nil
 }
 
 // patterns are all regular expressions of a rule.

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +30,8 @@ func TestBrokenRules(t *testing.T) {
 			Forward: forward("a")}, "/item"},
 		{"path expression of alternatives", ir.Route{Match: ir.RouteMatch{Path: ir.PathMatch{Kind: ir.PathRegex, Value: "/a|/b["}},
 			Forward: forward("a")}, "/"},
+		{"path expression too large", ir.Route{Match: ir.RouteMatch{Path: ir.PathMatch{Kind: ir.PathRegex, Value: "/big/((" + strings.Repeat("abcdefghij", 8) + "){30}){33}"}},
+			Forward: forward("a")}, "/big/"},
 		{"header expression", ir.Route{Match: ir.RouteMatch{Path: ir.PathMatch{Value: "/h"}, Headers: []ir.HeaderMatch{
 			{Name: "x", StringMatch: ir.StringMatch{Kind: ir.Regex, Value: "*"}}}}, Forward: forward("a")}, "/h"},
 		{"query expression", ir.Route{Match: ir.RouteMatch{Path: ir.PathMatch{Value: "/q"}, Query: []ir.QueryMatch{
@@ -95,6 +98,7 @@ func TestBrokenRules(t *testing.T) {
 
 func TestUsableRules(t *testing.T) {
 	for name, rule := range map[string]ir.Route{
+		"a large expression": {Match: ir.RouteMatch{Path: ir.PathMatch{Kind: ir.PathRegex, Value: `(?i)\pL{1000}`}}, Forward: forward("a")},
 		"percent signs": {Match: prefix("/"), Forward: forward("a"), Headers: ir.HeaderEdits{RequestAdd: []ir.HeaderValue{
 			{Name: "x", Value: `100%% %REQ(X-A?:PATH):10% %START_TIME(%s)%`}}}},
 		"groups": {Match: prefix("/"), Forward: &ir.Forward{Clusters: forward("a").Clusters,
