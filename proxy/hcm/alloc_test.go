@@ -59,7 +59,7 @@ func TestAllocations(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := start(t, setup{manager: gatewayManager, routes: gatewayRoute, clusters: map[string]string{"b": quiet(t)}, direction: "OUTBOUND"})
 			request := []byte(text)
-			c := g.dial()
+			c := g.dial(t)
 			buf := make([]byte, 4096)
 			exchange := func() {
 				if _, err := c.Write(request); err != nil {
@@ -90,7 +90,7 @@ func TestAllocations(t *testing.T) {
 
 func BenchmarkRequest(b *testing.B) {
 	g := start(b, setup{manager: gatewayManager, routes: gatewayRoute, clusters: map[string]string{"b": quiet(b)}, direction: "OUTBOUND"})
-	c := g.dial()
+	c := g.dial(b)
 	buf := make([]byte, 4096)
 	request := []byte(plainRequest)
 	b.ReportAllocs()

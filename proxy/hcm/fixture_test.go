@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -41,6 +42,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const logFormat = `"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% ` +
 	`%RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% "%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% %BYTES_SENT% ` +
 	`"%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %ROUTE_NAME%` + "\n"
+
+// self is the gateway's own address in x-forwarded-for.
+var self = netip.MustParseAddr("192.0.2.2")
 
 // A gateway is a connection manager on a socket of this machine, with real clusters.
 type gateway struct {
@@ -100,9 +104,9 @@ func start(t testing.TB, s setup) *gateway {
 		t.Fatalf("%v in %s", err, cfg)
 	}
 	built, err := hcm.Factory(hcm.Deps{
-		Filters:    append(s.filters, router.Factory(router.Deps{Cluster: get, LocalAddress: hcm.LocalAddress()})),
+		Filters:    append(s.filters, router.Factory(router.Deps{Cluster: get, LocalAddress: self})),
 		HasCluster: func(n string) bool { return clusters.Get(n) != nil },
-		Stats:      g.store, AccessLog: accesslog.Env{Files: g.files},
+		Stats:      g.store, LocalAddress: self, AccessLog: accesslog.Env{Files: g.files},
 	}).New(a, network.Env{Direction: s.direction, Listener: "test"})
 	if err != nil {
 		t.Fatal(err)
@@ -171,27 +175,27 @@ func (g *gateway) listen(f network.Terminal) {
 }
 
 // dial connects a client.
-func (g *gateway) dial() net.Conn {
-	g.t.Helper()
+func (g *gateway) dial(t testing.TB) net.Conn {
+	t.Helper()
 	c, err := net.Dial("tcp", g.addr)
 	if err != nil {
-		g.t.Fatal(err)
+		t.Fatal(err)
 	}
-	g.t.Cleanup(func() { _ = c.Close() })
+	t.Cleanup(func() { _ = c.Close() })
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	return c
 }
 
 // logged waits for the n-th line of the access log, from 0.
-func (g *gateway) logged(n int) string {
-	g.t.Helper()
+func (g *gateway) logged(t testing.TB, n int) string {
+	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		b, _ := os.ReadFile(g.log)
 		if lines := strings.Split(string(b), "\n"); len(lines) > n+1 {
 			return lines[n]
 		}
 	}
-	g.t.Fatal("no such line in the access log")
+	t.Fatal("no such line in the access log")
 	return ""
 }
 
