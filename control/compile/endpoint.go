@@ -2,6 +2,7 @@ package compile
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,7 +91,27 @@ func (b *clusterBuilder) endpoints(cluster string, t target) []*registry.Endpoin
 			list = append(list, e)
 		}
 	}
-	return list
+	return lightened(list)
+}
+
+// lightened keeps the shares of endpoints but makes weights small enough for all of
+// them to be added up, since a proxy refuses a cluster where they cannot.
+func lightened(endpoints []*registry.Endpoint) []*registry.Endpoint {
+	var sum uint64
+	for _, e := range endpoints {
+		sum += uint64(max(e.Weight, 1))
+	}
+	if sum <= math.MaxUint32 {
+		return endpoints
+	}
+	by := uint32(sum/(math.MaxUint32/2)) + 1 // half: leaves room for weights that become 1
+	out := make([]*registry.Endpoint, len(endpoints))
+	for i, e := range endpoints {
+		light := *e
+		light.Weight = max(e.Weight/by, 1)
+		out[i] = &light
+	}
+	return out
 }
 
 func hasLabels(labels, want map[string]string) bool {

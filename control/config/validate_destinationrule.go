@@ -196,7 +196,15 @@ func validateConsistentHash(p place, h *networking.LoadBalancerSettings_Consiste
 		}
 		p.field("minimumRingSize").add(Warning, "use ringHash.minimumRingSize", "is deprecated")
 	}
-	const largestTable = 5000011 // Envoy's
+	const largestTable, largestRing = 5000011, 8 << 20 // Envoy's
+	for field, size := range map[string]uint64{
+		"minimumRingSize":          h.MinimumRingSize, //nolint:staticcheck // deprecated, still in users' files
+		"ringHash.minimumRingSize": h.GetRingHash().GetMinimumRingSize(),
+	} {
+		if size > largestRing {
+			p.field(field).errorf("must be at most %d, got %d", largestRing, size)
+		}
+	}
 	if m := h.GetMaglev(); m != nil && (m.TableSize >= largestTable || !isPrime(m.TableSize)) {
 		p.field("maglev.tableSize").errorf("must be a prime number below %d, got %d", largestTable, m.TableSize)
 	}
@@ -204,7 +212,7 @@ func validateConsistentHash(p place, h *networking.LoadBalancerSettings_Consiste
 
 func isPrime(n uint64) bool {
 	if n < 2 {
-		return n == 1 // Envoy takes 1 for a prime
+		return false // a table of 1 ends Envoy with a division by zero
 	}
 	for d := uint64(2); d*d <= n; d++ {
 		if n%d == 0 {
@@ -214,10 +222,16 @@ func isPrime(n uint64) bool {
 	return true
 }
 
+// maxSNI is the longest server name of TLS.
+const maxSNI = 255
+
 // validateClientTLS checks the client side of TLS.
 func validateClientTLS(p place, t *networking.ClientTLSSettings) {
 	if t == nil {
 		return
+	}
+	if len(t.Sni) > maxSNI {
+		p.field("sni").errorf("is longer than %d bytes", maxSNI)
 	}
 	simple, mutual := t.Mode == networking.ClientTLSSettings_SIMPLE, t.Mode == networking.ClientTLSSettings_MUTUAL
 	if t.GetInsecureSkipVerify().GetValue() && (simple || mutual) {
