@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 )
 
@@ -25,9 +26,7 @@ func meshBootstrap(port, admin int, log string) object {
 	}
 	typed := func(name, typeURL string, fields object) object {
 		config := object{"@type": "type.googleapis.com/" + typeURL}
-		for k, v := range fields {
-			config[k] = v
-		}
+		maps.Copy(config, fields)
 		return object{"name": name, "typed_config": config}
 	}
 	hcm := typed("envoy.filters.network.http_connection_manager", "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", object{

@@ -50,8 +50,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	if hint := hintOf(err); hint != "" {
 		fmt.Fprintln(s.Err, "hint:", hint)
 	}
-	var usage *usageError
-	if errors.As(err, &usage) {
+	if _, ok := errors.AsType[*usageError](err); ok {
 		return 2
 	}
 	return 1

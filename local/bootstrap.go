@@ -3,6 +3,7 @@ package local
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 )
@@ -121,9 +122,7 @@ func xdsCluster(socket string) object {
 
 func merged(o object, key string, value any) object {
 	out := object{key: value}
-	for k, v := range o {
-		out[k] = v
-	}
+	maps.Copy(out, o)
 	return out
 }
 

@@ -90,8 +90,7 @@ func (r Reporter) Ready(ready Ready) { r.send(report{Ready: &ready}) }
 // Failed reports why the mesh did not start.
 func (r Reporter) Failed(err error) {
 	out := report{Error: err.Error()}
-	var hinted *Error
-	if errors.As(err, &hinted) {
+	if hinted, ok := errors.AsType[*Error](err); ok {
 		out.Hint = hinted.Hint
 	}
 	r.send(out)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -150,7 +151,7 @@ func (l *lines) Write(b []byte) (int, error) {
 }
 
 func (l *lines) line(line []byte) {
-	line = append(line[:len(line):len(line)], '\n')
+	line = append(slices.Clip(line), '\n')
 	l.log.write(line)
 	_, _ = l.prefixed.Write(line)
 }

@@ -85,14 +85,12 @@ func (r *resolver) serveUDP(ctx context.Context) {
 		default:
 			continue
 		}
-		r.serving.Add(1)
-		go func() {
-			defer r.serving.Done()
+		r.serving.Go(func() {
 			defer func() { <-r.slots }()
 			if reply := r.answer(ctx, query, "udp"); reply != nil {
 				_, _ = r.udp.WriteToUDPAddrPort(reply, from)
 			}
-		}()
+		})
 	}
 }
 
@@ -108,9 +106,7 @@ func (r *resolver) serveTCP(ctx context.Context) {
 			_ = c.Close()
 			continue
 		}
-		r.serving.Add(1)
-		go func() {
-			defer r.serving.Done()
+		r.serving.Go(func() {
 			defer func() { <-r.slots }()
 			defer c.Close()
 			_ = c.SetDeadline(time.Now().Add(2 * forwardTime))
@@ -121,7 +117,7 @@ func (r *resolver) serveTCP(ctx context.Context) {
 			if reply := r.answer(ctx, query, "tcp"); reply != nil {
 				_ = writeFrame(c, reply)
 			}
-		}()
+		})
 	}
 }
 

@@ -61,8 +61,7 @@ func Up(ctx context.Context, o Options) error {
 	defer running.Wait()
 	defer cancel()
 	spawn := func(run func(context.Context)) {
-		running.Add(1)
-		go func() { defer running.Done(); run(ctx) }()
+		running.Go(func() { run(ctx) })
 	}
 	if s.dns != nil {
 		spawn(s.dns.run)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,7 +63,7 @@ func (h *lines) Enabled(_ context.Context, l slog.Level) bool { return l >= h.le
 
 func (h *lines) WithAttrs(attrs []slog.Attr) slog.Handler {
 	c := *h
-	c.attrs = append(c.attrs[:len(c.attrs):len(c.attrs)], prefixed(h.group, attrs)...)
+	c.attrs = append(slices.Clip(c.attrs), prefixed(h.group, attrs)...)
 	return &c
 }
 
@@ -76,7 +77,7 @@ func (h *lines) WithGroup(name string) slog.Handler {
 }
 
 func (h *lines) Handle(_ context.Context, r slog.Record) error {
-	attrs := h.attrs[:len(h.attrs):len(h.attrs)]
+	attrs := slices.Clip(h.attrs)
 	r.Attrs(func(a slog.Attr) bool {
 		attrs = append(attrs, prefixed(h.group, []slog.Attr{a})...)
 		return true
