@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -413,9 +414,7 @@ func (c *client) want(lines ...string) {
 			if c.have[r.typ] == nil {
 				c.have[r.typ] = map[string]string{}
 			}
-			for n, v := range r.vers {
-				c.have[r.typ][n] = v
-			}
+			maps.Copy(c.have[r.typ], r.vers)
 		default:
 			c.t.Fatalf("no response, want %q\n%s", line, c.log)
 		}

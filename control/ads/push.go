@@ -2,6 +2,7 @@ package ads
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/lateen-mesh/lateen/wellknown"
@@ -105,7 +106,7 @@ func (c *conn) generate(ctx context.Context, w *watch) ([]Resource, error) {
 		return resources, nil
 	}
 	extra, err := c.view.Resources(w.URL, missing)
-	return append(resources[:len(resources):len(resources)], extra...), err
+	return append(slices.Clip(resources), extra...), err
 }
 
 // deliver sends what the proxy lacks of the resources that exist.

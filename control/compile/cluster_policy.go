@@ -161,10 +161,10 @@ func applyHTTPPool(c *ir.Cluster, tcp *networking.ConnectionPoolSettings_TCPSett
 		c.HTTP = &ir.UpstreamHTTP{}
 	}
 	if idle != nil {
-		c.HTTP.IdleTimeout = ptr(idle.AsDuration())
+		c.HTTP.IdleTimeout = new(idle.AsDuration())
 	}
 	if d := tcp.GetMaxConnectionDuration(); d != nil {
-		c.HTTP.MaxConnectionDuration = ptr(d.AsDuration())
+		c.HTTP.MaxConnectionDuration = new(d.AsDuration())
 	}
 	c.HTTP.MaxRequestsPerConn = uint32(max(http.GetMaxRequestsPerConnection(), 0))
 	c.HTTP.MaxConcurrentStreams = uint32(max(http.GetMaxConcurrentStreams(), 0))
@@ -172,8 +172,6 @@ func applyHTTPPool(c *ir.Cluster, tcp *networking.ConnectionPoolSettings_TCPSett
 		c.HTTP.KeepaliveInterval, c.HTTP.KeepaliveTimeout = k.Interval.AsDuration(), k.Timeout.AsDuration()
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 // keepalive takes the DestinationRule's setting, else the mesh's.
 func (b *clusterBuilder) keepalive(c *ir.Cluster, k *networking.ConnectionPoolSettings_TCPSettings_TcpKeepalive) {
@@ -185,13 +183,13 @@ func (b *clusterBuilder) keepalive(c *ir.Cluster, k *networking.ConnectionPoolSe
 	}
 	c.Keepalive = &ir.Keepalive{}
 	if k.Probes > 0 {
-		c.Keepalive.Probes = ptr(k.Probes)
+		c.Keepalive.Probes = new(k.Probes)
 	}
 	if k.Time != nil {
-		c.Keepalive.Time = ptr(seconds(k.Time.AsDuration()))
+		c.Keepalive.Time = new(seconds(k.Time.AsDuration()))
 	}
 	if k.Interval != nil {
-		c.Keepalive.Interval = ptr(seconds(k.Interval.AsDuration()))
+		c.Keepalive.Interval = new(seconds(k.Interval.AsDuration()))
 	}
 }
 
@@ -208,14 +206,14 @@ func outlier(c *ir.Cluster, o *networking.OutlierDetection) *ir.OutlierDetection
 		SplitLocalErrors:   o.SplitExternalLocalOriginErrors,
 	}
 	if o.Consecutive_5XxErrors != nil {
-		out.Consecutive5xx = ptr(o.Consecutive_5XxErrors.Value)
+		out.Consecutive5xx = new(o.Consecutive_5XxErrors.Value)
 	}
 	if o.ConsecutiveGatewayErrors != nil {
-		out.ConsecutiveGatewayErrors = ptr(o.ConsecutiveGatewayErrors.Value)
+		out.ConsecutiveGatewayErrors = new(o.ConsecutiveGatewayErrors.Value)
 	}
 	out.ConsecutiveLocalErrors = o.ConsecutiveLocalOriginFailures.GetValue()
 	if o.MinHealthPercent >= 0 && c.LoadBalancer.PanicThreshold != nil {
-		c.LoadBalancer.PanicThreshold = ptr(float64(o.MinHealthPercent))
+		c.LoadBalancer.PanicThreshold = new(float64(o.MinHealthPercent))
 	}
 	if len(o.OutlierDetectionHttpErrorCodes) > 0 {
 		if c.HTTP == nil {
@@ -276,7 +274,7 @@ func slowStart(lb *networking.LoadBalancerSettings) *ir.SlowStart {
 	if w := lb.GetWarmup(); w != nil {
 		out := &ir.SlowStart{Window: w.Duration.AsDuration(), Aggression: w.GetAggression().GetValue()}
 		if w.MinimumPercent != nil {
-			out.MinWeightPercent = ptr(w.MinimumPercent.Value)
+			out.MinWeightPercent = new(w.MinimumPercent.Value)
 		}
 		return out
 	}

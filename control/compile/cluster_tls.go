@@ -109,7 +109,7 @@ func (b *clusterBuilder) originate(c *ir.Cluster, t target, s *networking.Client
 	case b.proxy.HasAgent():
 		tls.CA = &ir.SecretRef{Name: "file-root:" + cmp.Or(s.CaCertificates, systemRoots), FromAgent: true}
 		if mutual {
-			tls.Certificate = ptr(fileCertificate(s.ClientCertificate, s.PrivateKey))
+			tls.Certificate = new(fileCertificate(s.ClientCertificate, s.PrivateKey))
 		}
 	default:
 		tls.CAFile = s.CaCertificates

@@ -192,7 +192,7 @@ func (v view) at(cluster, path string) any {
 		"istio": {"metadata", "filterMetadata", "istio"},
 	}
 	var steps []string
-	for _, step := range strings.Split(strings.ReplaceAll(path, "[", ".["), ".") {
+	for step := range strings.SplitSeq(strings.ReplaceAll(path, "[", ".["), ".") {
 		if full := alias[step]; len(steps) == 0 && full != nil {
 			steps = append(steps, full...)
 		} else {

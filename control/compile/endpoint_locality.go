@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -198,8 +199,6 @@ func common(own, labels map[string]string, keys []string) int {
 func placed(labels map[string]string, l registry.Locality, network, cluster string) map[string]string {
 	out := map[string]string{regionLabel: l.Region, zoneLabel: l.Zone, subzoneLabel: l.SubZone,
 		networkLabel: network, clusterLabel: cluster}
-	for k, v := range labels {
-		out[k] = v
-	}
+	maps.Copy(out, labels)
 	return out
 }

@@ -199,7 +199,7 @@ func steps(path string) []string {
 			out = append(out, part)
 			continue
 		}
-		for _, s := range strings.Split(strings.ReplaceAll(part, "[", ".["), ".") {
+		for s := range strings.SplitSeq(strings.ReplaceAll(part, "[", ".["), ".") {
 			if s != "" {
 				out = append(out, s)
 			}

@@ -133,8 +133,7 @@ func messageShape(md protoreflect.MessageDescriptor) shape {
 type structFields struct{ t reflect.Type }
 
 func (s structFields) lookup(name string) (shape, string, string, bool) {
-	for i := range s.t.NumField() {
-		f := s.t.Field(i)
+	for f := range s.t.Fields() {
 		tag, inline := jsonTag(f)
 		if inline {
 			if sh, n, o, ok := (structFields{f.Type}).lookup(name); ok {
@@ -151,8 +150,7 @@ func (s structFields) lookup(name string) (shape, string, string, bool) {
 
 func (s structFields) names() []string {
 	var names []string
-	for i := range s.t.NumField() {
-		f := s.t.Field(i)
+	for f := range s.t.Fields() {
 		tag, inline := jsonTag(f)
 		if inline {
 			names = append(names, structFields{f.Type}.names()...)

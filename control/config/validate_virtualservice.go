@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -39,12 +40,7 @@ func validateVirtualService(p place, o *Config) {
 
 // gatewaysOnly reports whether the routes are for gateways and not for sidecars.
 func gatewaysOnly(vs *networking.VirtualService) bool {
-	for _, g := range vs.Gateways {
-		if g == meshGateway {
-			return false
-		}
-	}
-	return len(vs.Gateways) > 0
+	return len(vs.Gateways) > 0 && !slices.Contains(vs.Gateways, meshGateway)
 }
 
 func gatewayNames(p place, names []string) {

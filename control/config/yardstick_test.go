@@ -53,7 +53,7 @@ func TestVerdictsOfTheSchemas(t *testing.T) {
 	dir := filepath.Join(shared(t), "data", "validation", "crd")
 	for _, kind := range []string{"destinationrule", "serviceentry", "workloadentry"} {
 		t.Run(kind+" valid", func(t *testing.T) {
-			for _, doc := range strings.Split(string(read(t, dir, kind+"-valid.yaml")), "\n---\n") {
+			for doc := range strings.SplitSeq(string(read(t, dir, kind+"-valid.yaml")), "\n---\n") {
 				objects, problems := config.DecodeYAML("valid.yaml", []byte(doc))
 				if len(objects) != 1 || config.HasErrors(problems) {
 					t.Errorf("refused: %v", problems)
