@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	bootstrappb "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -103,20 +104,11 @@ var (
 	quiet = []protoreflect.Name{"application_log_config", "deferred_stat_options", "stats_flush_interval", "stats_eviction_interval"}
 )
 
-func contains(list []protoreflect.Name, n protoreflect.Name) bool {
-	for _, x := range list {
-		if x == n {
-			return true
-		}
-	}
-	return false
-}
-
 // check refuses what the proxy would need and does not have.
 func check(p *bootstrappb.Bootstrap) (*Bootstrap, error) {
 	b := &Bootstrap{Proto: p}
 	p.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		if contains(harmlessFields, f.Name()) && !contains(quiet, f.Name()) {
+		if slices.Contains(harmlessFields, f.Name()) && !slices.Contains(quiet, f.Name()) {
 			b.Ignored = append(b.Ignored, string(f.Name()))
 		}
 		return true

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -231,10 +232,8 @@ func oneOf(r *http.Request, name string, values ...string) (string, string) {
 	if v == "" {
 		return "", ""
 	}
-	for _, x := range values {
-		if v == x {
-			return v, ""
-		}
+	if slices.Contains(values, v) {
+		return v, ""
 	}
 	return "", "usage: " + r.URL.Path + "?" + name + "=(" + strings.Join(values, "|") + ")\n"
 }

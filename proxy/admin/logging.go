@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/http"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -34,7 +35,7 @@ type levels struct {
 // the named one. It reports false for an unknown name or level.
 func (s *Server) SetLevel(logger, level string) bool {
 	own, known := levelNames[level]
-	if !known || logger != "" && !knownLogger(logger) {
+	if !known || logger != "" && !slices.Contains(loggers, logger) {
 		return false
 	}
 	s.level.mu.Lock()
@@ -54,15 +55,6 @@ func (s *Server) SetLevel(logger, level string) bool {
 	return s.view.Log.SetLevels(logger+":"+own) == nil
 }
 
-func knownLogger(name string) bool {
-	for _, l := range loggers {
-		if l == name {
-			return true
-		}
-	}
-	return false
-}
-
 const loggingUsage = `usage: /logging?<name>=<level> (change single level)
 usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)
 usage: /logging?level=<level> (change all levels)
@@ -70,20 +62,20 @@ levels: trace debug info warning error critical off
 `
 
 func loggingPage(s *Server, w http.ResponseWriter, r *http.Request) {
-	bad := ""
+	var bad strings.Builder
 	for key, values := range r.URL.Query() {
 		switch key {
 		case "level":
-			bad += s.setLevels(map[string]string{"": values[0]})
+			bad.WriteString(s.setLevels(map[string]string{"": values[0]}))
 		case "paths":
-			bad += s.setPaths(values[0])
+			bad.WriteString(s.setPaths(values[0]))
 		default:
-			bad += s.setLevels(map[string]string{key: values[0]})
+			bad.WriteString(s.setLevels(map[string]string{key: values[0]}))
 		}
 	}
-	if bad != "" {
+	if bad.Len() > 0 {
 		w.WriteHeader(http.StatusBadRequest)
-		write(w, bad+loggingUsage)
+		write(w, bad.String()+loggingUsage)
 	}
 	s.writeLoggers(w)
 }
@@ -106,7 +98,7 @@ func (s *Server) setLevels(asked map[string]string) string {
 		if levelNames[level] == "" {
 			return "error: unknown logger level\n\n"
 		}
-		if name != "" && !knownLogger(name) {
+		if name != "" && !slices.Contains(loggers, name) {
 			return "error: unknown logger name\n\n"
 		}
 	}

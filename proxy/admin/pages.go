@@ -149,7 +149,7 @@ func rate(v float64, known bool) string {
 }
 
 func healthFlags(h *adminpb.HostHealthStatus) string {
-	flags := ""
+	var flags strings.Builder
 	for _, f := range []struct {
 		set  bool
 		text string
@@ -166,11 +166,11 @@ func healthFlags(h *adminpb.HostHealthStatus) string {
 		{h.GetEdsHealthStatus() == corepb.HealthStatus_DRAINING, "/eds_status_draining"},
 	} {
 		if f.set {
-			flags += f.text
+			flags.WriteString(f.text)
 		}
 	}
-	if flags == "" {
+	if flags.Len() == 0 {
 		return "healthy"
 	}
-	return flags
+	return flags.String()
 }

@@ -261,7 +261,7 @@ func counters(t testing.TB, s *stats.Store, names ...string) map[string]int64 {
 		t.Fatal(err)
 	}
 	got := map[string]int64{}
-	for _, line := range strings.Split(b.String(), "\n") {
+	for line := range strings.SplitSeq(b.String(), "\n") {
 		name, value, ok := strings.Cut(line, ": ")
 		for _, want := range names {
 			if ok && strings.HasSuffix(name, want) {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"hash/maphash"
+	"maps"
 	"sync/atomic"
 )
 
@@ -30,9 +31,7 @@ func (x *index) put(name string, c *Cluster) (old *Cluster) {
 	s := x.shard(name)
 	m := map[string]*Cluster{}
 	if p := s.Load(); p != nil {
-		for k, v := range *p {
-			m[k] = v
-		}
+		maps.Copy(m, *p)
 	}
 	old = m[name]
 	if c == nil {

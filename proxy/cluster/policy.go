@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	commonlbv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/common/v3"
@@ -105,7 +106,7 @@ func prime(n uint64) bool {
 
 // typedPolicy takes the first policy of the list that is known, as Envoy does.
 func (cfg *config) typedPolicy(l *clusterv3.LoadBalancingPolicy) (provided bool, err error) {
-	var unknown string
+	var unknown strings.Builder
 	for i, p := range l.GetPolicies() {
 		body := p.GetTypedExtensionConfig().GetTypedConfig()
 		known, err := cfg.onePolicy(body)
@@ -115,9 +116,9 @@ func (cfg *config) typedPolicy(l *clusterv3.LoadBalancingPolicy) (provided bool,
 		if known {
 			return body.GetTypeUrl() == policyURL+"cluster_provided.v3.ClusterProvided", nil
 		}
-		unknown += " " + body.GetTypeUrl()
+		unknown.WriteString(" " + body.GetTypeUrl())
 	}
-	return false, fmt.Errorf("policies: none is supported:%s", unknown)
+	return false, fmt.Errorf("policies: none is supported:%s", unknown.String())
 }
 
 func (cfg *config) onePolicy(body *anypb.Any) (known bool, err error) {

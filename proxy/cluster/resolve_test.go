@@ -66,7 +66,7 @@ func (z *zone) answer(query []byte) []byte {
 	case "SERVFAIL":
 		r.RCode = dnsmessage.RCodeServerFailure
 	default:
-		for _, ip := range strings.Fields(z.reply) {
+		for ip := range strings.FieldsSeq(z.reply) {
 			r.Answers = append(r.Answers, dnsmessage.Resource{ // a TTL of 0 is not kept
 				Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET},
 				Body:   &dnsmessage.AResource{A: netip.MustParseAddr(ip).As4()}})

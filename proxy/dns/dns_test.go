@@ -194,7 +194,7 @@ func TestLookup(t *testing.T) {
 			r := New(Options{Servers: []string{s.addr}, Hosts: hosts, ResolvConf: conf, Tries: 1})
 			a, err := r.Lookup(t.Context(), c.host, c.family)
 			if c.err != "" {
-				for _, want := range strings.Split(c.err, "|") {
+				for want := range strings.SplitSeq(c.err, "|") {
 					if err != nil && strings.Contains(err.Error(), want) {
 						return
 					}

@@ -1,6 +1,8 @@
 package http1
 
 import (
+	"slices"
+
 	"github.com/lateen-mesh/lateen/proxy/http"
 )
 
@@ -229,7 +231,7 @@ func (f *framing) field(name, value []byte) error {
 // addHost joins several hosts by a comma, as Envoy does.
 func (f *framing) addHost(v []byte) {
 	if f.host == nil {
-		f.host = v[:len(v):len(v)]
+		f.host = slices.Clip(v)
 		if f.host == nil {
 			f.host = []byte{}
 		}

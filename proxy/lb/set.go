@@ -3,6 +3,7 @@ package lb
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
 )
@@ -123,12 +124,7 @@ func (b *balancer) part(x *Context) picker {
 }
 
 func (x *Context) avoids(e *endpoint.Endpoint) bool {
-	for _, a := range x.Avoid {
-		if a == e {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(x.Avoid, e)
 }
 
 func (x *Context) random() uint64 {

@@ -1,6 +1,9 @@
 package listener
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // maxHello bounds the bytes that the TLS inspector looks at. A client hello with
 // post-quantum key shares has some 1.8 KiB; Envoy gives up at 16 KiB as well.
@@ -81,7 +84,7 @@ func handshake(b []byte) ([]byte, sight) {
 		case 0:
 			message = part
 		case 1: // part of the caller's bytes until here
-			message = append(message[:len(message):len(message)], part...)
+			message = append(slices.Clip(message), part...)
 		default:
 			message = append(message, part...)
 		}

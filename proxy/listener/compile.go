@@ -3,6 +3,7 @@ package listener
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -127,7 +128,7 @@ func (c *Config) all() []*chain {
 	if c.fallback == nil {
 		return c.chains
 	}
-	return append(c.chains[:len(c.chains):len(c.chains)], c.fallback)
+	return append(slices.Clip(c.chains), c.fallback)
 }
 
 // ready returns the channels that must be closed before the configuration may serve.
@@ -238,7 +239,7 @@ func (s *Set) compileListenerFilters(c *Config, l *listenerpb.Listener) error {
 	}
 	if needsTLSInspector(l) && !has("tls_inspector") {
 		s.opts.Log.Warn("filter chain match rules require the TLS inspector, which is not configured: it is added", "listener", c.name)
-		list = append(list[:len(list):len(list)], &listenerpb.ListenerFilter{Name: "envoy.filters.listener.tls_inspector"})
+		list = append(slices.Clip(list), &listenerpb.ListenerFilter{Name: "envoy.filters.listener.tls_inspector"})
 	}
 	for i, f := range list {
 		b, err := compileListenerFilter(f, s.opts.Stats)

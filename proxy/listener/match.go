@@ -3,6 +3,7 @@ package listener
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -142,10 +143,8 @@ func (m *chainMatch) protocol(offered []string) int {
 		return 0
 	}
 	for i, p := range offered {
-		for _, own := range m.protocols {
-			if own == p {
-				return 1<<20 - i
-			}
+		if slices.Contains(m.protocols, p) {
+			return 1<<20 - i
 		}
 	}
 	return excluded
@@ -165,10 +164,8 @@ func (m *chainMatch) sourcePort(port uint32) int {
 	if len(m.sourcePorts) == 0 {
 		return 0
 	}
-	for _, p := range m.sourcePorts {
-		if p == port {
-			return 1
-		}
+	if slices.Contains(m.sourcePorts, port) {
+		return 1
 	}
 	return excluded
 }

@@ -41,12 +41,12 @@ func TestString(t *testing.T) {
 			t.Errorf("%s: %v", c.matcher, err)
 			continue
 		}
-		for _, v := range strings.Fields(c.yes) {
+		for v := range strings.FieldsSeq(c.yes) {
 			if !s.Match([]byte(v)) {
 				t.Errorf("%s does not match %q", c.matcher, v)
 			}
 		}
-		for _, v := range strings.Fields(c.no) {
+		for v := range strings.FieldsSeq(c.no) {
 			if s.Match([]byte(v)) {
 				t.Errorf("%s matches %q", c.matcher, v)
 			}
@@ -148,7 +148,7 @@ func TestQuery(t *testing.T) {
 			t.Errorf("%s: %v", c.matcher, err)
 			continue
 		}
-		for _, v := range strings.Fields(c.yes) {
+		for v := range strings.FieldsSeq(c.yes) {
 			if !q.Match([]byte(v)) {
 				t.Errorf("%s (%s) does not match %q", c.matcher, q.String(), v)
 			}

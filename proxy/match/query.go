@@ -80,7 +80,7 @@ func Parameter(query []byte, name string) (value []byte, ok bool) {
 // SplitPath divides the target of a request into path and query, which comes
 // without its question mark and is nil when there is none.
 func SplitPath(target []byte) (path, query []byte) {
-	if i := bytes.IndexByte(target, '?'); i >= 0 {
+	if i := bytes.IndexByte(target, '?'); i >= 0 { //nolint:modernize // runs for every request; a byte is found faster than a string
 		return target[:i], target[i+1:]
 	}
 	return target, nil

@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"slices"
 
 	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
 	xdsv3 "github.com/cncf/xds/go/xds/type/v3"
@@ -69,10 +70,8 @@ func (c *compiler) override(cfg *anypb.Any) (any, error) {
 
 func (c *compiler) factory(url string) *http.Factory {
 	for i := range c.env.Filters {
-		for _, u := range c.env.Filters[i].TypeURLs {
-			if u == url {
-				return &c.env.Filters[i]
-			}
+		if slices.Contains(c.env.Filters[i].TypeURLs, url) {
+			return &c.env.Filters[i]
 		}
 	}
 	return nil

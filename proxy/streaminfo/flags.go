@@ -1,5 +1,7 @@
 package streaminfo
 
+import "slices"
+
 // A Flag is one of Envoy's response flags.
 type Flag uint8
 
@@ -68,12 +70,7 @@ func (f *Flags) Set(flag Flag) {
 
 // Has reports whether flag is set.
 func (f *Flags) Has(flag Flag) bool {
-	for _, x := range f.list[:f.n] {
-		if x == flag {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(f.list[:f.n], flag)
 }
 
 // Empty reports whether no flag is set.

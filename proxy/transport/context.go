@@ -274,8 +274,8 @@ func compileCiphers(names []string) ([]uint16, error) {
 	}
 	var list []uint16
 	for _, entry := range names {
-		for _, group := range strings.Split(entry, ":") {
-			for _, name := range strings.Split(strings.Trim(group, "[]"), "|") {
+		for group := range strings.SplitSeq(entry, ":") {
+			for name := range strings.SplitSeq(strings.Trim(group, "[]"), "|") {
 				id, ok := ciphers[name]
 				if !ok {
 					return nil, fmt.Errorf("failed to initialize cipher suites %s", name)

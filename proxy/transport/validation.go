@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -138,9 +139,9 @@ func (v *validation) with(s *validation) *validation {
 	if s.roots != nil || s.domains != nil {
 		out.roots, out.domains = s.roots, s.domains
 	}
-	out.sans = append(out.sans[:len(out.sans):len(out.sans)], s.sans...)
-	out.spki = append(out.spki[:len(out.spki):len(out.spki)], s.spki...)
-	out.hashes = append(out.hashes[:len(out.hashes):len(out.hashes)], s.hashes...)
+	out.sans = append(slices.Clip(out.sans), s.sans...)
+	out.spki = append(slices.Clip(out.spki), s.spki...)
+	out.hashes = append(slices.Clip(out.hashes), s.hashes...)
 	out.untrusted, out.expired = v.untrusted || s.untrusted, v.expired || s.expired
 	return &out
 }
@@ -334,10 +335,8 @@ func (m *sanMatcher) matches(leaf *x509.Certificate) bool {
 		}
 	}
 	if every || m.kind == tlsv3.SubjectAltNameMatcher_EMAIL {
-		for _, e := range leaf.EmailAddresses {
-			if m.match(e) {
-				return true
-			}
+		if slices.ContainsFunc(leaf.EmailAddresses, m.match) {
+			return true
 		}
 	}
 	return false

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"strconv"
 	"sync/atomic"
 
@@ -105,7 +106,7 @@ func (c *codes) find(code int) codeCounter {
 			}
 		}
 		n := codeCounter{code, c.scope.Counter("upstream_rq_" + strconv.Itoa(code)), c.scope.Counter(classNames[code/100])}
-		longer := append(list[:len(list):len(list)], n)
+		longer := append(slices.Clip(list), n)
 		if c.seen.CompareAndSwap(old, &longer) {
 			return n
 		}

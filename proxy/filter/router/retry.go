@@ -2,6 +2,7 @@ package router
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
@@ -95,12 +96,8 @@ func (r *retryState) wants(resp *http.Response, grpc bool) bool {
 		on&route.OnEnvoyRateLimited != 0 && resp.Headers.Has("x-envoy-ratelimited"):
 		return true
 	}
-	if on&route.OnRetriableStatusCodes != 0 {
-		for _, c := range r.policy.StatusCodes {
-			if c == code {
-				return true
-			}
-		}
+	if on&route.OnRetriableStatusCodes != 0 && slices.Contains(r.policy.StatusCodes, code) {
+		return true
 	}
 	if on&route.OnRetriableHeaders != 0 {
 		for i := range r.policy.RetriableHeaders {

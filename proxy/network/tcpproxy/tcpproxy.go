@@ -219,8 +219,7 @@ func (f *filter) connect(ctx context.Context, c *network.Conn) (transport.Conn, 
 			return up, cl.Stats()
 		}
 		info.Flags.Set(streaminfo.UpstreamConnectionFailure)
-		var failure *transport.Error
-		if errors.As(err, &failure) {
+		if failure, ok := errors.AsType[*transport.Error](err); ok {
 			info.UpstreamFailureReason = failure.Reason
 		}
 	}
