@@ -127,6 +127,9 @@ func hashPolicy(h *networking.LoadBalancerSettings_ConsistentHashLB) *ir.HashPol
 			ttl := k.HttpCookie.GetTtl().AsDuration()
 			out.CookieTTL = &ttl
 		}
+		for _, a := range k.HttpCookie.GetAttributes() {
+			out.Attributes = append(out.Attributes, ir.CookieAttribute{Name: a.GetName(), Value: a.GetValue()})
+		}
 		return out
 	case *networking.LoadBalancerSettings_ConsistentHashLB_UseSourceIp:
 		if k.UseSourceIp {

@@ -132,6 +132,9 @@ func hashPolicies(ps []ir.HashPolicy) []*routev3.RouteAction_HashPolicy {
 			if p.CookieTTL != nil {
 				c.Ttl = durationpb.New(*p.CookieTTL)
 			}
+			for _, a := range p.Attributes {
+				c.Attributes = append(c.Attributes, &routev3.RouteAction_HashPolicy_CookieAttribute{Name: a.Name, Value: a.Value})
+			}
 			h.PolicySpecifier = &routev3.RouteAction_HashPolicy_Cookie_{Cookie: c}
 		case p.SourceIP:
 			h.PolicySpecifier = &routev3.RouteAction_HashPolicy_ConnectionProperties_{

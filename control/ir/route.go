@@ -161,9 +161,13 @@ type HashPolicy struct {
 	Cookie     string
 	CookieTTL  *time.Duration // set: the proxy makes the cookie
 	CookiePath string
+	Attributes []CookieAttribute // of a cookie that the proxy makes
 	SourceIP   bool
 	Query      string
 }
+
+// A CookieAttribute is a further one of Set-Cookie, such as SameSite.
+type CookieAttribute struct{ Name, Value string }
 
 // HeaderEdits change headers on the way: first removed, then set or added.
 type HeaderEdits struct {

@@ -2,8 +2,10 @@ package lb
 
 import (
 	"math"
+	"slices"
 	"sort"
 	"strconv"
+	"strings"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -78,6 +80,10 @@ func newMaglev(p Policy, hosts []*endpoint.Endpoint) picker {
 	if size == 0 {
 		size = 65537
 	}
+	// In the order of their keys, whatever the order in which they came: the order decides
+	// who gets a place that two want.
+	hosts = slices.Clone(hosts)
+	slices.SortStableFunc(hosts, func(a, b *endpoint.Endpoint) int { return strings.Compare(p.hashKey(a), p.hashKey(b)) })
 	weights, _, most := normalized(hosts)
 	perms := make([]permutation, len(hosts))
 	for i, e := range hosts {

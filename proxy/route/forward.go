@@ -236,7 +236,13 @@ func newHash(p *routev3.RouteAction_HashPolicy) (HashPolicy, error) {
 	case *routev3.RouteAction_HashPolicy_Cookie_:
 		out.Cookie, out.CookiePath = s.Cookie.GetName(), s.Cookie.GetPath()
 		out.CookieTTL, out.CookieTTLSet = s.Cookie.GetTtl().AsDuration(), s.Cookie.GetTtl() != nil
-		return out, xds.Only(s.Cookie, "name", "ttl", "path")
+		for _, a := range s.Cookie.GetAttributes() {
+			out.CookieAttributes += "; " + a.GetName()
+			if a.GetValue() != "" {
+				out.CookieAttributes += "=" + a.GetValue()
+			}
+		}
+		return out, xds.Only(s.Cookie, "name", "ttl", "path", "attributes")
 	case *routev3.RouteAction_HashPolicy_ConnectionProperties_:
 		out.SourceIP = s.ConnectionProperties.GetSourceIp()
 	case *routev3.RouteAction_HashPolicy_QueryParameter_:

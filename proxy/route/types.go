@@ -131,7 +131,8 @@ type HashPolicy struct {
 	Header, Cookie, Query string
 	CookieTTL             time.Duration
 	CookiePath            string
-	CookieTTLSet          bool // a missing cookie is made; without it a missing cookie is no hash
+	CookieAttributes      string // of a cookie that is made, "; NAME=VALUE" each
+	CookieTTLSet          bool   // a missing cookie is made; without it a missing cookie is no hash
 	SourceIP              bool
 	Terminal              bool
 }

@@ -2,7 +2,9 @@ package router
 
 import (
 	"bytes"
+	"fmt"
 	"math/bits"
+	"slices"
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
@@ -31,8 +33,7 @@ func (k *call) hashOf(p *route.HashPolicy) (uint64, bool) {
 	s := k.s
 	switch {
 	case p.Header != "":
-		v, ok := s.Request.Joined(p.Header)
-		return xxhash.Sum64(v), ok
+		return hashHeader(&s.Request, p.Header)
 	case p.Cookie != "":
 		return k.hashCookie(p)
 	case p.Query != "":
@@ -45,6 +46,29 @@ func (k *call) hashOf(p *route.HashPolicy) (uint64, bool) {
 	return 0, false
 }
 
+// hashHeader chains the hashes of a header's values in alphabetical order, so that the
+// order in which they came does not matter.
+func hashHeader(r *http.Request, name string) (uint64, bool) {
+	v, ok := r.First(name)
+	if _, more := r.Value(name, 1); !more {
+		return xxhash.Sum64(v), ok
+	}
+	var values [][]byte
+	for i := 0; ok; i++ {
+		if v, ok = r.Value(name, i); ok {
+			values = append(values, v)
+		}
+	}
+	slices.SortFunc(values, bytes.Compare)
+	var h uint64
+	for _, v := range values {
+		d := xxhash.NewWithSeed(h)
+		_, _ = d.Write(v) // a hash never fails
+		h = d.Sum64()
+	}
+	return h, true
+}
+
 // hashCookie takes the cookie, or makes one where the policy has a ttl.
 func (k *call) hashCookie(p *route.HashPolicy) (uint64, bool) {
 	if v := cookie(&k.s.Request.Headers, p.Cookie); len(v) > 0 {
@@ -54,7 +78,7 @@ func (k *call) hashCookie(p *route.HashPolicy) (uint64, bool) {
 		return 0, false
 	}
 	i := &k.s.Info
-	value := strconv.AppendUint(nil, xxhash.Sum64String(i.DownstreamDirectRemote.String()+i.DownstreamDirectLocal.String()), 16)
+	value := fmt.Appendf(nil, "%016x", xxhash.Sum64String(i.DownstreamDirectRemote.String()+i.DownstreamDirectLocal.String()))
 	c := append(append([]byte(p.Cookie), `="`...), value...)
 	c = append(c, '"')
 	if p.CookieTTL > 0 {
@@ -63,6 +87,7 @@ func (k *call) hashCookie(p *route.HashPolicy) (uint64, bool) {
 	if p.CookiePath != "" {
 		c = append(append(c, "; Path="...), p.CookiePath...)
 	}
+	c = append(c, p.CookieAttributes...)
 	k.cookie = append(c, "; HttpOnly"...)
 	return xxhash.Sum64(value), true
 }
