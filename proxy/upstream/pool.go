@@ -25,9 +25,6 @@ type Pool struct {
 const (
 	sweepEvery     = time.Second
 	defaultConnect = 5 * time.Second
-	// fresh is how long after its use a connection is taken without a look at the
-	// socket; Envoy's event loop has a window of that kind too.
-	fresh = time.Millisecond
 )
 
 // NewPool returns an empty pool.
@@ -167,7 +164,7 @@ func (p *Pool) takeIdle() *conn {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		if time.Since(c.used) < fresh || !c.stale() {
+		if !c.stale() {
 			return c
 		}
 		c.close(true)

@@ -8,8 +8,8 @@
 // anything blocks.
 //
 // An idle connection that the peer has closed is found when it is taken (a peek at
-// the socket, left out for connections used a millisecond ago) and by a sweep every
-// second; a request is never written to it.
+// the socket: servers that close right after an answer are common) and by a sweep
+// every second; a request is never written to it.
 package upstream
 
 import (
