@@ -221,37 +221,6 @@ func sniCluster(host, subset string, port uint32) string {
 	return fmt.Sprintf("outbound_.%d_.%s_.%s", port, subset, host)
 }
 
-// distinctChains drops the server names that an earlier chain of the same further
-// conditions has, and chains that are left with nothing to match: a proxy refuses a
-// listener with two chains of equal match whole.
-func distinctChains(chains []ir.FilterChain) []ir.FilterChain {
-	seen := map[string]bool{}
-	var out []ir.FilterChain
-	for _, c := range chains {
-		m := c.Match
-		key := fmt.Sprint(m.DestinationPort, m.TransportProtocol, m.ApplicationProtocols, m.DestinationCIDRs)
-		if len(m.ServerNames) == 0 {
-			if !seen[key] {
-				seen[key] = true
-				out = append(out, c)
-			}
-			continue
-		}
-		var names []string
-		for _, n := range m.ServerNames {
-			if !seen[key+n] {
-				seen[key+n] = true
-				names = append(names, n)
-			}
-		}
-		if len(names) > 0 {
-			c.Match.ServerNames = names
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
 // seesClientHello reports whether a chain needs what the TLS inspector finds.
 func seesClientHello(c ir.FilterChain) bool {
 	return c.TLS != nil || len(c.Match.ServerNames) > 0 || c.Match.TransportProtocol == "tls"

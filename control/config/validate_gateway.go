@@ -1,6 +1,9 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -129,6 +132,16 @@ func validateServerTLS(p place, t *networking.ServerTLSSettings) {
 	}
 	validateCipherSuites(p, t)
 	validateCredentialChoice(p, t)
+	for i, pin := range t.VerifyCertificateSpki {
+		if sum, err := base64.StdEncoding.DecodeString(pin); err != nil || len(sum) != sha256.Size {
+			p.at("verifyCertificateSpki", i).errorf("must be a SHA-256 in base64, got %q", shorten(pin))
+		}
+	}
+	for i, pin := range t.VerifyCertificateHash {
+		if sum, err := hex.DecodeString(strings.ReplaceAll(pin, ":", "")); err != nil || len(sum) != sha256.Size {
+			p.at("verifyCertificateHash", i).errorf("must be a SHA-256 in hexadecimal digits, got %q", shorten(pin))
+		}
+	}
 	switch t.Mode {
 	case networking.ServerTLSSettings_ISTIO_MUTUAL:
 		p.excluded("ISTIO_MUTUAL uses the mesh's certificates", map[string]bool{

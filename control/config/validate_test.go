@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
@@ -87,7 +88,7 @@ func TestVirtualServiceRules(t *testing.T) {
 		{"VS-056 exponential delay", route("fault: {delay: {exponentialDelay: 1s}}"), "http[0].fault.delay.exponentialDelay: exponential delays are not supported"},
 		{"VS-059 HTTP/2 error", route("fault: {abort: {http2Error: x}}"), "http[0].fault.abort.http2Error: HTTP/2 errors are not supported"},
 		{"abort status", route("fault: {abort: {httpStatus: 100}}"), "http[0].fault.abort.httpStatus: must be an HTTP status"},
-		{"abort gRPC status", route("fault: {abort: {grpcStatus: UNAVAILBLE}}"), `http[0].fault.abort.grpcStatus: "UNAVAILBLE" is not a gRPC status name`},
+		{"abort gRPC status", route("fault: {abort: {grpcStatus: UNREACHABLE}}"), `http[0].fault.abort.grpcStatus: "UNREACHABLE" is not a gRPC status name`},
 
 		{"redirect code", http("redirect: {uri: /x, redirectCode: 200}"), "http[0].redirect.redirectCode: must be 3xx, got 200"},
 		{"redirect scheme", http("redirect: {scheme: ftp}"), "http[0].redirect.scheme: must be http or https"},
@@ -172,6 +173,10 @@ func TestGatewayRules(t *testing.T) {
 		{"hosts of all forms", server(http + "hosts: ['*', ./a.test, ns/*.b.test, 10.0.0.1, '*/c.test']"), ""},
 		{"no hosts", server(http), "servers[0].hosts: at least one host is required"},
 		{"no port", server("hosts: [a.test]"), "servers[0].port: required"},
+		{"GW-006 a target port", server("port: {number: 80, name: a, protocol: HTTP, targetPort: 8080}, hosts: [a.test]"), "warning: servers[0].port.targetPort: has no effect on gateways"},
+		{"GW-020 pins", server("port: {number: 443, name: s, protocol: HTTPS}, tls: {mode: MUTUAL, credentialName: c, verifyCertificateSpki: [" + base64.StdEncoding.EncodeToString(make([]byte, 32)) + "], verifyCertificateHash: [" + strings.Repeat("0a", 32) + ", '" + strings.Repeat("0a:", 31) + "0a']}, hosts: [a.test]"), ""},
+		{"GW-020 a pin of the wrong length", server("port: {number: 443, name: s, protocol: HTTPS}, tls: {mode: MUTUAL, credentialName: c, verifyCertificateSpki: [AAAA]}, hosts: [a.test]"), "servers[0].tls.verifyCertificateSpki[0]: must be a SHA-256 in base64"},
+		{"GW-020 a hash that is none", server("port: {number: 443, name: s, protocol: HTTPS}, tls: {mode: MUTUAL, credentialName: c, verifyCertificateHash: [zz]}, hosts: [a.test]"), "servers[0].tls.verifyCertificateHash[0]: must be a SHA-256 in hexadecimal digits"},
 		{"GW-004 protocols in any case", server("port: {number: 80, name: a, protocol: http}, hosts: [a.test]"), ""},
 		{"GW-004 HTTPS without tls", server("port: {number: 443, name: https, protocol: https}, hosts: [a.test]"), "servers[0].tls: required for protocol https"},
 		{"unknown protocol", server("port: {number: 80, name: a, protocol: HTPP}, hosts: [a.test]"), `servers[0].port.protocol: "HTPP" is not a protocol of gateways`},

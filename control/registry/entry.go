@@ -123,8 +123,13 @@ func selects(selector, metadata, spec map[string]string) bool {
 	return true
 }
 
-// workload is one endpoint for each port of the service that the workload has.
+// workload is one endpoint for each port of the service that the workload has. One
+// without address, behind the gateway of its network, is none as long as gateways of
+// other networks are not known.
 func (b *builder) workload(s *Service, we *networking.WorkloadEntry, namespace, name string) []*Endpoint {
+	if we.Address == "" {
+		return nil
+	}
 	unix := strings.HasPrefix(we.Address, "unix://")
 	list := make([]*Endpoint, 0, len(s.Ports))
 	for _, p := range s.Ports {
