@@ -12,15 +12,16 @@ import (
 )
 
 func TestGoldenClusters(t *testing.T) {
-	checkGolden(t, map[string]func(testing.TB, *mesh.Snapshot, *mesh.Proxy) map[string]any{
-		"cds": func(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) map[string]any {
+	asIs := func(resources map[string]any) map[string]any { return resources }
+	checkGolden(t, map[string]goldenKind{
+		"cds": {form: asIs, generate: func(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) map[string]any {
 			var list []*clusterv3.Cluster
 			for _, c := range Clusters(s, s.Scope(p), p) {
 				list = append(list, envoy.Cluster(c))
 			}
 			return jsonResources(t, list)
-		},
-		"eds": func(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) map[string]any {
+		}},
+		"eds": {form: asIs, generate: func(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) map[string]any {
 			var list []*endpointv3.ClusterLoadAssignment
 			scope := s.Scope(p)
 			for _, c := range Clusters(s, scope, p) {
@@ -29,6 +30,6 @@ func TestGoldenClusters(t *testing.T) {
 				}
 			}
 			return jsonResources(t, list)
-		},
+		}},
 	})
 }

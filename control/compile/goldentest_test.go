@@ -297,19 +297,27 @@ func goldenExceptions(t testing.TB, kinds ...string) []*exception {
 	return list
 }
 
+// A goldenKind makes one kind of resources for a proxy and brings both sides into the
+// form in which they are compared.
+type goldenKind struct {
+	generate func(testing.TB, *mesh.Snapshot, *mesh.Proxy) map[string]any
+	form     func(map[string]any) map[string]any
+}
+
 // checkGolden generates each kind for each proxy of each scenario and fails for
 // every difference that no exception covers, and for every exception that covers
-// none. It logs how many differences each reason accounts for.
-func checkGolden(t *testing.T, generate map[string]func(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) map[string]any) {
-	exceptions := goldenExceptions(t, slices.Collect(maps.Keys(generate))...)
-	reasons := map[string]int{}
-	scenarios := goldenScenarios(t)
-	for _, sc := range scenarios {
+// none. It logs for each proxy what is compared and which differences are listed.
+func checkGolden(t *testing.T, kinds map[string]goldenKind) {
+	exceptions := goldenExceptions(t, slices.Collect(maps.Keys(kinds))...)
+	reasons, equal, total := map[string]int{}, 0, 0
+	for _, sc := range goldenScenarios(t) {
 		t.Run(sc.name, func(t *testing.T) {
 			for _, name := range slices.Sorted(maps.Keys(sc.proxies)) {
-				for _, kind := range slices.Sorted(maps.Keys(generate)) {
-					want := goldenResources(t, sc, name, kind)
-					got := generate[kind](t, sc.snapshot, sc.proxies[name])
+				listed, resources := map[string]int{}, 0
+				for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+					form := kinds[kind].form
+					want, got := form(goldenResources(t, sc, name, kind)), form(kinds[kind].generate(t, sc.snapshot, sc.proxies[name]))
+					resources += len(want)
 					for _, d := range compare(sc, name, kind, want, got) {
 						e := firstCovering(exceptions, d)
 						if e == nil {
@@ -318,8 +326,14 @@ func checkGolden(t *testing.T, generate map[string]func(t testing.TB, s *mesh.Sn
 						}
 						e.used = true
 						reasons[e.reason]++
+						listed[kind+": "+e.reason]++
 					}
 				}
+				total++
+				if len(listed) == 0 {
+					equal++
+				}
+				t.Logf("%s: %d resources, %s", name, resources, listing(listed))
 			}
 		})
 	}
@@ -328,9 +342,19 @@ func checkGolden(t *testing.T, generate map[string]func(t testing.TB, s *mesh.Sn
 			t.Errorf("golden_differences.txt:%d: nothing differs any more", e.line)
 		}
 	}
-	for _, r := range slices.Sorted(maps.Keys(reasons)) {
-		t.Logf("%5d × %s", reasons[r], r)
+	t.Logf("%d of %d proxies are equal, the others except for what is listed: %s", equal, total, listing(reasons))
+}
+
+// listing is differences by reason.
+func listing(reasons map[string]int) string {
+	if len(reasons) == 0 {
+		return "no difference"
 	}
+	var lines []string
+	for _, r := range slices.Sorted(maps.Keys(reasons)) {
+		lines = append(lines, fmt.Sprintf("\n\t%4d × %s", reasons[r], r))
+	}
+	return "listed differences:" + strings.Join(lines, "")
 }
 
 func firstCovering(exceptions []*exception, d difference) *exception {
