@@ -126,6 +126,9 @@ type waiter struct {
 	conn syscall.RawConn // nil: the socket has no descriptor
 	peek func(fd uintptr) bool
 	err  error // what a peek took from the socket: the kernel tells it once only
+
+	look  func(fd uintptr) // of stale, nil before its first call
+	waits bool             // what look found
 }
 
 func (w *waiter) init(c net.Conn) {

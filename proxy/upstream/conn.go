@@ -5,9 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/http1"
@@ -23,9 +21,6 @@ type conn struct {
 	generation int
 	uses       uint32
 	born, used time.Time
-	socket     syscall.RawConn // nil: cannot be looked at
-	look       func(fd uintptr)
-	gone       bool // what look found
 }
 
 // dial connects, bounded by the connect timeout, done and deadline.
@@ -58,7 +53,6 @@ func (p *Pool) dial(done <-chan struct{}, deadline time.Time) (*conn, error) {
 	p.mu.Lock()
 	c := &conn{Conn: raw, pool: p, generation: p.generation, born: start}
 	p.mu.Unlock()
-	c.watchable()
 	return c, nil
 }
 
@@ -155,45 +149,12 @@ func (c *conn) Finished(_ *http1.Exchange, reusable bool) {
 	p.put(c)
 }
 
-// A Prober is a transport.Conn that knows without blocking whether the peer has ended
-// the connection or sent something out of turn. TLS connections implement it; plain
-// ones are looked at here.
+// A Prober is a connection that knows without blocking that it is not to be used again:
+// the peer has ended it, or has sent bytes out of turn.
 type Prober interface{ Stale() bool }
 
-// watchable prepares stale for plain sockets.
-func (c *conn) watchable() {
-	tcp := c.Conn.TCP()
-	if tcp == nil {
-		return
-	}
-	socket, err := tcp.SyscallConn()
-	if err != nil {
-		return
-	}
-	c.socket = socket
-	c.look = func(fd uintptr) { c.gone = readableNow(fd) }
-}
-
-// stale reports that an idle connection is not to be used: its peer has ended it, or
-// has sent bytes that no request asked for.
+// stale asks the connection, if it can be asked.
 func (c *conn) stale() bool {
-	if p, ok := c.Conn.(Prober); ok {
-		return p.Stale()
-	}
-	if c.socket == nil {
-		return false
-	}
-	return c.socket.Control(c.look) != nil || c.gone
-}
-
-// readableNow reports bytes, the end or an error waiting in a socket.
-func readableNow(fd uintptr) bool {
-	var b [1]byte
-	for {
-		_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1,
-			syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
-		if errno != syscall.EINTR {
-			return errno != syscall.EAGAIN
-		}
-	}
+	p, ok := c.Conn.(Prober)
+	return ok && p.Stale()
 }

@@ -103,8 +103,12 @@ func (p *Pool) turn() (chan struct{}, bool) {
 		p.open++
 		return nil, true
 	}
-	p.opts.Stats.CxOverflow.Inc()
 	turn := make(chan struct{}, 1)
+	if len(p.idle) > 0 {
+		turn <- struct{}{} // one came back meanwhile
+		return turn, false
+	}
+	p.opts.Stats.CxOverflow.Inc()
 	p.line = append(p.line, turn)
 	return turn, false
 }
