@@ -108,7 +108,7 @@ func (s *Server) Status() Status {
 	return st
 }
 
-func fileStatus(f file.FileStatus) FileStatus {
+func fileStatus(f file.Status) FileStatus {
 	out := FileStatus{Path: f.Path, Objects: f.Objects, Stale: f.Stale}
 	for _, p := range f.Problems {
 		out.Problems = append(out.Problems, problem(p))

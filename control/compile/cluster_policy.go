@@ -278,7 +278,7 @@ func slowStart(lb *networking.LoadBalancerSettings) *ir.SlowStart {
 		}
 		return out
 	}
-	if d := lb.GetWarmupDurationSecs(); d != nil { //nolint:staticcheck // still served
+	if d := lb.GetWarmupDurationSecs(); d != nil { // still served
 		return &ir.SlowStart{Window: d.AsDuration()}
 	}
 	return nil

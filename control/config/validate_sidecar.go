@@ -40,7 +40,7 @@ func validateIngress(p place, in *networking.IstioIngressListener, ports map[uin
 	}
 	ports[in.Port.Number] = true
 	validateDefaultEndpoint(p.field("defaultEndpoint"), in.DefaultEndpoint)
-	validateIngressTLS(p.field("tls"), in.Tls, in.Port.Protocol)
+	validateIngressTLS(p.field("tls"), in.Tls)
 	validateConnectionPool(p.field("connectionPool"), in.ConnectionPool)
 	if in.ConnectionPool.GetHttp() != nil && classify(in.Port.Protocol) != httpProtocol {
 		p.field("connectionPool.http").warnf("has no effect: protocol %s of the port is not an HTTP one", in.Port.Protocol)
@@ -82,7 +82,7 @@ func validateDefaultEndpoint(p place, endpoint string) {
 	}
 }
 
-func validateIngressTLS(p place, t *networking.ServerTLSSettings, protocol string) {
+func validateIngressTLS(p place, t *networking.ServerTLSSettings) {
 	if t == nil {
 		return
 	}

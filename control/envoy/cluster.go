@@ -84,9 +84,9 @@ func setDNS(out *clusterv3.Cluster, c ir.Cluster) {
 		return
 	}
 	out.DnsLookupFamily = lookupFamily(d)
-	out.DnsRefreshRate = duration(d.RefreshRate) //nolint:staticcheck // as the original writes it
+	out.DnsRefreshRate = duration(d.RefreshRate) // as the original writes it
 	out.DnsJitter = duration(d.Jitter)
-	out.RespectDnsTtl = d.RespectTTL //nolint:staticcheck // as the original writes it
+	out.RespectDnsTtl = d.RespectTTL // as the original writes it
 	if d.CaresQueries > 0 {
 		out.TypedDnsResolverConfig = &corev3.TypedExtensionConfig{
 			Name:        "envoy.network.dns_resolver.cares",

@@ -75,7 +75,7 @@ func upstreamTLS(t ir.UpstreamTLS) *tlsv3.CommonTlsContext {
 func serverValidation(t ir.UpstreamTLS) *tlsv3.CertificateValidationContext {
 	out := &tlsv3.CertificateValidationContext{}
 	for _, s := range t.SANs {
-		out.MatchSubjectAltNames = append(out.MatchSubjectAltNames, //nolint:staticcheck // any kind of SAN, as the original
+		out.MatchSubjectAltNames = append(out.MatchSubjectAltNames, // any kind of SAN, as the original
 			&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}})
 	}
 	if t.CRL != "" {

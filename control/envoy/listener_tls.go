@@ -53,11 +53,11 @@ func clientValidation(t ir.DownstreamTLS) *tlsv3.CertificateValidationContext {
 		v.Crl = file(t.CRL)
 	}
 	for _, s := range t.SANs {
-		v.MatchSubjectAltNames = append(v.MatchSubjectAltNames, //nolint:staticcheck // any kind of SAN, as the original
+		v.MatchSubjectAltNames = append(v.MatchSubjectAltNames, // any kind of SAN, as the original
 			&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}})
 	}
 	for _, s := range t.SANPrefixes {
-		v.MatchSubjectAltNames = append(v.MatchSubjectAltNames, //nolint:staticcheck // any kind of SAN, as the original
+		v.MatchSubjectAltNames = append(v.MatchSubjectAltNames, // any kind of SAN, as the original
 			&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: s}})
 	}
 	return v

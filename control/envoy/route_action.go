@@ -29,7 +29,7 @@ func routeAction(f ir.Forward) *routev3.RouteAction {
 			MaxStreamDuration: durationpb.New(0), GrpcTimeoutHeaderMax: durationpb.New(0)}
 	} else {
 		// Deprecated by max_stream_duration, which would end streams of other protocols too.
-		out.MaxGrpcTimeout = durationpb.New(f.Timeout) //nolint:staticcheck // see above
+		out.MaxGrpcTimeout = durationpb.New(f.Timeout) // see above
 	}
 	if f.RegexRewrite != nil {
 		out.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{

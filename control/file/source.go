@@ -46,8 +46,8 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// A FileStatus is what a Source says about one file.
-type FileStatus struct {
+// A Status is what a Source says about one file.
+type Status struct {
 	Path    string
 	Objects int // in force from this file
 	// Stale is set when some object of the file is in force in an older state
@@ -67,7 +67,7 @@ type Source struct {
 	files  map[string]*fileState
 	stdin  []byte
 	owned  map[config.Key]*config.Config // in force in the store from this source
-	status []FileStatus
+	status []Status
 }
 
 // New returns a Source that feeds store. Nothing is read yet.
@@ -135,7 +135,7 @@ func (s *Source) Refresh(changed ...string) *config.Set {
 }
 
 // Status describes every file, in path order.
-func (s *Source) Status() []FileStatus {
+func (s *Source) Status() []Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.status)
@@ -222,9 +222,9 @@ func (s *Source) apply(files []*fileState) *config.Set {
 
 // report makes the status of all files.
 func (s *Source) report(files []*fileState, owner map[config.Key]*fileState, extra map[*fileState][]config.Problem) {
-	status := make([]FileStatus, len(files))
+	status := make([]Status, len(files))
 	for i, f := range files {
-		st := FileStatus{Path: f.path, Problems: slices.Concat(f.problems, extra[f])}
+		st := Status{Path: f.path, Problems: slices.Concat(f.problems, extra[f])}
 		for _, o := range f.fresh {
 			if owner[o.Key] == f {
 				st.Objects++
