@@ -43,13 +43,13 @@ type Bootstrap struct {
 // unless lax.
 func Load(path, overlay string, lax bool) (*Bootstrap, error) {
 	if path == "" && overlay == "" {
-		return nil, errors.New("At least one of --config-path or --config-yaml should be non-empty")
+		return nil, errors.New("At least one of --config-path or --config-yaml should be non-empty") //nolint:staticcheck // Envoy's words
 	}
 	b := &bootstrappb.Bootstrap{}
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("Invalid path: %s: %w", path, err)
+			return nil, fmt.Errorf("Invalid path: %s: %w", path, err) //nolint:staticcheck // Envoy's words
 		}
 		if err := decodeInto(b, text, filepath.Ext(path), lax); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
@@ -81,7 +81,7 @@ func decodeInto(b *bootstrappb.Bootstrap, text []byte, ext string, lax bool) err
 	}
 	err := protojson.UnmarshalOptions{DiscardUnknown: lax}.Unmarshal(text, b)
 	if err != nil {
-		return fmt.Errorf("Protobuf message (type envoy.config.bootstrap.v3.Bootstrap): %w", err)
+		return fmt.Errorf("Protobuf message (type envoy.config.bootstrap.v3.Bootstrap): %w", err) //nolint:staticcheck // Envoy's words
 	}
 	return nil
 }

@@ -151,7 +151,7 @@ func (s *server) serveAdmin() error {
 	s.adminAddr = ln.Addr()
 	s.log.Info("admin address: " + ln.Addr().String())
 	if path := s.opts.AdminAddressPath; path != "" {
-		if err := os.WriteFile(path, []byte(ln.Addr().String()), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(ln.Addr().String()), 0o644); err != nil { //nolint:gosec // for others to read
 			_ = ln.Close()
 			return fmt.Errorf("admin-address-path: %w", err)
 		}

@@ -320,7 +320,7 @@ func (l *logFile) reopen() error {
 	if l.path == "" {
 		return nil
 	}
-	f, err := os.OpenFile(l.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(l.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // collectors of logs run as other users
 	if err != nil {
 		return fmt.Errorf("log-path: %w", err)
 	}

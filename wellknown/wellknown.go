@@ -16,7 +16,7 @@ const (
 
 // Names of clusters that the mesh makes by itself.
 const (
-	PassthroughCluster        = "PassthroughCluster"
+	PassthroughCluster        = "PassthroughCluster" //nolint:gosec // a name
 	BlackHoleCluster          = "BlackHoleCluster"
 	InboundPassthroughCluster = "InboundPassthroughCluster"
 )

@@ -67,7 +67,7 @@ func openFile(path string) (*os.File, error) {
 	case "/dev/stderr":
 		return os.Stderr, nil
 	}
-	out, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644) //nolint:gosec // collectors of logs run as other users
 	if err != nil {
 		return nil, fmt.Errorf("access log file: %w", err)
 	}

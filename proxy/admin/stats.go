@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"regexp"
@@ -49,7 +50,7 @@ func compileRegexp(s string) (*regexp.Regexp, string) {
 		return re, ""
 	}
 	text := err.Error()
-	if e, is := err.(*syntax.Error); is {
+	if e, is := errors.AsType[*syntax.Error](err); is {
 		text = string(e.Code) + ": " + e.Expr
 		if e.Code == syntax.ErrMissingParen {
 			text = "missing ): " + e.Expr
@@ -90,7 +91,7 @@ func prometheus(s *Server, w http.ResponseWriter, r *http.Request) {
 
 // send notes that a page did not get through to the client.
 func (s *Server) send(err error) {
-	if err != nil && err != io.ErrClosedPipe {
+	if err != nil && !errors.Is(err, io.ErrClosedPipe) {
 		s.log.Debug("admin answer not sent", "error", err)
 	}
 }

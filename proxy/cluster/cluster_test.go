@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -296,7 +297,7 @@ func TestDial(t *testing.T) {
 		}
 	})
 	t.Run("DR-020 a connection too many overflows", func(t *testing.T) {
-		if _, err := c.Dial(t.Context(), ep); err != ErrOverflow {
+		if _, err := c.Dial(t.Context(), ep); !errors.Is(err, ErrOverflow) {
 			t.Errorf("error %v", err)
 		}
 		want := map[string]int64{"a.upstream_cx_overflow": 1, "a.upstream_cx_active": 1, "default.cx_open": 1, "default.remaining_cx": 0}

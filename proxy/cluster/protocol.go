@@ -32,7 +32,7 @@ const httpOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 // decodeHTTP reads the HTTP options: typed, or the older fields of the cluster.
 func (cfg *config) decodeHTTP(c *clusterv3.Cluster) error {
-	cfg.http = httpOptions{idle: time.Hour, maxRequests: c.GetMaxRequestsPerConnection().GetValue()} //nolint:staticcheck // older control planes send it
+	cfg.http = httpOptions{idle: time.Hour, maxRequests: c.GetMaxRequestsPerConnection().GetValue()} // older control planes send it
 	for key := range c.GetTypedExtensionProtocolOptions() {
 		if key != httpOptionsKey {
 			return fmt.Errorf("typed_extension_protocol_options: %s is not supported", key)
@@ -49,7 +49,7 @@ func (cfg *config) decodeHTTP(c *clusterv3.Cluster) error {
 	return at("typed_extension_protocol_options", cfg.newHTTP(&o))
 }
 
-//nolint:staticcheck // older control planes send these fields
+// oldHTTP reads the fields of the cluster that older control planes send.
 func (cfg *config) oldHTTP(c *clusterv3.Cluster) error {
 	if err := cfg.commonHTTP(c.GetCommonHttpProtocolOptions()); err != nil {
 		return err
@@ -159,6 +159,9 @@ func (cfg *config) bind(b *corev3.BindConfig) error {
 		ip, err := netip.ParseAddr(a.GetAddress())
 		if err != nil {
 			return fmt.Errorf("source_address: malformed IP address: %s", a.GetAddress())
+		}
+		if a.GetPortValue() > 65535 {
+			return fmt.Errorf("source_address: port_value: must be at most 65535, got %d", a.GetPortValue())
 		}
 		cfg.dialer.Source = netip.AddrPortFrom(ip, uint16(a.GetPortValue()))
 	}

@@ -56,7 +56,7 @@ func (cfg *config) decodeDNS(c *clusterv3.Cluster) error {
 	return cfg.decodeResolver(c)
 }
 
-//nolint:staticcheck // older control planes send the deprecated fields
+// decodeResolver reads the resolver, also from the fields that older control planes send.
 func (cfg *config) decodeResolver(c *clusterv3.Cluster) error {
 	switch typed := c.GetTypedDnsResolverConfig(); {
 	case typed != nil:

@@ -95,11 +95,11 @@ var operators = map[string]operator{
 	"EMIT_TIME":                     {mayHaveParams, false, buildTime(func(Record) time.Time { return time.Now() }, time.UTC)},
 	"EMIT_TIME_LOCAL":               {mayHaveParams, false, buildTime(func(Record) time.Time { return time.Now() }, time.Local)},
 	"DURATION":                      milliseconds(whole),
-	"REQUEST_DURATION":              milliseconds(func(i *streaminfo.Info) (time.Duration, bool) { return since(0, i.RequestReceived) }),
-	"REQUEST_TX_DURATION":           milliseconds(func(i *streaminfo.Info) (time.Duration, bool) { return since(0, i.UpstreamRequestEnd) }),
+	"REQUEST_DURATION":              milliseconds(func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.RequestReceived) }),
+	"REQUEST_TX_DURATION":           milliseconds(func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.UpstreamRequestEnd) }),
 	"ROUNDTRIP_DURATION":            constant(""), // of QUIC only
-	"DOWNSTREAM_HANDSHAKE_DURATION": milliseconds(func(i *streaminfo.Info) (time.Duration, bool) { return since(0, i.Handshake) }),
-	"RESPONSE_DURATION":             milliseconds(func(i *streaminfo.Info) (time.Duration, bool) { return since(0, i.UpstreamResponse) }),
+	"DOWNSTREAM_HANDSHAKE_DURATION": milliseconds(func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.Handshake) }),
+	"RESPONSE_DURATION":             milliseconds(func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.UpstreamResponse) }),
 	"RESPONSE_TX_DURATION":          milliseconds(responseSending),
 	"COMMON_DURATION":               {needsParams, false, buildCommonDuration},
 
@@ -215,25 +215,25 @@ func logType(dst []byte, r Record) []byte {
 	return append(dst, "DownstreamEnd"...)
 }
 
-func fixed(s string, ok bool) *operation {
-	return &operation{write: func(dst []byte, _ Record) ([]byte, bool) { return append(dst, s...), ok }}
+func fixed(s string) *operation {
+	return &operation{write: func(dst []byte, _ Record) ([]byte, bool) { return append(dst, s...), true }}
 }
 
 func buildHostname(string) (*operation, error) {
 	name, err := os.Hostname()
 	if err != nil {
-		return fixed("-", true), nil
+		return fixed("-"), nil
 	}
-	return fixed(name, true), nil
+	return fixed(name), nil
 }
 
 // A variable that is not set is "-" also in JSON, as in Envoy.
 func buildEnvironment(params string) (*operation, error) {
 	value, ok := os.LookupEnv(strings.TrimSpace(params))
 	if !ok {
-		return fixed("-", true), nil
+		return fixed("-"), nil
 	}
-	return fixed(value, true), nil
+	return fixed(value), nil
 }
 
 // appendUUID appends a random UUID of version 4.

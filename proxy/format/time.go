@@ -28,8 +28,8 @@ func whole(i *streaminfo.Info) (time.Duration, bool) {
 	return i.End.Sub(i.Start), true
 }
 
-// since is the time between two points of a stream, whose zero is "not reached".
-func since(from, to time.Duration) (time.Duration, bool) { return max(to-from, 0), to != 0 }
+// reached is a point of a stream, whose zero is "not reached".
+func reached(d time.Duration) (time.Duration, bool) { return max(d, 0), d != 0 }
 
 func responseSending(i *streaminfo.Info) (time.Duration, bool) {
 	total, ok := whole(i)
@@ -39,12 +39,12 @@ func responseSending(i *streaminfo.Info) (time.Duration, bool) {
 // points are the points in time of COMMON_DURATION that the proxy notes.
 var points = map[string]func(*streaminfo.Info) (time.Duration, bool){
 	"DS_RX_BEG": func(*streaminfo.Info) (time.Duration, bool) { return 0, true },
-	"DS_RX_END": func(i *streaminfo.Info) (time.Duration, bool) { return since(0, i.RequestReceived) },
-	"US_TX_BEG": func(i *streaminfo.Info) (time.Duration, bool) { return since(0, i.UpstreamRequestSent) },
-	"US_TX_END": func(i *streaminfo.Info) (time.Duration, bool) { return since(0, i.UpstreamRequestEnd) },
-	"US_RX_BEG": func(i *streaminfo.Info) (time.Duration, bool) { return since(0, i.UpstreamResponse) },
-	"US_RX_END": func(i *streaminfo.Info) (time.Duration, bool) { return since(0, i.UpstreamResponseEnd) },
-	"DS_TX_BEG": func(i *streaminfo.Info) (time.Duration, bool) { return since(0, i.ResponseSent) },
+	"DS_RX_END": func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.RequestReceived) },
+	"US_TX_BEG": func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.UpstreamRequestSent) },
+	"US_TX_END": func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.UpstreamRequestEnd) },
+	"US_RX_BEG": func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.UpstreamResponse) },
+	"US_RX_END": func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.UpstreamResponseEnd) },
+	"DS_TX_BEG": func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.ResponseSent) },
 	"DS_TX_END": whole,
 }
 

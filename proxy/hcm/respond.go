@@ -9,10 +9,9 @@ import (
 )
 
 var (
-	nameDate       = []byte("date")
-	nameServer     = []byte("server")
-	nameConnection = []byte("connection")
-	valueClose     = []byte("close")
+	nameDate   = []byte("date")
+	nameServer = []byte("server")
+	valueClose = []byte("close")
 )
 
 // respond runs the first n filters in reverse over the response and writes it. For an

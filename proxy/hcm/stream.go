@@ -136,13 +136,13 @@ func appendVia(s *http.Stream, h *http.Headers, via []byte) {
 
 // mayUpgrade reports that the connection manager and the route allow the protocol.
 func (st *stream) mayUpgrade() bool {
-	name := string(lower(st.Request.Upgrade))
+	name := lower(st.Request.Upgrade)
 	if st.target.Route != nil && st.target.Route.Forward != nil {
-		if on, set := st.target.Route.Forward.Upgrades[name]; set {
+		if on, set := st.target.Route.Forward.Upgrades[string(name)]; set {
 			return on
 		}
 	}
-	return st.c.m.upgrades[name]
+	return st.c.m.upgrades[string(name)]
 }
 
 func lower(b []byte) []byte {

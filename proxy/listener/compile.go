@@ -327,7 +327,7 @@ func (s *Set) compileChain(c *Config, p *listenerpb.FilterChain) (*chain, error)
 	if ch.terminal == nil && len(p.GetFilters()) > 0 {
 		ch.close()
 		last := p.GetFilters()[len(p.GetFilters())-1].GetName()
-		return nil, fmt.Errorf("Error: non-terminal filter named %s is the last filter in a network filter chain.", last)
+		return nil, fmt.Errorf("Error: non-terminal filter named %s is the last filter in a network filter chain.", last) //nolint:revive,staticcheck // Envoy's words
 	}
 	return ch, nil
 }
@@ -365,7 +365,7 @@ func (s *Set) addFilter(ch *chain, f *listenerpb.Filter, env network.Env) error 
 		ch.terminal = b.Terminal
 		return nil
 	}
-	return fmt.Errorf("Didn't find a registered implementation for '%s' with type URL: '%s'", f.GetName(), url)
+	return fmt.Errorf("Didn't find a registered implementation for '%s' with type URL: '%s'", f.GetName(), url) //nolint:staticcheck // Envoy's words
 }
 
 // serves: a filter is found by the type of its configuration, by name only where it

@@ -2,6 +2,7 @@ package listener
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -68,7 +69,7 @@ func compileListenerFilter(f *listenerpb.ListenerFilter, store *stats.Store) (bo
 			return boundFilter{inner, disabled}, err
 		}
 	}
-	return b, fmt.Errorf("Didn't find a registered implementation for '%s' with type URL: '%s'", f.GetName(), url)
+	return b, fmt.Errorf("Didn't find a registered implementation for '%s' with type URL: '%s'", f.GetName(), url) //nolint:staticcheck // Envoy's words
 }
 
 // compilePredicate compiles a ListenerFilterChainMatchPredicate.
@@ -144,7 +145,7 @@ func (t *tlsInspector) inspect(a *accepted) error {
 		h, s = parseHello(b)
 		return s != more
 	})
-	if err == errTooLong {
+	if errors.Is(err, errTooLong) {
 		t.tooLarge.Inc()
 		return err
 	}
@@ -191,7 +192,7 @@ func (h *httpInspector) inspect(a *accepted) error {
 		protocol, s = parseRequestLine(b)
 		return s != more
 	})
-	if err != nil && err != errTooLong {
+	if err != nil && !errors.Is(err, errTooLong) {
 		return err
 	}
 	switch protocol {

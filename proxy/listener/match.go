@@ -83,10 +83,10 @@ func compilePrefixes(field string, list []*corepb.CidrRange) ([]netip.Prefix, er
 // any remaining chain names wins, and chains without it fall out for good: there is
 // no going back to a chain that lost an earlier criterion.
 var criteria = [...]func(*chainMatch, *accepted) int{
-	func(m *chainMatch, a *accepted) int { return orAny(m.port == 0, m.port == uint32(a.local.Port()), 1) },
+	func(m *chainMatch, a *accepted) int { return orAny(m.port == 0, m.port == uint32(a.local.Port())) },
 	func(m *chainMatch, a *accepted) int { return longest(m.prefixes, a.local.Addr()) },
 	func(m *chainMatch, a *accepted) int { return m.serverName(a.serverName) },
-	func(m *chainMatch, a *accepted) int { return orAny(m.transport == "", m.transport == a.transport, 1) },
+	func(m *chainMatch, a *accepted) int { return orAny(m.transport == "", m.transport == a.transport) },
 	func(m *chainMatch, a *accepted) int { return m.protocol(a.protocols) },
 	func(m *chainMatch, a *accepted) int { return longest(m.directSources, a.direct.Addr()) },
 	func(m *chainMatch, a *accepted) int { return m.source(a) },
@@ -97,12 +97,12 @@ var criteria = [...]func(*chainMatch, *accepted) int{
 // A criterion's score: -1 excludes, 0 is a match by not asking, more is more specific.
 const excluded = -1
 
-func orAny(unset, match bool, score int) int {
+func orAny(unset, match bool) int {
 	switch {
 	case unset:
 		return 0
 	case match:
-		return score
+		return 1
 	}
 	return excluded
 }
@@ -153,9 +153,9 @@ func (m *chainMatch) protocol(offered []string) int {
 func (m *chainMatch) source(a *accepted) int {
 	switch m.sourceType {
 	case listenerpb.FilterChainMatch_SAME_IP_OR_LOOPBACK:
-		return orAny(false, a.fromHere(), 1)
+		return orAny(false, a.fromHere())
 	case listenerpb.FilterChainMatch_EXTERNAL:
-		return orAny(false, !a.fromHere(), 1)
+		return orAny(false, !a.fromHere())
 	}
 	return 0
 }

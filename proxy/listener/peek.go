@@ -14,7 +14,6 @@ import (
 // the socket stays whole for splice, and closing it with unread bytes resets it.
 type peeker struct {
 	raw syscall.RawConn
-	buf []byte // what has been seen
 }
 
 // maxPeek is the size of the buffers: the largest hello plus room to see that a

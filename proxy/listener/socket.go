@@ -90,7 +90,6 @@ func compileBindOptions(l *listenerpb.Listener) bindOptions {
 }
 
 func (o bindOptions) equal(p bindOptions) bool {
-	o.raw, p.raw = nil, nil
 	return o.reusePort == p.reusePort && o.transparent == p.transparent && o.freebind == p.freebind &&
 		o.v4compat == p.v4compat && o.backlog == p.backlog && o.fastOpen == p.fastOpen && o.options == p.options
 }
@@ -241,9 +240,8 @@ func (s *socket) close() {
 // reason is an error as C's strerror spells it, which is how Envoy and its users do:
 // "Address already in use".
 func reason(err error) string {
-	var no syscall.Errno
 	text := err.Error()
-	if errors.As(err, &no) && err == error(no) && text != "" {
+	if _, bare := err.(syscall.Errno); bare && text != "" { //nolint:errorlint // a wrapped one has words of its own before
 		return strings.ToUpper(text[:1]) + text[1:]
 	}
 	return text

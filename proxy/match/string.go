@@ -95,7 +95,7 @@ func (s *String) same(v []byte) bool {
 
 func (s *String) within(v []byte) bool {
 	if !s.fold {
-		return bytes.Contains(v, unsafe.Slice(unsafe.StringData(s.text), len(s.text))) // only read
+		return bytes.Contains(v, unsafe.Slice(unsafe.StringData(s.text), len(s.text))) //nolint:gosec // only read
 	}
 	for i := 0; i+len(s.text) <= len(v); i++ {
 		if equalFold(v[i:i+len(s.text)], s.text) {

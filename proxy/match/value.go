@@ -133,7 +133,7 @@ func (nullValue) match(v any, ok bool) bool { return ok && v == nil }
 
 func (m textValue) match(v any, _ bool) bool {
 	s, is := v.(string)
-	return is && m.text.Match(unsafe.Slice(unsafe.StringData(s), len(s))) // only read
+	return is && m.text.Match(unsafe.Slice(unsafe.StringData(s), len(s))) //nolint:gosec // only read
 }
 
 func (m boolValue) match(v any, _ bool) bool {

@@ -114,7 +114,7 @@ func (e *HeaderEdit) addTo(h *http.Headers, value []byte) {
 }
 
 // text is a header name of the table, which never changes, as a string without a copy.
-func text(name []byte) string { return unsafe.String(unsafe.SliceData(name), len(name)) }
+func text(name []byte) string { return unsafe.String(unsafe.SliceData(name), len(name)) } //nolint:gosec // see above
 
 // EditRequest applies the request header edits of all levels in Envoy's order: from
 // the weighted cluster (nil for none) up to the table, or the other way round with

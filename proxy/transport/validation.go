@@ -51,7 +51,7 @@ func compileValidation(v *tlsv3.CertificateValidationContext) (*validation, erro
 		}
 		out.sans = append(out.sans, s)
 	}
-	for i, m := range v.GetMatchSubjectAltNames() { //nolint:staticcheck // the original still sends it
+	for i, m := range v.GetMatchSubjectAltNames() { // the original still sends it
 		s, err := compileSAN(tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED, m)
 		if err != nil {
 			return nil, fmt.Errorf("match_subject_alt_names[%d]: %w", i, err)

@@ -2,6 +2,7 @@ package grpcstats_test
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -44,7 +45,7 @@ func (b *body) Trailers() *http.Headers { return b.trailers }
 func drain(t *testing.T, b http.Body) {
 	t.Helper()
 	for {
-		if _, err := b.Next(); err == io.EOF {
+		if _, err := b.Next(); errors.Is(err, io.EOF) {
 			return
 		} else if err != nil {
 			t.Fatal(err)
