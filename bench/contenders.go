@@ -113,6 +113,8 @@ func start(ctx context.Context, dir string) ([]contender, func(), error) {
 }
 
 func awaitPort(ctx context.Context, c contender) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
 	for range 200 {
 		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", c.port))
 		if err == nil {
@@ -121,7 +123,7 @@ func awaitPort(ctx context.Context, c contender) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		case <-tick.C:
 		}
 	}
 	return fmt.Errorf("%s does not listen on port %d", c.name, c.port)

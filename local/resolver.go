@@ -227,7 +227,7 @@ func writeFrame(w io.Writer, b []byte) error {
 	if len(b) > maxDNSMessage {
 		return errors.New("DNS message too long")
 	}
-	_, err := w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)) //nolint:gosec // bounded above
+	_, err := w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)) // bounded above
 	return err
 }
 
