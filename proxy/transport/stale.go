@@ -1,7 +1,13 @@
 package transport
 
+import (
+	"syscall"
+	"unsafe"
+)
+
 // Stale reports without blocking that an idle connection is not to be used again: its
-// peer has ended it, or has sent bytes that nothing asked for. It takes no byte.
+// peer has ended it, or has sent bytes that nothing asked for. It takes no byte, and
+// allocates only on its first call.
 func (r *raw) Stale() bool { return len(r.ahead) > 0 || r.err != nil || r.wait.stale() }
 
 // Stale is that of the socket beneath: between exchanges nothing but the end of the
@@ -17,7 +23,20 @@ func (w *waiter) stale() bool {
 		return false
 	}
 	if w.look == nil {
-		w.look = func(fd uintptr) { w.waits = w.peekable(fd) } // bound once, as peek is
+		w.look = func(fd uintptr) { w.waits = waiting(fd) } // bound once, as peek is
 	}
 	return w.conn.Control(w.look) != nil || w.waits || w.err != nil
+}
+
+// waiting reports bytes, the end or an error in a socket. It is the bare system call:
+// unix.Recvfrom allocates the peer's address, and this runs for every request.
+func waiting(fd uintptr) bool {
+	var b [1]byte
+	for {
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+			syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+		if errno != syscall.EINTR {
+			return errno != syscall.EAGAIN
+		}
+	}
 }

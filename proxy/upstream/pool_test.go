@@ -198,8 +198,7 @@ func TestStale(t *testing.T) {
 			t.Fatalf("request %d: %q, %v", i, got, err)
 		}
 		s.hangUp()
-		// A connection is looked at when its last use was a millisecond ago.
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) // for the FIN to arrive
 	}
 	f.want(t, "upstream_cx_destroy_remote", 4)
 }

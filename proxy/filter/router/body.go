@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 	"io"
+	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
 )
@@ -128,6 +129,24 @@ func (p *pump) running() bool {
 		return true
 	}
 }
+
+// settled reports that there is no pump any more. One that has read the last piece is
+// about to end, unless the upstream does not take the bytes.
+func (p *pump) settled() bool {
+	if !p.running() {
+		return true
+	}
+	t := time.NewTimer(pumpGrace)
+	defer t.Stop()
+	select {
+	case <-p.done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+const pumpGrace = 10 * time.Millisecond
 
 func (p *pump) start(k *call) {
 	p.done = make(chan struct{})
