@@ -29,6 +29,7 @@ type stream struct {
 	closing     bool // the connection ends with the stream
 	asked       bool // internal clients are believed
 	decorated   bool // the client named the operation itself
+	informed    bool // a 1xx head of the upstream was handed on
 	headWritten bool
 	broken      bool // the response broke off, or could not be written
 }
@@ -44,7 +45,7 @@ func (st *stream) begin() {
 	st.Info.Protocol = "HTTP/1.1"
 	st.table = c.m.routes.table.Load()
 	st.target = route.Target{Decision: route.Decision{Table: st.table}}
-	st.routed, st.isLocal, st.closing, st.decorated, st.headWritten, st.broken = false, false, false, false, false, false
+	st.routed, st.isLocal, st.closing, st.decorated, st.informed, st.headWritten, st.broken = false, false, false, false, false, false, false
 	st.Response.Status, st.Response.Body = 0, http.NoBody
 	c.m.stats.rqTotal.Inc()
 	c.m.stats.rqHTTP1.Inc()
@@ -96,7 +97,7 @@ func (st *stream) prepare() (r http.Reply, ok bool) {
 	if !m.proxy100 && st.c.codec.ExpectsContinue() {
 		req.Headers.Remove("expect")
 		if !req.Body.Done() {
-			return r, st.Inform(&http.Response{Status: 100}) != nil
+			return r, st.inform(&http.Response{Status: 100}) != nil
 		}
 	}
 	return r, false
@@ -168,8 +169,17 @@ func (st *stream) StopBody() {
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
-// Inform sends a 1xx head downstream.
+// Inform sends a 1xx head of the upstream downstream: the first one, and only where
+// proxy_100_continue says so, as Envoy does. An upstream cannot flood a client.
 func (st *stream) Inform(r *http.Response) error {
+	if !st.c.m.proxy100 || st.informed {
+		return nil
+	}
+	st.informed = true
+	return st.inform(r)
+}
+
+func (st *stream) inform(r *http.Response) error {
 	if err := st.c.codec.WriteHead(r, true); err != nil {
 		return err
 	}

@@ -154,6 +154,9 @@ func (x *Exchange) readable(err error) bool {
 func (x *Exchange) Await(r *http.Response) error {
 	x.in.recycle()
 	end, err := x.in.readHead(MaxHeadBytes, earlyResponse)
+	if errors.Is(err, io.EOF) && x.in.pending() {
+		err = io.ErrUnexpectedEOF // within a head
+	}
 	if err != nil {
 		return x.broken(err)
 	}
