@@ -209,6 +209,9 @@ func (m *material) validation(v *version) *validation {
 
 func compileParams(p *tlsv3.TlsParameters, maxVersion uint16) (params, error) {
 	out := params{min: tls.VersionTLS12, max: maxVersion, curves: []tls.CurveID{tls.X25519, tls.CurveP256}}
+	if err := knownVersions(p); err != nil {
+		return out, err
+	}
 	if v := p.GetTlsMinimumProtocolVersion(); v != tlsv3.TlsParameters_TLS_AUTO {
 		out.min = tls.VersionTLS10 + uint16(v-tlsv3.TlsParameters_TLSv1_0)
 	}
@@ -265,6 +268,17 @@ var defaultCiphers = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
 	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+}
+
+// knownVersions refuses numbers that the schema does not name.
+func knownVersions(p *tlsv3.TlsParameters) error {
+	if v := p.GetTlsMinimumProtocolVersion(); v < 0 || v > tlsv3.TlsParameters_TLSv1_3 {
+		return fmt.Errorf("tls_minimum_protocol_version: unknown value %d", v)
+	}
+	if v := p.GetTlsMaximumProtocolVersion(); v < 0 || v > tlsv3.TlsParameters_TLSv1_3 {
+		return fmt.Errorf("tls_maximum_protocol_version: unknown value %d", v)
+	}
+	return nil
 }
 
 // compileCiphers reads OpenSSL names, also in groups of equal preference "[A|B]".

@@ -184,6 +184,13 @@ func TestHandshake(t *testing.T) {
 	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
 	const id = "spiffe://cluster.local/ns/a/sa/b"
 	cert, expired := ca.issue(t, time.Hour, "www.example.com", "*.wild.example", id), ca.issue(t, -time.Hour, "www.example.com")
+	withRoot := ca.issue(t, time.Hour, "www.example.com")
+	withRoot.CertificateChain = inline(append(withRoot.GetCertificateChain().GetInlineBytes(), ca.pem...))
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	itself := &tlsv3.TlsCertificate{CertificateChain: inline(ca.pem), PrivateKey: inline(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))}
 	const uri, dnsName = tlsv3.SubjectAltNameMatcher_URI, tlsv3.SubjectAltNameMatcher_DNS
 	with := func(v *tlsv3.CertificateValidationContext, sans ...*tlsv3.SubjectAltNameMatcher) *tlsv3.CertificateValidationContext {
 		v.MatchTypedSubjectAltNames = sans
@@ -205,6 +212,10 @@ func TestHandshake(t *testing.T) {
 		{"trusted root", downstream(cert, nil), upstreamTLS(nil, roots(ca)), Target{}, ""},
 		{"unknown root", downstream(cert, nil), upstreamTLS(nil, roots(other)), Target{},
 			verify + "verify cert failed: X509_verify_cert: certificate verification error at depth 0: unable to get local issuer certificate:TLS_error_end"},
+		{"unknown root that comes along", downstream(withRoot, nil), upstreamTLS(nil, roots(other)), Target{},
+			verify + "verify cert failed: X509_verify_cert: certificate verification error at depth 1: self signed certificate in certificate chain:TLS_error_end"},
+		{"a certificate that nobody signed", downstream(itself, nil), upstreamTLS(nil, roots(other)), Target{},
+			verify + "verify cert failed: X509_verify_cert: certificate verification error at depth 0: self signed certificate:TLS_error_end"},
 		{"expired", downstream(expired, nil), upstreamTLS(nil, roots(ca)), Target{},
 			verify + "verify cert failed: X509_verify_cert: certificate verification error at depth 0: certificate has expired:TLS_error_end"},
 		{"expired but allowed", downstream(expired, nil), upstreamTLS(nil, &tlsv3.CertificateValidationContext{TrustedCa: inline(ca.pem), AllowExpiredCertificate: true}), Target{}, ""},
@@ -219,7 +230,7 @@ func TestHandshake(t *testing.T) {
 			verify + "verify cert failed: SAN matcher, certificate SANs are [www.example.com, *.wild.example, spiffe://cluster.local/ns/a/sa/b]:TLS_error_end"},
 		{"the name that was asked for", downstream(cert, nil), upstreamTLS(nil, roots(ca)), Target{SNI: "www.example.com", VerifySNI: true}, ""},
 		{"not the name that was asked for", downstream(cert, nil), upstreamTLS(nil, roots(ca)), Target{SNI: "api.example.com", VerifySNI: true},
-			verify + "verify cert failed: SAN matcher, certificate SANs are [www.example.com, *.wild.example, spiffe://cluster.local/ns/a/sa/b]:TLS_error_end"},
+			verify + "verify cert failed: verify SAN list, expected SANs: [api.example.com], certificate SANs: [www.example.com, *.wild.example, spiffe://cluster.local/ns/a/sa/b]:TLS_error_end"},
 		{"mutual", require(downstream(cert, with(roots(ca), exactSAN(uri, id)))), upstreamTLS(cert, roots(ca)), Target{}, ""},
 		{"no client certificate", require(downstream(cert, roots(ca))), upstreamTLS(nil, roots(ca)), Target{},
 			"TLS_error:|268436572:SSL routines:OPENSSL_internal:TLSV1_ALERT_CERTIFICATE_REQUIRED:TLS_error_end"},
@@ -526,6 +537,9 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"cipher", server(func(c *tlsv3.DownstreamTlsContext) {
 			c.CommonTlsContext.TlsParams = &tlsv3.TlsParameters{CipherSuites: []string{"ROT13"}}
 		}), "common_tls_context.tls_params.cipher_suites: failed to initialize cipher suites ROT13"},
+		{"version", server(func(c *tlsv3.DownstreamTlsContext) {
+			c.CommonTlsContext.TlsParams = &tlsv3.TlsParameters{TlsMaximumProtocolVersion: 5}
+		}), "common_tls_context.tls_params.tls_maximum_protocol_version: unknown value 5"},
 		{"ticket keys", server(func(c *tlsv3.DownstreamTlsContext) {
 			c.SessionTicketKeysType = &tlsv3.DownstreamTlsContext_SessionTicketKeys{SessionTicketKeys: &tlsv3.TlsSessionTicketKeys{}}
 		}), "session_ticket_keys: not supported"},
