@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,7 +22,6 @@ import (
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -99,7 +99,7 @@ func (p *proxyPart) addListener(l *listenerpb.Listener) error {
 	}
 	chains := l.FilterChains
 	if l.DefaultFilterChain != nil {
-		chains = append(chains[:len(chains):len(chains)], l.DefaultFilterChain)
+		chains = append(slices.Clip(chains), l.DefaultFilterChain)
 	}
 	for _, c := range chains {
 		if err := p.static(c.TransportSocket); err != nil {
@@ -162,7 +162,7 @@ func (p *proxyPart) static(s *corepb.TransportSocket) error {
 		p.pem.replace(c.GetDefaultValidationContext())
 	}
 	p.pem.replace(common.GetValidationContext())
-	return config.MarshalFrom(m.(proto.Message))
+	return config.MarshalFrom(m)
 }
 
 // secret lists the secret that a configuration names, with what the mesh has under
