@@ -127,7 +127,7 @@ func ParseArgs(args []string) (Options, error) {
 		}
 		if !joined {
 			if len(args) == 0 {
-				return o, fmt.Errorf("PARSE ERROR: Argument: %s\n             Missing a value for this argument!", f.label()) //nolint:revive // Envoy's words
+				return o, fmt.Errorf("PARSE ERROR: Argument: %s\n             Missing a value for this argument!", f.label()) //nolint:revive,staticcheck // Envoy's words
 			}
 			value, args = args[0], args[1:]
 		}

@@ -15,8 +15,8 @@ const (
 )
 
 // Names of clusters that the mesh makes by itself.
-const (
-	PassthroughCluster        = "PassthroughCluster" //nolint:gosec // a name
+const ( //nolint:gosec // no password, though it begins like one
+	PassthroughCluster        = "PassthroughCluster"
 	BlackHoleCluster          = "BlackHoleCluster"
 	InboundPassthroughCluster = "InboundPassthroughCluster"
 )
