@@ -12,6 +12,7 @@ import (
 	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -162,7 +163,7 @@ func (v *validation) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, h
 		return err
 	}
 	if host != "" && leaf.VerifyHostname(host) != nil {
-		return &verifyError{sanDetail(leaf), fmt.Errorf("certificate is not for %q", host)}
+		return &verifyError{hostDetail(leaf, host), fmt.Errorf("certificate is not for %q", host)}
 	}
 	if len(v.sans) > 0 && !matchSAN(v.sans, leaf) {
 		return &verifyError{sanDetail(leaf), errors.New("no subject alternative name matches")}
@@ -178,6 +179,11 @@ const sanFailure = "verify cert failed: SAN matcher"
 // sanDetail is Envoy's text with the names that the certificate has, in its order.
 func sanDetail(leaf *x509.Certificate) string {
 	return sanFailure + ", certificate SANs are [" + strings.Join(names(leaf), ", ") + "]"
+}
+
+// hostDetail is Envoy's text where the name came with the request.
+func hostDetail(leaf *x509.Certificate, host string) string {
+	return "verify cert failed: verify SAN list, expected SANs: [" + host + "], certificate SANs: [" + strings.Join(names(leaf), ", ") + "]"
 }
 
 // names reads the subject alternative names in the order of the extension, which
@@ -227,21 +233,40 @@ func (v *validation) verifyChain(chain []*x509.Certificate, usage x509.ExtKeyUsa
 		o.CurrentTime = chain[0].NotAfter
 	}
 	if _, err := chain[0].Verify(o); err != nil {
-		return &verifyError{"verify cert failed: " + chainDetail(err), err}
+		return &verifyError{"verify cert failed: X509_verify_cert: certificate verification error at depth " + chainDetail(chain, err), err}
 	}
 	return nil
 }
 
-// chainDetail is X509_verify_cert_error_string's text, prefixed as Envoy does.
-func chainDetail(err error) string {
+// chainDetail is the depth and X509_verify_cert_error_string's text.
+func chainDetail(chain []*x509.Certificate, err error) string {
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
 		if time.Now().Before(invalid.Cert.NotBefore) {
-			return "X509_verify_cert: certificate verification error at depth 0: certificate is not yet valid"
+			return "0: certificate is not yet valid"
 		}
-		return "X509_verify_cert: certificate verification error at depth 0: certificate has expired"
+		return "0: certificate has expired"
 	}
-	return "X509_verify_cert: certificate verification error at depth 0: unable to get local issuer certificate"
+	switch last, depth := climb(chain); {
+	case !bytes.Equal(last.RawIssuer, last.RawSubject):
+		return strconv.Itoa(depth) + ": unable to get local issuer certificate"
+	case depth == 0:
+		return "0: self signed certificate"
+	default:
+		return strconv.Itoa(depth) + ": self signed certificate in certificate chain"
+	}
+}
+
+// climb follows issuers from the leaf as far as the peer has sent them.
+func climb(chain []*x509.Certificate) (last *x509.Certificate, depth int) {
+	for last = chain[0]; depth < len(chain)-1; depth++ {
+		i := slices.IndexFunc(chain[1:], func(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, last.RawIssuer) })
+		if i < 0 || chain[i+1] == last {
+			break
+		}
+		last = chain[i+1]
+	}
+	return last, depth
 }
 
 func (v *validation) pinned(leaf *x509.Certificate) bool {
