@@ -15,10 +15,10 @@ const (
 )
 
 // Names of clusters that the mesh makes by itself.
-const ( //nolint:gosec // no password, though it begins like one
+const (
 	PassthroughCluster        = "PassthroughCluster"
 	BlackHoleCluster          = "BlackHoleCluster"
-	InboundPassthroughCluster = "InboundPassthroughCluster"
+	InboundPassthroughCluster = "InboundPassthroughCluster" //nolint:gosec // no password, though it reads like one
 )
 
 // Ports of a proxy and of the control plane.
