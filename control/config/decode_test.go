@@ -93,6 +93,29 @@ func TestTextForms(t *testing.T) {
 	}
 }
 
+// Where one document ends, whatever stands between two of them.
+func TestDocuments(t *testing.T) {
+	object := func(name string) string { return "kind: ConfigMap\napiVersion: v1\nmetadata: {name: " + name + "}\n" }
+	for _, c := range []struct{ name, text, want string }{
+		{"markers only", strings.Repeat("---\n", 5000), ""},
+		{"empty documents", "---\n---\n# nothing\n---\n" + object("a") + "---\n\n---\n---\n" + object("b") + "---\n", "a:5 b:12"},
+		{"directives", "%YAML 1.1\n# first\n---\n" + object("a") + "...\n%YAML 1.1\n---\n" + object("b"), "a:4 b:10"},
+		{"content on the marker's line", "--- {kind: ConfigMap, apiVersion: v1, metadata: {name: a}}\n--- # b\n" + object("b"), "a:1 b:3"},
+		{"a document that is broken", object("a") + "---\n[\n---\n" + object("b") + "---\n: {\n...\n" + object("c"), "a:1 b:7 c:13"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			objects, _ := config.DecodeYAML("f", []byte(c.text))
+			var got []string
+			for _, o := range objects {
+				got = append(got, fmt.Sprintf("%s:%d", o.Name, o.Source.Line))
+			}
+			if got := strings.Join(got, " "); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 // Small texts that would become large, or deep, are refused with a name for what
 // is wrong, not with an exhausted machine.
 func TestBounds(t *testing.T) {

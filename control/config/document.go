@@ -33,23 +33,30 @@ func split(text []byte) []chunk {
 	}
 	var chunks []chunk
 	start, line, above := 0, 0, 0
-	content := false // the current chunk has more than comments and directives
+	marked, content := false, false // what the current chunk has: a marker; more than comments and directives
 	for i := 0; i < len(text); line++ {
 		next := len(text)
 		if nl := bytes.IndexByte(text[i:], '\n'); nl >= 0 {
 			next = i + nl + 1
 		}
-		marker := isLine(text[i:next], "---")
-		if marker && content {
-			chunks = append(chunks, chunk{text[start:i], above})
-			start, above, content = i, line, false
-		}
 		if isLine(text[i:next], "...") { // the end of a document; directives of the next may follow
-			chunks = append(chunks, chunk{text[start:next], above})
-			start, above, content, i = next, line+1, false, next
+			if content {
+				chunks = append(chunks, chunk{text[start:next], above})
+			}
+			start, above, marked, content, i = next, line+1, false, false, next
 			continue
 		}
-		if first := bytes.TrimLeft(text[i:next], " \t\r\n"); marker || len(first) > 0 && first[0] != '#' && first[0] != '%' {
+		rest := text[i:next]
+		if isLine(rest, "---") {
+			if content {
+				chunks = append(chunks, chunk{text[start:i], above})
+			}
+			if content || marked { // without both it is the end of the document's directives
+				start, above = i, line
+			}
+			marked, content, rest = true, false, rest[len("---"):]
+		}
+		if first := bytes.TrimLeft(rest, " \t\r\n"); len(first) > 0 && first[0] != '#' && (first[0] != '%' || marked) {
 			content = true
 		}
 		i = next

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -21,8 +22,7 @@ import (
 // Bounds of what is read.
 const (
 	maxFile  = 64 << 20 // bytes of one file
-	maxFiles = 10000    // of one source
-	maxLinks = 16       // nested links to directories
+	maxFiles = 10000    // of one source, and of its directories
 )
 
 // stdinName is how standard input is called in messages.
@@ -77,7 +77,7 @@ func stampOf(fi os.FileInfo) stamp {
 }
 
 func readFile(path string) ([]byte, stamp, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would hold up everything else
 	if err != nil {
 		return nil, stamp{}, err
 	}
@@ -86,7 +86,7 @@ func readFile(path string) ([]byte, stamp, error) {
 	if err != nil {
 		return nil, stamp{}, err
 	}
-	if !fi.Mode().IsRegular() { // a pipe would hold up everything else
+	if !fi.Mode().IsRegular() {
 		return nil, stampOf(fi), errors.New("is not a regular file")
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
@@ -160,7 +160,7 @@ func equal(a, b *config.Config) bool {
 // list finds all files, in order of the paths, within a directory by name. The
 // error names the first path that is not there.
 func (s *Source) list() ([]string, error) {
-	l := lister{seen: map[string]bool{}, hidden: s.state.path}
+	l := lister{seen: map[string]bool{}, dirs: visits{}, hidden: s.state.path}
 	var first error
 	for _, p := range s.options.Paths {
 		if p == "-" {
@@ -176,7 +176,7 @@ func (s *Source) list() ([]string, error) {
 			continue
 		}
 		if fi.IsDir() {
-			l.walk(p, 0)
+			l.walk(p)
 		} else {
 			l.add(p)
 		}
@@ -191,7 +191,25 @@ func (s *Source) list() ([]string, error) {
 type lister struct {
 	files  []string
 	seen   map[string]bool
+	dirs   visits
 	hidden string // the state directory, in case it lies within a path
+}
+
+// visits are the directories that were read, by the path without links: links may lead
+// in circles, and several ways to one directory.
+type visits map[string]bool
+
+// first reports whether a directory is there and was not visited before.
+func (v visits) first(dir string) bool {
+	real, err := filepath.EvalSymlinks(dir)
+	if abs, e := filepath.Abs(real); e == nil {
+		real = abs
+	}
+	if err != nil || v[real] || len(v) > maxFiles {
+		return false
+	}
+	v[real] = true
+	return true
 }
 
 func (l *lister) add(path string) {
@@ -201,10 +219,13 @@ func (l *lister) add(path string) {
 	}
 }
 
-// walk follows links to directories, which WalkDir does not; depth bounds loops.
-func (l *lister) walk(dir string, depth int) {
+// walk follows links to directories, which WalkDir does not.
+func (l *lister) walk(dir string) {
+	if !l.dirs.first(dir) {
+		return
+	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || depth > maxLinks {
+	if err != nil {
 		return
 	}
 	for _, e := range entries {
@@ -212,17 +233,17 @@ func (l *lister) walk(dir string, depth int) {
 		if strings.HasPrefix(e.Name(), ".") || sameDir(path, l.hidden) {
 			continue
 		}
-		isDir, below := e.IsDir(), depth
+		isDir := e.IsDir()
 		if e.Type()&fs.ModeSymlink != 0 {
 			fi, err := os.Stat(path)
 			if err != nil {
 				continue // a dangling link: the file is gone
 			}
-			isDir, below = fi.IsDir(), depth+1
+			isDir = fi.IsDir()
 		}
 		switch {
 		case isDir:
-			l.walk(path, below)
+			l.walk(path)
 		case isConfig(e.Name()):
 			l.add(path)
 		}
@@ -264,6 +285,7 @@ func (s *Source) territory() territory {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := territory{dirs: map[string]bool{}, names: map[string]bool{}}
+	visited := visits{}
 	for _, p := range s.options.Paths {
 		if p == "-" {
 			continue
@@ -273,7 +295,7 @@ func (s *Source) territory() territory {
 		linked := err == nil && fi.Mode()&fs.ModeSymlink != 0 // swapped by links beside it
 		t.dirs[filepath.Dir(p)] = t.dirs[filepath.Dir(p)] || linked
 		t.names[p] = true
-		watchTree(p, t.dirs, 0)
+		watchTree(p, t.dirs, visited)
 	}
 	for path := range s.files {
 		if real, err := filepath.EvalSymlinks(path); err == nil && path != stdinName && real != path {
@@ -283,9 +305,9 @@ func (s *Source) territory() territory {
 	return t
 }
 
-func watchTree(dir string, dirs map[string]bool, depth int) {
+func watchTree(dir string, dirs map[string]bool, visited visits) {
 	fi, err := os.Stat(dir)
-	if err != nil || !fi.IsDir() || depth > maxLinks || len(dirs) > maxFiles {
+	if err != nil || !fi.IsDir() || !visited.first(dir) {
 		return
 	}
 	dirs[dir] = true
@@ -294,13 +316,8 @@ func watchTree(dir string, dirs map[string]bool, depth int) {
 		return
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		if e.IsDir() {
-			watchTree(filepath.Join(dir, e.Name()), dirs, depth)
-		} else if e.Type()&fs.ModeSymlink != 0 {
-			watchTree(filepath.Join(dir, e.Name()), dirs, depth+1)
+		if !strings.HasPrefix(e.Name(), ".") && (e.IsDir() || e.Type()&fs.ModeSymlink != 0) {
+			watchTree(filepath.Join(dir, e.Name()), dirs, visited)
 		}
 	}
 }

@@ -180,9 +180,16 @@ func (s *Source) text(path string) func() ([]byte, stamp, error) {
 	return func() ([]byte, stamp, error) { return readFile(path) }
 }
 
+// maxLines and maxProblems bound what is logged and shown of one file.
+const maxLines, maxProblems = 100, 1000
+
 // announce logs what is wrong with a file that was just read.
 func (s *Source) announce(f *fileState) {
-	for _, p := range f.problems {
+	for i, p := range f.problems {
+		if i == maxLines {
+			s.log.Error("more is wrong with the file", "file", f.path, "problems", len(f.problems), "logged", maxLines)
+			return
+		}
 		level, attrs := slog.LevelError, []any{}
 		if p.Severity == config.Warning {
 			level = slog.LevelWarn
@@ -224,7 +231,7 @@ func (s *Source) apply(files []*fileState) *config.Set {
 func (s *Source) report(files []*fileState, owner map[config.Key]*fileState, extra map[*fileState][]config.Problem) {
 	status := make([]Status, len(files))
 	for i, f := range files {
-		st := Status{Path: f.path, Problems: slices.Concat(f.problems, extra[f])}
+		st := Status{Path: f.path, Problems: bounded(f.path, slices.Concat(f.problems, extra[f]))}
 		for _, o := range f.fresh {
 			if owner[o.Key] == f {
 				st.Objects++
@@ -239,6 +246,16 @@ func (s *Source) report(files []*fileState, owner map[config.Key]*fileState, ext
 		status[i] = st
 	}
 	s.status = status
+}
+
+// bounded cuts a long list of problems, errors first, and says so.
+func bounded(path string, problems []config.Problem) []config.Problem {
+	if len(problems) <= maxProblems {
+		return problems
+	}
+	sorted := slices.SortedStableFunc(slices.Values(problems), func(a, b config.Problem) int { return cmp.Compare(a.Severity, b.Severity) })
+	return append(sorted[:maxProblems], config.Problem{Source: config.Source{File: path, Line: 1}, Severity: config.Warning,
+		Message: fmt.Sprintf("has %d problems, %d are shown", len(problems), maxProblems)})
 }
 
 // transact applies the difference to what this source had in force.

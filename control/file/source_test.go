@@ -1,6 +1,7 @@
 package file_test
 
 import (
+	"bytes"
 	"context"
 	"io/fs"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -282,15 +284,55 @@ func TestMissingPath(t *testing.T) {
 
 func TestUnreadableThings(t *testing.T) {
 	b := newBench(t, "a.yaml", entry("a", "a.test", "80"))
-	if err := os.Symlink("loop.yaml", filepath.Join(b.dir, "loop.yaml")); err != nil {
+	link := func(target, name string) {
+		t.Helper()
+		if err := os.Symlink(target, filepath.Join(b.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("loop.yaml", "loop.yaml")
+	link("nowhere.yaml", "dangling.yaml")
+	for _, name := range []string{"x", "y", "z"} { // ways through them: 3 to the power of any depth
+		link(b.dir, name)
+	}
+	if err := syscall.Mkfifo(filepath.Join(b.dir, "pipe.yaml"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(b.dir, filepath.Join(b.dir, "self")); err != nil {
-		t.Fatal(err)
-	}
+	link("/dev/zero", "zero.yaml")
+	b.write("binary.yaml", "\x00\xff\xfe\x01")
 	b.src.Refresh()
-	if !slices.Contains(inForce(b.store.Current()), "a a.test") {
-		t.Error("links in circles take a good file out of force")
+	b.want("beside links in circles, a pipe and a device", "a a.test")
+	for name, want := range map[string]string{
+		"pipe.yaml": "pipe.yaml:1: cannot be read: is not a regular file", "zero.yaml": "zero.yaml:1: cannot be read: is not a regular file",
+		"binary.yaml": "binary.yaml:1: YAML syntax: control characters are not allowed",
+	} {
+		if got := b.problems(name); got != want {
+			t.Errorf("%s: problem %q, want %q", name, got, want)
+		}
+	}
+	until := b.run()
+	b.write("a.yaml", entry("a", "b.test", "80"))
+	until("a change beside them", has("a b.test"))
+}
+
+func TestManyProblems(t *testing.T) {
+	const n = 3000
+	var log bytes.Buffer
+	dir := t.TempDir()
+	text := strings.Repeat("---\n"+"kind: Unknown\napiVersion: a/v1\nmetadata: {name: a}\n", n) + "---\n" + entry("bad", "bad.test", "0")
+	if err := os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	src := file.New(config.NewStore(), file.Options{Paths: []string{dir}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err := src.Load(); err != nil {
+		t.Fatal(err)
+	}
+	problems := src.Status()[0].Problems
+	if len(problems) != 1001 || problems[0].Severity != config.Error || !strings.Contains(problems[1000].Message, "has 3001 problems, 1000 are shown") {
+		t.Errorf("%d problems, first %v, last %v", len(problems), problems[0], problems[len(problems)-1])
+	}
+	if lines := strings.Count(log.String(), "\n"); lines != 101 {
+		t.Errorf("%d lines in the log, want 101", lines)
 	}
 }
 
