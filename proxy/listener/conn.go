@@ -19,9 +19,14 @@ import (
 // conn is one connection in the hands of the listener.
 type conn struct {
 	network.Conn
-	raw    net.Conn
-	info   streaminfo.Info
-	cancel context.CancelFunc
+	raw      net.Conn
+	info     streaminfo.Info
+	start    *listener // that has accepted it
+	config   *Config   // in whose hands it is
+	group    *group    // of its chain, nil before there is one
+	admitted bool
+	stop     func() bool // ends the wait for the set's end
+	cancel   context.CancelFunc
 
 	mu  sync.Mutex
 	off bool // cut: nothing may be set up any more
@@ -38,46 +43,49 @@ func (c *conn) cut() {
 	_ = c.raw.Close() // whoever reads or writes finds out
 }
 
-// serve is the life of a connection.
+// serve is the life of a connection. Its frame and dispatch's lie under every idle
+// connection: what they have on the stack is memory that each one costs.
 func (l *listener) serve(raw net.Conn) {
-	s := l.set
 	c := l.config()
 	if c == nil {
 		_ = raw.Close()
 		return
 	}
-	cn := &conn{raw: raw}
-	stop := context.AfterFunc(s.ctx, cn.cut)
-	defer stop()
-	defer s.survive(cn)
-	if !l.admit(c) {
-		_ = raw.Close()
-		c.release()
-		return
-	}
-	start := l
-	defer func() {
-		s.total.Add(-1)
-		start.active.Add(-1)
-	}()
-	a := newAccepted(raw)
-	l, c, ok := l.inspect(c, a, cn)
-	defer func() { c.release() }()
-	if ok {
-		l.dispatch(c, a, cn)
-	}
-	_ = raw.Close()
-	cn.info.End = time.Now()
-	for _, logger := range c.loggers {
-		logger.LogTCP(&cn.info)
+	cn := &conn{raw: raw, start: l, config: c}
+	defer cn.end()
+	if cn.admitted = l.admit(c); cn.admitted {
+		cn.stop = context.AfterFunc(l.set.ctx, cn.cut)
+		cn.serve(l)
 	}
 }
 
-// survive keeps a fault in the code of one connection from ending all others.
-func (s *Set) survive(c *conn) {
+// serve runs an admitted connection.
+func (c *conn) serve(l *listener) {
+	a := newAccepted(c.raw)
+	l, ok := l.inspect(a, c)
+	if ok {
+		l.dispatch(a, c)
+	}
+	_ = c.raw.Close()
+	c.info.End = time.Now()
+	for _, logger := range c.config.loggers {
+		logger.LogTCP(&c.info)
+	}
+}
+
+// end gives back what a connection holds. It also keeps a fault in the code of one
+// connection from ending all others.
+func (c *conn) end() {
+	s := c.start.set
 	if p := recover(); p != nil {
 		s.opts.Log.Error("connection ended by a fault", "fault", p, "stack", string(debug.Stack()))
-		_ = c.raw.Close()
+	}
+	_ = c.raw.Close()
+	c.config.release()
+	if c.admitted {
+		c.stop()
+		s.total.Add(-1)
+		c.start.active.Add(-1)
 	}
 }
 
@@ -113,16 +121,17 @@ func addrPort(a net.Addr) netip.AddrPort {
 }
 
 // inspect runs the listener filters, and after a hand-off those of the next listener
-// too. It returns the listener and configuration that go on with the connection.
-func (l *listener) inspect(c *Config, a *accepted, cn *conn) (*listener, *Config, bool) {
+// too. It returns the listener that goes on with the connection.
+func (l *listener) inspect(a *accepted, cn *conn) (*listener, bool) {
 	cn.info.Start = time.Now()
 	cn.info.ConnectionID = l.set.ids.Add(1)
 	cn.info.DownstreamDirectLocal, cn.info.DownstreamDirectRemote = a.local, a.direct
 	for hop := 0; ; hop++ {
+		c := cn.config
 		ok := c.runFilters(a)
 		cn.info.DownstreamLocal, cn.info.DownstreamRemote, cn.info.ServerName = a.local, a.remote, a.serverName
 		if !ok {
-			return l, c, false
+			return l, false
 		}
 		if hop > 0 || !c.handOff || !a.restored {
 			break
@@ -136,12 +145,12 @@ func (l *listener) inspect(c *Config, a *accepted, cn *conn) (*listener, *Config
 			break
 		}
 		c.release()
-		l, c = next, nc
+		l, cn.config = next, nc
 	}
 	if a.transport == "" {
 		a.transport = "raw_buffer"
 	}
-	return l, c, true
+	return l, true
 }
 
 // runFilters reports whether the connection goes on.
@@ -193,7 +202,8 @@ func (c *Config) countFilterError(err error) {
 }
 
 // dispatch finds the chain and lets it serve the connection to its end.
-func (l *listener) dispatch(c *Config, a *accepted, cn *conn) {
+func (l *listener) dispatch(a *accepted, cn *conn) {
+	c := cn.config
 	ch := choose(c.chains, c.fallback, a)
 	if ch == nil {
 		c.stats.noMatch.Inc()
@@ -205,33 +215,52 @@ func (l *listener) dispatch(c *Config, a *accepted, cn *conn) {
 		return
 	}
 	cn.info.FilterChain = ch.name
-	ctx, cancel := context.WithCancel(l.set.ctx)
-	defer cancel()
-	if !cn.arm(cancel) {
-		return
+	if ctx := cn.arm(); ctx != nil {
+		cn.join(ch)
+		defer cn.leave()
+		ch.serve(ctx, cn)
 	}
-	g := ch.group.Load()
-	g.join(cn)
-	defer g.leave(cn)
-	c.stats.total.Inc()
-	c.stats.active.Inc()
-	defer func() {
-		c.stats.active.Dec()
-		c.stats.destroy.Inc()
-		c.stats.length.Record(uint64(time.Since(cn.info.Start).Milliseconds()))
-	}()
-	if !ch.handshakeConn(ctx, c, cn, g) {
-		return
-	}
-	defer func() { _ = cn.Close() }() // the terminal filter has ended the stream by its own rules
-	ch.run(ctx, cn)
 }
 
-func (c *conn) arm(cancel context.CancelFunc) bool {
+// arm makes the context of what is set up; nil when the connection was cut before. It
+// ends when the connection is cut, and so with the set.
+func (c *conn) arm() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cancel = cancel
-	return !c.off
+	if c.off {
+		cancel()
+		return nil
+	}
+	return ctx
+}
+
+// join makes c a connection of the chain.
+func (c *conn) join(ch *chain) {
+	c.group = ch.group.Load()
+	c.group.join(c)
+	c.config.stats.total.Inc()
+	c.config.stats.active.Inc()
+}
+
+func (c *conn) leave() {
+	if c.Conn.Conn != nil {
+		_ = c.Close() // the terminal filter has ended the stream by its own rules
+	}
+	stats := c.config.stats
+	stats.active.Dec()
+	stats.destroy.Inc()
+	stats.length.Record(uint64(time.Since(c.info.Start).Milliseconds()))
+	c.group.leave(c)
+	c.cancel()
+}
+
+// serve sets up the transport socket and runs the filters.
+func (ch *chain) serve(ctx context.Context, cn *conn) {
+	if ch.handshakeConn(ctx, cn.config, cn, cn.group) {
+		ch.run(ctx, cn)
+	}
 }
 
 // handshakeConn sets up the transport socket.
