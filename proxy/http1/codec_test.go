@@ -217,11 +217,12 @@ func TestResponse(t *testing.T) {
 		{"two lengths", "GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi", "protocol_error"},
 	}
 	for _, c := range cases {
-		for _, step := range []int{0, 1} {
+		steps := []int{0, 1}
+		if c.name == "bytes behind" { // those that come later are for the pool to notice
+			steps = steps[:1]
+		}
+		for _, step := range steps {
 			t.Run(fmt.Sprintf("%s %d", c.name, step), func(t *testing.T) {
-				if step == 1 && c.name == "bytes behind" {
-					t.Skip("the bytes behind come too late to be noticed here; the pool looks before it uses a connection again")
-				}
 				if got := answer(c.method, c.in, step); got != c.want {
 					t.Errorf("got  %s\nwant %s", got, c.want)
 				}
