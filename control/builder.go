@@ -70,8 +70,6 @@ func (s *Server) rebuild() {
 	if !change.All && len(change.Kinds) == 0 {
 		return
 	}
-	broken := ruleProblems(next)
-	s.broken.Store(&broken)
 	s.snapshot.Store(next)
 	s.metrics.built(next, time.Since(started))
 	s.log.Info("mesh built", "generation", next.Generation, "objects", set.Len(), "services", len(next.Registry.Services()),

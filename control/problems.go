@@ -5,7 +5,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
+
+	meshconfig "istio.io/api/mesh/v1alpha1"
 
 	"github.com/lateen-mesh/lateen/control/compile"
 	"github.com/lateen-mesh/lateen/control/config"
@@ -69,13 +72,11 @@ func (s *Server) problems(now time.Time) []Problem {
 	for _, p := range s.meshFile.Problems() {
 		list = append(list, problem(p))
 	}
-	if broken := s.broken.Load(); broken != nil {
-		list = append(list, *broken...)
-	}
 	snap := s.snapshot.Load()
 	if snap == nil {
 		return list
 	}
+	list = append(list, s.rules.of(snap)...)
 	seen := map[Problem]bool{}
 	var found []Problem
 	for _, c := range s.ads.Conns() {
@@ -97,8 +98,26 @@ func (s *Server) problems(now time.Time) []Problem {
 	return append(list, found...)
 }
 
-// ruleProblems are the rules in whose place proxies get one that answers 500.
-func ruleProblems(snap *mesh.Snapshot) []Problem {
+// ruleProblems are the rules in whose place proxies get one that answers 500. They
+// are found anew only where something has changed that they are made from.
+type ruleProblems struct {
+	mu       sync.Mutex
+	services []*config.Config // VirtualServices
+	mesh     *meshconfig.MeshConfig
+	found    []Problem
+}
+
+func (r *ruleProblems) of(snap *mesh.Snapshot) []Problem {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	services := snap.Config.List(config.VirtualService)
+	if !sameMeshConfig(r.mesh, snap.MeshConfig) || !slices.Equal(r.services, services) {
+		r.services, r.mesh, r.found = services, snap.MeshConfig, brokenRules(snap)
+	}
+	return r.found
+}
+
+func brokenRules(snap *mesh.Snapshot) []Problem {
 	list := []Problem{}
 	for _, b := range envoy.Broken(compile.Rules(snap)) {
 		key := config.Key{Kind: config.Kind(b.Origin.Kind), Namespace: b.Origin.Namespace, Name: b.Origin.Name}
@@ -107,7 +126,7 @@ func ruleProblems(snap *mesh.Snapshot) []Problem {
 		if o := snap.Config.Get(key.Kind, key.Namespace, key.Name); o != nil {
 			p.Place = o.Source.String()
 		}
-		if !slices.Contains(list, p) { // once, not for each match
+		if len(list) == 0 || list[len(list)-1] != p { // once, not for each match
 			list = append(list, p)
 		}
 	}

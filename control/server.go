@@ -82,9 +82,9 @@ type Server struct {
 	files    *file.Source
 	meshFile *meshFile
 	snapshot atomic.Pointer[mesh.Snapshot]
-	broken   atomic.Pointer[[]Problem] // rules of the snapshot
-	look     chan struct{}             // wakes tellProblems
-	built    chan struct{}             // closed with the first snapshot
+	built    chan struct{} // closed with the first snapshot
+	rules    ruleProblems
+	look     chan struct{} // wakes tellProblems
 
 	ads        *ads.Server
 	metrics    *metrics
