@@ -289,7 +289,7 @@ func (x *Exchange) LocalAddr() netip.AddrPort { return x.local }
 func (x *Exchange) Sent() uint64 { return x.out.sent }
 
 // Received is how many bytes of the answer's body have been read.
-func (x *Exchange) Received() uint64 { return x.in.received }
+func (x *Exchange) Received() uint64 { return x.in.received.Load() }
 
 // SetDeadline bounds later reads and writes.
 func (x *Exchange) SetDeadline(t time.Time) {

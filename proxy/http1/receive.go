@@ -35,8 +35,9 @@ type receiver struct {
 	trailers *http.Headers
 	limit    int
 
-	received uint64    // bytes of bodies read, as they were framed off
-	first    time.Time // when the first byte of the message came
+	received atomic.Uint64 // bytes of the body read, as they were framed off; a log may look while they still come
+	broke    atomic.Bool   // failed is set
+	first    time.Time     // when the first byte of the message came
 }
 
 // A mode is how a body is framed.
@@ -61,6 +62,7 @@ const (
 // begin starts the body of a message whose head ended before r.
 func (c *receiver) begin(m mode, n int64) {
 	c.mode, c.left, c.state, c.failed, c.trailers = m, n, chunkSize, nil, nil
+	c.broke.Store(false)
 	c.done.Store(m == none || m == sized && n == 0)
 	c.lo = c.r
 }
@@ -194,7 +196,7 @@ func (c *receiver) Next() ([]byte, error) {
 			return nil, c.fail(err)
 		}
 		if len(p) > 0 {
-			c.received += uint64(len(p))
+			c.received.Add(uint64(len(p)))
 			return p, nil
 		}
 		if c.done.Load() {
@@ -215,6 +217,7 @@ func (c *receiver) Next() ([]byte, error) {
 
 func (c *receiver) fail(err error) error {
 	c.failed = err
+	c.broke.Store(true)
 	return err
 }
 

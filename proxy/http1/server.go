@@ -64,8 +64,10 @@ func (s *Server) Reset(conn transport.Conn, opts ServerOptions) {
 func (s *Server) ReadRequest(r *http.Request) error {
 	s.in.recycle()
 	s.old, s.head, s.connect, s.close, s.upgrade, s.checked, s.status = false, false, false, false, false, false, 0
-	s.in.received, s.out.sent = 0, 0
+	s.out.sent = 0
+	s.in.received.Store(0)
 	s.in.failed = nil
+	s.in.broke.Store(false)
 	s.out.chunked, s.out.mute = false, false
 	end, err := s.in.readHead(s.opts.MaxHeadBytes, s.early)
 	if err != nil {
@@ -193,7 +195,7 @@ func (s *Server) Finished() bool { return s.in.done.Load() }
 
 // Closes reports that the connection ends after this exchange because the request
 // says so or cannot be framed off.
-func (s *Server) Closes() bool { return s.close || s.in.failed != nil }
+func (s *Server) Closes() bool { return s.close || s.in.broke.Load() }
 
 // Tunnels reports that the request asks for another protocol: what follows its head is
 // not HTTP once the answer agrees.
@@ -209,7 +211,7 @@ func (s *Server) ExpectsContinue() bool { return s.framing.expect }
 func (s *Server) Started() time.Time { return s.in.first }
 
 // Received is how many bytes of the request's body have been read.
-func (s *Server) Received() uint64 { return s.in.received }
+func (s *Server) Received() uint64 { return s.in.received.Load() }
 
 // Sent is how many bytes of the answer's body have been written.
 func (s *Server) Sent() uint64 { return s.out.sent }
@@ -221,7 +223,12 @@ func (s *Server) Answered() bool { return s.status >= 200 || s.status == 101 }
 func (s *Server) Pending() bool { return s.in.pending() }
 
 // BodyError is why the request's body broke off, nil if it did not.
-func (s *Server) BodyError() error { return s.in.failed }
+func (s *Server) BodyError() error {
+	if !s.in.broke.Load() {
+		return nil
+	}
+	return s.in.failed
+}
 
 // BodyWritten reports that the answer was written to its end.
 func (s *Server) BodyWritten() bool { return s.out.over }

@@ -194,11 +194,12 @@ func (k *call) pumped() {
 		return
 	}
 	k.requestRead()
-	if k.timeout > 0 {
-		k.deadline = k.complete.Add(k.timeout)
+	limit := k.timeout
+	if k.perTry > 0 {
+		limit = k.perTry // which is shorter
 	}
-	if d := k.limit(); !d.IsZero() {
-		k.stream.SetDeadline(d)
+	if limit > 0 {
+		k.stream.SetDeadline(time.Now().Add(limit))
 	}
 }
 

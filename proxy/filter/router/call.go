@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
@@ -32,8 +33,8 @@ type call struct {
 	pump     pump
 
 	grpc     bool
-	began    time.Time // when the call began
-	complete time.Time // when the request was wholly received
+	began    time.Time    // when the call began
+	received atomic.Int64 // when the request was wholly received, ns after its start; 0: not yet
 	timeout  time.Duration
 	perTry   time.Duration
 	deadline time.Time // of the whole request, zero: none
@@ -67,6 +68,7 @@ func (k *call) run() {
 	k.body.begin(k)
 	for {
 		err := k.attempt()
+		k.noteRead()
 		if err == nil {
 			again := k.answered()
 			if !again {
@@ -171,14 +173,33 @@ func (k *call) tunnels() bool {
 	return r.Upgrade != nil || string(r.Method) == "CONNECT"
 }
 
-// requestRead notes that the request was wholly received.
+// requestRead notes that the request was wholly received; the pump calls it too.
 func (k *call) requestRead() {
-	if !k.complete.IsZero() {
+	if k.received.CompareAndSwap(0, max(1, int64(time.Since(k.s.Info.Start)))) {
+		k.shadow()
+	}
+}
+
+// noteRead takes over what the pump has found out meanwhile: the time for an answer
+// began when the request was complete.
+func (k *call) noteRead() {
+	at := time.Duration(k.received.Load())
+	if at == 0 {
 		return
 	}
-	k.complete = time.Now()
-	k.s.Info.RequestReceived = k.complete.Sub(k.s.Info.Start)
-	k.shadow()
+	k.s.Info.RequestReceived = at
+	if k.pump.started() && k.timeout > 0 {
+		k.deadline = k.s.Info.Start.Add(at + k.timeout)
+	}
+}
+
+// sinceComplete is how long ago the request was wholly received, 0 if it was not.
+func (k *call) sinceComplete(now time.Time) time.Duration {
+	at := k.s.Info.RequestReceived
+	if at == 0 {
+		return 0
+	}
+	return max(0, now.Sub(k.s.Info.Start)-at)
 }
 
 // pumpFailed prefers the reason why the request could not be read.
@@ -228,11 +249,7 @@ func (k *call) decorate(now time.Time) {
 	s := k.s
 	h := &s.Response.Headers
 	if !k.r.quiet && s.Request.Upgrade == nil {
-		since := k.complete
-		if since.IsZero() {
-			since = now
-		}
-		h.Set("x-envoy-upstream-service-time", s.Keep(strconv.AppendInt(s.Scratch(), now.Sub(since).Milliseconds(), 10)))
+		h.Set("x-envoy-upstream-service-time", s.Keep(strconv.AppendInt(s.Scratch(), k.sinceComplete(now).Milliseconds(), 10)))
 	}
 	if k.target.VirtualHost.IncludeAttemptCountInResponse {
 		h.Set("x-envoy-attempt-count", s.Keep(strconv.AppendInt(s.Scratch(), int64(s.Info.Attempts), 10)))
@@ -276,8 +293,8 @@ func (k *call) charge(code int, now time.Time) {
 	}
 	k.charged = true
 	k.stats.CountCode(code, false)
-	if !k.complete.IsZero() && k.s.Info.UpstreamResponse > 0 {
-		k.stats.RqTime.Record(uint64(now.Sub(k.complete).Milliseconds()))
+	if k.s.Info.RequestReceived > 0 && k.s.Info.UpstreamResponse > 0 {
+		k.stats.RqTime.Record(uint64(k.sinceComplete(now).Milliseconds()))
 	}
 }
 
