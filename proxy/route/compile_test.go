@@ -316,7 +316,6 @@ func TestRefused(t *testing.T) {
 		place + `route: regex_rewrite: pattern: regex`:                      rt(`"route":{"cluster":"c","regexRewrite":{"pattern":{"regex":"("}}}`),
 		place + `route: prefix_rewrite and regex_rewrite`:                   rt(`"route":{"cluster":"c","prefixRewrite":"/","regexRewrite":{"pattern":{"regex":"a"}}}`),
 		place + `route: hash_policy[0]: filter_state: not supported`:        rt(`"route":{"cluster":"c","hashPolicy":[{"filterState":{"key":"k"}}]}`),
-		place + `route: hash_policy[0]: attributes: not supported`:          rt(`"route":{"cluster":"c","hashPolicy":[{"cookie":{"name":"c","attributes":[{"name":"a"}]}}]}`),
 		place + `route: upgrade_configs[1]: there are two for "a"`:          rt(`"route":{"cluster":"c","upgradeConfigs":[{"upgradeType":"a"},{"upgradeType":"A"}]}`),
 		place + `route: request_mirror_policies[0]: cluster_header: not`:    rt(`"route":{"cluster":"c","requestMirrorPolicies":[{"clusterHeader":"x"}]}`),
 		place + `route: retry_policy: rate_limited_retry_back_off: not`:     rt(`"route":{"cluster":"c","retryPolicy":{"rateLimitedRetryBackOff":{"resetHeaders":[{"name":"a"}]}}}`),
