@@ -61,6 +61,7 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	s.tasks.Go(s.initialize)
+	s.tasks.Go(s.sweepMemory)
 	for {
 		select {
 		case <-s.opts.Stop:
