@@ -128,6 +128,12 @@ func (f *fileState) parse(namespace string) {
 	f.good = slices.Concat(f.fresh, f.kept)
 }
 
+// lose keeps all objects of a file whose whole path is not there.
+func (f *fileState) lose(why error) {
+	f.once, f.fresh, f.kept = false, nil, f.good
+	f.problems = []config.Problem{{Source: config.Source{File: f.path, Line: 1}, Message: fmt.Sprintf("the configuration path is not there: %v", why)}}
+}
+
 // brokenObjects are the objects that some error is about. unclear means that an
 // error does not say which object it spoils: it may be any.
 func brokenObjects(problems []config.Problem) (broken map[config.Key]bool, unclear bool) {
@@ -157,11 +163,11 @@ func equal(a, b *config.Config) bool {
 	return equality.Semantic.DeepEqual(a.Spec, b.Spec)
 }
 
-// list finds all files, in order of the paths, within a directory by name. The
-// error names the first path that is not there.
-func (s *Source) list() ([]string, error) {
+// list finds all files, in order of the paths, within a directory by name, and says
+// which of the paths are not there.
+func (s *Source) list() (files []string, gone map[string]error) {
 	l := lister{seen: map[string]bool{}, dirs: visits{}, hidden: s.state.path}
-	var first error
+	gone = map[string]error{}
 	for _, p := range s.options.Paths {
 		if p == "-" {
 			l.add(stdinName)
@@ -170,9 +176,7 @@ func (s *Source) list() ([]string, error) {
 		p = filepath.Clean(p)
 		fi, err := os.Stat(p)
 		if err != nil {
-			if first == nil {
-				first = err
-			}
+			gone[p] = err
 			continue
 		}
 		if fi.IsDir() {
@@ -185,7 +189,7 @@ func (s *Source) list() ([]string, error) {
 		l.files = l.files[:maxFiles]
 		s.log.Error("too many configuration files: the rest is not read", "limit", maxFiles, "first_left_out", l.files[maxFiles-1])
 	}
-	return l.files, first
+	return l.files, gone
 }
 
 type lister struct {

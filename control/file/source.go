@@ -9,7 +9,8 @@
 // leaves the last good state of its objects in force, across restarts too when a
 // state directory is given; Status shows such a file as stale. An object that two
 // files define belongs to the first file in path order; the other file gets a
-// Problem. A file that is deleted takes its objects with it.
+// Problem. A file that is deleted takes its objects with it; but where a path
+// itself has gone, as when a disk is not mounted, everything from it stays.
 //
 // In directories all *.yaml, *.yml and *.json files count, at any depth, except
 // those whose name or folder begins with a dot. That is how ConfigMap mounts are
@@ -25,7 +26,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/lateen-mesh/lateen/control/config"
@@ -99,11 +103,13 @@ func (s *Source) Load() error {
 		}
 		s.stdin = text
 	}
-	found, err := s.list()
-	if err != nil {
-		return err
+	found, gone := s.list()
+	for _, p := range s.options.Paths {
+		if err := gone[filepath.Clean(p)]; err != nil {
+			return err
+		}
 	}
-	s.look(found, nil)
+	s.look(found, gone, nil)
 	s.state.prune(s.files)
 	return nil
 }
@@ -126,12 +132,8 @@ func (s *Source) Run(ctx context.Context) error {
 func (s *Source) Refresh(changed ...string) *config.Set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found, err := s.list()
-	if err != nil {
-		// A path that has gone has no files; list still gives the rest.
-		s.log.Debug("configuration path is not there", "error", err)
-	}
-	return s.look(found, changed)
+	found, gone := s.list()
+	return s.look(found, gone, changed)
 }
 
 // Status describes every file, in path order.
@@ -142,8 +144,8 @@ func (s *Source) Status() []Status {
 }
 
 // look reads what changed among the files found and brings the store up to date
-// in one transaction.
-func (s *Source) look(found []string, changed []string) *config.Set {
+// in one transaction. Files of a path that has gone stay as they were.
+func (s *Source) look(found []string, gone map[string]error, changed []string) *config.Set {
 	present := map[string]bool{}
 	var order []*fileState
 	for _, path := range found {
@@ -163,13 +165,33 @@ func (s *Source) look(found []string, changed []string) *config.Set {
 		s.files[path], present[path] = f, true
 		order = append(order, f)
 	}
-	for path := range s.files {
-		if !present[path] {
-			delete(s.files, path)
-			s.state.remove(path)
+	for _, path := range slices.Sorted(maps.Keys(s.files)) {
+		f := s.files[path]
+		if present[path] {
+			continue
 		}
+		if why := within(path, gone); why != nil && len(f.good) > 0 {
+			if f.once {
+				f.lose(why)
+				s.announce(f)
+			}
+			order = append(order, f)
+			continue
+		}
+		delete(s.files, path)
+		s.state.remove(path)
 	}
 	return s.apply(order)
+}
+
+// within returns why the path that a file is in has gone, nil where it has not.
+func within(file string, gone map[string]error) error {
+	for path, why := range gone {
+		if file == path || strings.HasPrefix(file, path+string(filepath.Separator)) {
+			return why
+		}
+	}
+	return nil
 }
 
 // text gives the function that reads a path.

@@ -282,6 +282,32 @@ func TestMissingPath(t *testing.T) {
 	}
 }
 
+func TestPathThatGoes(t *testing.T) {
+	b := newBench(t, "a.yaml", entry("a", "a.test", "80"), "deep/b.yaml", entry("b", "b.test", "80"))
+	away := b.dir + "-away"
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+		b.src.Refresh()
+	}
+	move(b.dir, away)
+	b.want("without the directory", "a a.test", "b b.test")
+	b.wantStale("without the directory", "a.yaml", "b.yaml")
+	if got := b.problems("b.yaml"); !strings.Contains(got, "the configuration path is not there") {
+		t.Errorf("problem %q", got)
+	}
+	move(away, b.dir)
+	b.want("with it again", "a a.test", "b b.test")
+	b.wantStale("with it again")
+	move(b.dir, away)
+	b.write("a.yaml", entry("a", "new.test", "80"))
+	b.src.Refresh()
+	b.want("with another in its place", "a new.test")
+	b.wantStale("with another in its place")
+}
+
 func TestUnreadableThings(t *testing.T) {
 	b := newBench(t, "a.yaml", entry("a", "a.test", "80"))
 	link := func(target, name string) {
