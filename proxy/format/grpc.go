@@ -2,6 +2,8 @@ package format
 
 import (
 	"strconv"
+
+	"github.com/lateen-mesh/lateen/proxy/http"
 )
 
 // grpcNames are the status codes in both spellings.
@@ -66,7 +68,7 @@ func GRPCStatus(r Record) (int, bool) {
 	if r.Info.Code == 0 {
 		return 0, false
 	}
-	return fromHTTP(r.Info.Code), true
+	return http.GRPCStatus(r.Info.Code), true
 }
 
 func decimal(v []byte) (n int, ok bool) {
@@ -80,21 +82,4 @@ func decimal(v []byte) (n int, ok bool) {
 		n = n*10 + int(c-'0')
 	}
 	return n, true
-}
-
-// fromHTTP is the mapping of the gRPC documents.
-func fromHTTP(status int) int {
-	switch status {
-	case 400:
-		return 13
-	case 401:
-		return 16
-	case 403:
-		return 7
-	case 404:
-		return 12
-	case 429, 502, 503, 504:
-		return 14
-	}
-	return 2
 }

@@ -28,7 +28,7 @@ func (st *stream) local(r http.Reply) {
 	h.Fields = append(h.Fields, r.Prepend...)
 	resp.Protocol = http.HTTP11
 	resp.ContentLength, resp.Body = 0, http.NoBody
-	if isGRPC(&st.Request.Headers) {
+	if st.Request.IsGRPC() {
 		st.localGRPC(r)
 		return
 	}
@@ -44,43 +44,19 @@ func (st *stream) local(r http.Reply) {
 	}
 }
 
-// isGRPC reports the content type of gRPC requests.
-func isGRPC(h *http.Headers) bool {
-	v := h.Get("content-type")
-	n := len(valueGRPC)
-	return len(v) >= n && string(v[:n]) == string(valueGRPC) && (len(v) == n || v[n] == '+')
-}
-
 // localGRPC says it in gRPC's terms: 200, grpc-status, grpc-message.
 func (st *stream) localGRPC(r http.Reply) {
 	h := &st.Response.Headers
 	st.Response.Status = 200
 	status := r.GRPCStatus
 	if status < 0 {
-		status = grpcStatus(r.Status)
+		status = http.GRPCStatus(r.Status)
 	}
 	h.Set("content-type", valueGRPC)
 	h.Add(nameGRPCStatus, st.Keep(strconv.AppendInt(st.Scratch(), int64(status), 10)))
 	if len(r.Body) > 0 {
 		h.Add(nameGRPCMessage, st.Keep(percentEncode(st.Scratch(), r.Body)))
 	}
-}
-
-// grpcStatus is the gRPC status for an HTTP status.
-func grpcStatus(status int) int {
-	switch status {
-	case 400:
-		return 13
-	case 401:
-		return 16
-	case 403:
-		return 7
-	case 404:
-		return 12
-	case 429, 502, 503, 504:
-		return 14
-	}
-	return 2
 }
 
 // percentEncode writes a grpc-message.

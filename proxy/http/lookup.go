@@ -55,6 +55,23 @@ func (r *Request) IsGRPC() bool {
 	return bytes.HasPrefix(v, []byte(media)) && (len(v) == len(media) || v[len(media)] == '+')
 }
 
+// GRPCStatus is the gRPC status that gRPC's documents give to an HTTP status.
+func GRPCStatus(status int) int {
+	switch status {
+	case 400:
+		return 13
+	case 401:
+		return 16
+	case 403:
+		return 7
+	case 404:
+		return 12
+	case 429, 502, 503, 504:
+		return 14
+	}
+	return 2
+}
+
 // First returns the first value of a response header; ":status" is its status.
 func (r *Response) First(name string) (value []byte, ok bool) {
 	if name == ":status" {

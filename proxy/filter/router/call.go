@@ -48,15 +48,8 @@ func (k *call) begin(r *router, s *http.Stream, t *route.Target, c Cluster) {
 	k.lb.Avoid, k.body.copied = avoid, pieces
 	k.limits = c.Limits(k.forward.Priority)
 	k.began = time.Now()
-	k.grpc = isGRPC(&s.Request.Headers)
+	k.grpc = s.Request.IsGRPC()
 	s.Info.Cluster = c.Name()
-}
-
-// isGRPC reports the content type of gRPC requests.
-func isGRPC(h *http.Headers) bool {
-	const grpc = "application/grpc"
-	v := h.Get("content-type")
-	return len(v) >= len(grpc) && string(v[:len(grpc)]) == grpc && (len(v) == len(grpc) || v[len(grpc)] == '+')
 }
 
 // run makes attempts until one yields an answer, the stream's or our own.

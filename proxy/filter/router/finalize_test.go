@@ -45,7 +45,7 @@ func TestTimeoutsOfARequest(t *testing.T) {
 			if c.perTry > 0 {
 				f.Retry = &route.RetryPolicy{PerTry: c.perTry}
 			}
-			k := &call{r: &router{respectExpected: c.respect, quiet: c.quiet}, s: s, forward: f, grpc: isGRPC(&s.Request.Headers)}
+			k := &call{r: &router{respectExpected: c.respect, quiet: c.quiet}, s: s, forward: f, grpc: s.Request.IsGRPC()}
 			k.timeouts()
 			if k.timeout != c.whole || k.perTry != c.each {
 				t.Errorf("timeout %s, of a try %s; want %s, %s", k.timeout, k.perTry, c.whole, c.each)
