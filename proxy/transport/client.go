@@ -88,14 +88,7 @@ func (c *client) Connect(ctx context.Context, raw net.Conn, t Target) (Conn, err
 		return nil, &Error{Err: err, Reason: "TLS_error:Secret is not supplied by SDS"}
 	}
 	r := newRecords(raw, nil)
-	tc := tls.Client(r, b.target(t))
-	if err := tc.HandshakeContext(ctx); err != nil {
-		c.stats.failed(err)
-		closeOnce(raw)
-		return nil, handshakeError(err)
-	}
-	c.stats.shook(tc)
-	return newSecure(tc, r), nil
+	return establish(ctx, tls.Client(r, b.target(t)), r, c.stats)
 }
 
 func (c *client) config() (*clientConfig, error) {

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -33,6 +34,17 @@ type secure struct {
 	err      error  // end of the stream, found while waiting
 
 	local, remote netip.AddrPort
+}
+
+// establish makes c, which runs over r, ready for use. When that fails the socket is closed.
+func establish(ctx context.Context, c *tls.Conn, r *records, s *tlsStats) (Conn, error) {
+	if err := c.HandshakeContext(ctx); err != nil {
+		s.failed(err)
+		closeOnce(r.Conn)
+		return nil, handshakeError(err)
+	}
+	s.shook(c)
+	return newSecure(c, r), nil
 }
 
 func newSecure(c *tls.Conn, r *records) *secure {

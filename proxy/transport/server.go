@@ -120,14 +120,7 @@ func (s *server) Accept(ctx context.Context, raw net.Conn, ahead []byte) (Conn, 
 		return nil, &Error{Err: err}
 	}
 	r := newRecords(raw, ahead)
-	c := tls.Server(r, config)
-	if err := c.HandshakeContext(ctx); err != nil {
-		s.stats.failed(err)
-		closeOnce(raw)
-		return nil, handshakeError(err)
-	}
-	s.stats.shook(c)
-	return newSecure(c, r), nil
+	return establish(ctx, tls.Server(r, config), r, s.stats)
 }
 
 // config returns the tls.Config for the present secrets: the same one as long as they
