@@ -10,6 +10,7 @@ import (
 
 	meshconfig "istio.io/api/mesh/v1alpha1"
 
+	"github.com/lateen-mesh/lateen/control/ads"
 	"github.com/lateen-mesh/lateen/control/compile"
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/envoy"
@@ -80,15 +81,10 @@ func (s *Server) problems(now time.Time) []Problem {
 	seen := map[Problem]bool{}
 	var found []Problem
 	for _, c := range s.ads.Conns() {
-		for _, w := range c.Watches {
-			if w.Type.URL != wellknown.SecretType {
-				continue
-			}
-			for _, p := range secretProblems(snap, c.Proxy, w.Names, now) {
-				if !seen[p] {
-					seen[p] = true
-					found = append(found, p)
-				}
+		for _, p := range proxyProblems(snap, c, now) {
+			if !seen[p] {
+				seen[p] = true
+				found = append(found, p)
 			}
 		}
 	}
@@ -128,6 +124,21 @@ func brokenRules(snap *mesh.Snapshot) []Problem {
 		}
 		if len(list) == 0 || list[len(list)-1] != p { // once, not for each match
 			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// proxyProblems are those that one proxy has with the configuration.
+func proxyProblems(snap *mesh.Snapshot, c ads.ConnStatus, now time.Time) []Problem {
+	var list []Problem
+	for _, l := range compile.ServersLeftOut(snap, c.Proxy) {
+		list = append(list, Problem{Object: l.Object.Key.String(), Field: l.Field, Place: l.Object.Source.String(),
+			Message: l.Reason, Severity: config.Warning.String()})
+	}
+	for _, w := range c.Watches {
+		if w.Type.URL == wellknown.SecretType {
+			list = append(list, secretProblems(snap, c.Proxy, w.Names, now)...)
 		}
 	}
 	return list

@@ -164,3 +164,31 @@ spec:
 		}
 	}
 }
+
+func TestServersLeftOut(t *testing.T) {
+	server := func(name string, servers ...string) string {
+		return "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: " + name + ", namespace: default}\n" +
+			"spec:\n  selector: {istio: ingressgateway}\n  servers:\n  - " + strings.Join(servers, "\n  - ") + "\n"
+	}
+	p := start(t, map[string]string{"gateways.yaml": server("a", "{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}") +
+		server("b", "{port: {number: 80, name: more, protocol: HTTP2}, hosts: [b.test]}", "{port: {number: 80, name: tcp, protocol: TCP}, hosts: ['*']}") +
+		server("c", "{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: c}, hosts: [c.test]}") +
+		server("d", "{port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: d}, hosts: [d.test, c.test]}",
+			"{port: {number: 443, name: plain, protocol: HTTP}, hosts: [d.test]}") +
+		strings.Replace(server("e", "{port: {number: 80, name: tcp, protocol: TCP}, hosts: ['*']}"), "ingress", "egress", 1)}, nil)
+	p.connect(wellknown.ListenerType, nil).next("")
+	var got []string
+	for _, pr := range p.server.Status().Problems {
+		got = append(got, strings.ReplaceAll(pr.String(), p.dir+"/", ""))
+	}
+	want := []string{
+		"warning: gateways.yaml:10: Gateway default/b: servers[1]: left out because of servers[0] of Gateway default/a: it has port 80 for HTTP",
+		"warning: gateways.yaml:27: Gateway default/d: servers[0]: left out because of servers[0] of Gateway default/c: it has the host c.test of port 443 already",
+		"warning: gateways.yaml:27: Gateway default/d: servers[1]: left out because of servers[0] of Gateway default/c: it has port 443 for HTTPS",
+	}
+	t.Run("GW-002 a server that cannot share its port is left out, and said to be", func(t *testing.T) {
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

@@ -8,13 +8,16 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 
+	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/control/registry"
 )
 
 // A gatewayServer is one server of a Gateway as one proxy serves it.
 type gatewayServer struct {
 	*networking.Server
 	gateway *mesh.Gateway
+	index   int    // of the server in its Gateway
 	port    uint32 // the port that is bound; Server.Port is the one clients know
 	bind    string // "" for all addresses
 	hosts   []string
@@ -63,23 +66,41 @@ func (g *gatewayPort) address() string {
 // gatewayPorts merges the servers of all Gateways that select the proxy. Older
 // Gateways win: a server that cannot share its port with an earlier one is left out.
 func gatewayPorts(scope *mesh.Scope) []*gatewayPort {
-	m := gatewayMerge{plain: map[uint32]*gatewayPort{}, used: map[uint32]bool{},
-		tlsHosts: map[string]bool{}, routes: map[string]bool{}}
-	for _, g := range scope.Gateways() {
-		for _, server := range g.Spec.GetServers() {
-			for _, port := range boundPorts(scope, server.GetPort().GetNumber()) {
-				m.add(newGatewayServer(g, server, port))
+	return mergeGateways(scope.Gateways(), scope.Instances()).ports
+}
+
+// A LeftOut is a server of a Gateway that is not served, because of an earlier one.
+type LeftOut struct {
+	Object *config.Config
+	Field  string // "servers[0]"
+	Reason string
+}
+
+// ServersLeftOut are those of the proxy's Gateways.
+//
+// Kinds read: Gateway, and what says which ports the proxy's Service has.
+func ServersLeftOut(s *mesh.Snapshot, p *mesh.Proxy) []LeftOut {
+	return mergeGateways(s.Gateways(p), s.Instances(p)).left
+}
+
+func mergeGateways(gateways []*mesh.Gateway, instances []registry.Instance) *gatewayMerge {
+	m := &gatewayMerge{first: map[uint32]*gatewayServer{}, plain: map[uint32]*gatewayPort{},
+		tlsHosts: map[string]*gatewayServer{}, routes: map[string]*gatewayServer{}}
+	for _, g := range gateways {
+		for i, server := range g.Spec.GetServers() {
+			for _, port := range boundPorts(instances, server.GetPort().GetNumber()) {
+				m.add(newGatewayServer(g, i, server, port))
 			}
 		}
 	}
-	return m.ports
+	return m
 }
 
 // boundPorts maps a port of the proxy's Service to the ports its workload listens
 // on; a port that no Service of the proxy has is bound as it is.
-func boundPorts(scope *mesh.Scope, number uint32) []uint32 {
+func boundPorts(instances []registry.Instance, number uint32) []uint32 {
 	var out []uint32
-	for _, i := range scope.Instances() {
+	for _, i := range instances {
 		if i.Port.Number == number && !slices.Contains(out, i.Endpoint.Port) {
 			out = append(out, i.Endpoint.Port)
 		}
@@ -90,8 +111,8 @@ func boundPorts(scope *mesh.Scope, number uint32) []uint32 {
 	return out
 }
 
-func newGatewayServer(c *mesh.Gateway, server *networking.Server, port uint32) *gatewayServer {
-	g := &gatewayServer{Server: server, gateway: c, port: port, bind: server.GetBind()}
+func newGatewayServer(c *mesh.Gateway, index int, server *networking.Server, port uint32) *gatewayServer {
+	g := &gatewayServer{Server: server, gateway: c, index: index, port: port, bind: server.GetBind()}
 	for _, h := range server.GetHosts() {
 		h = strings.ToLower(h)
 		if rest, ok := strings.CutPrefix(h, "./"); ok {
@@ -114,58 +135,71 @@ func newGatewayServer(c *mesh.Gateway, server *networking.Server, port uint32) *
 // gatewayMerge is the state of one merge.
 type gatewayMerge struct {
 	ports    []*gatewayPort
-	plain    map[uint32]*gatewayPort // first claim of a port without TLS
-	used     map[uint32]bool
-	tlsHosts map[string]bool // "bind|port|host" of TLS servers: one chain for each SNI
-	routes   map[string]bool // HTTPS route names
+	left     []LeftOut
+	first    map[uint32]*gatewayServer // on each port
+	plain    map[uint32]*gatewayPort   // first claim of a port without TLS
+	tlsHosts map[string]*gatewayServer // "bind|port|host" of TLS servers: one chain for each SNI
+	routes   map[string]*gatewayServer // by HTTPS route name
 }
 
 func (m *gatewayMerge) add(g *gatewayServer) {
-	if g.isTLS() && !m.claimHosts(g) {
-		return
+	if g.isTLS() {
+		if host, other := m.taken(g); other != nil {
+			m.leave(g, other, "it has the host %s of port %d already", host, g.port)
+			return
+		}
+		m.claimHosts(g)
 	}
-	first := m.plain[g.port]
+	first, plain := m.first[g.port], m.plain[g.port]
 	switch {
-	case !m.used[g.port]:
-		m.used[g.port] = true
+	case first == nil:
+		m.first[g.port] = g
 		port := m.join(g)
 		if !g.isTLS() {
 			m.plain[g.port] = port
 		}
-	case first != nil && first.bind != g.bind:
+	case plain != nil && plain.bind != g.bind:
 		m.join(g)
-	case first != nil:
-		// One address and port without TLS is shared by HTTP servers only.
-		if isPlainHTTP(g.Server) && isPlainHTTP(first.servers[0].Server) {
-			first.servers = append(first.servers, g)
-		}
-	case g.isTLS():
-		if g.isHTTP() {
-			if m.routes[g.route] {
-				return
-			}
-		}
+	case plain != nil && isPlainHTTP(g.Server) && isPlainHTTP(plain.servers[0].Server):
+		plain.servers = append(plain.servers, g) // only HTTP servers share one address without TLS
+	case plain != nil, !g.isTLS():
+		m.leave(g, first, "it has port %d for %s", g.port, protocolOf(first.Server))
+		return
+	case g.isHTTP() && m.routes[g.route] != nil:
+		m.leave(g, m.routes[g.route], "it has the route name %s", g.route)
+		return
+	default:
 		m.join(g)
 	}
 	if g.isTLS() && g.isHTTP() {
-		m.routes[g.route] = true
+		m.routes[g.route] = g
 	}
 }
 
-// claimHosts takes the SNI names of a server; false if one is already taken.
-func (m *gatewayMerge) claimHosts(g *gatewayServer) bool {
-	keys := make([]string, 0, len(g.hosts))
+func (m *gatewayMerge) leave(g, other *gatewayServer, format string, args ...any) {
+	m.left = append(m.left, LeftOut{Object: g.gateway.Config, Field: fmt.Sprintf("servers[%d]", g.index),
+		Reason: fmt.Sprintf("left out because of servers[%d] of %s: ", other.index, other.gateway.Key) + fmt.Sprintf(format, args...)})
+}
+
+// taken finds a server name of g that another server has.
+func (m *gatewayMerge) taken(g *gatewayServer) (host string, other *gatewayServer) {
 	for _, h := range g.hosts {
-		k := fmt.Sprintf("%s|%d|%s", g.bind, g.port, bareHost(h))
-		if m.tlsHosts[k] {
-			return false
+		if other := m.tlsHosts[g.sni(h)]; other != nil {
+			return bareHost(h), other
 		}
-		keys = append(keys, k)
 	}
-	for _, k := range keys {
-		m.tlsHosts[k] = true
+	return "", nil
+}
+
+func (m *gatewayMerge) claimHosts(g *gatewayServer) {
+	for _, h := range g.hosts {
+		m.tlsHosts[g.sni(h)] = g
 	}
-	return true
+}
+
+// sni is a key for one server name where the server listens.
+func (g *gatewayServer) sni(host string) string {
+	return fmt.Sprintf("%s|%d|%s", g.bind, g.port, bareHost(host))
 }
 
 // join adds a server to the port of its number, bind and protocol.

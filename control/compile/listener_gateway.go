@@ -47,7 +47,7 @@ func (b *listenerBuilder) unclaimed(claimed []ir.Listener) []ir.Listener {
 		return nil
 	}
 	var out []ir.Listener
-	for _, port := range boundPorts(b.scope, 80) {
+	for _, port := range boundPorts(b.scope.Instances(), 80) {
 		if slices.ContainsFunc(claimed, func(l ir.Listener) bool { return l.Port == port }) {
 			continue
 		}

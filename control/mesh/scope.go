@@ -47,7 +47,7 @@ func (s *Snapshot) Scope(p *Proxy) *Scope {
 		namespace: p.Namespace,
 		labels:    p.Labels,
 		router:    p.Type == Router,
-		instances: ownInstances(s.Registry.Instances(p.Addresses)),
+		instances: s.Instances(p),
 		bound:     map[string][]*VirtualService{},
 	}
 	if !sc.router {
@@ -128,10 +128,11 @@ func (sc *Scope) Egress() []EgressListener { return sc.egress }
 // the services.
 func (sc *Scope) Instances() []registry.Instance { return sc.instances }
 
-// ownInstances are those of services of the mesh. What stands outside of it is
-// nobody's workload, also where it has the proxy's address (a gateway and a server
-// on one machine).
-func ownInstances(all []registry.Instance) []registry.Instance {
+// Instances returns what a proxy's own workload serves, as its Scope does. What
+// stands outside of the mesh is nobody's workload, also where it has the proxy's
+// address (a gateway and a server on one machine).
+func (s *Snapshot) Instances(p *Proxy) []registry.Instance {
+	all := s.Registry.Instances(p.Addresses)
 	return slices.DeleteFunc(all, func(i registry.Instance) bool { return i.Service.MeshExternal })
 }
 
