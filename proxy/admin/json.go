@@ -37,8 +37,11 @@ func (types) FindExtensionByNumber(n protoreflect.FullName, f protoreflect.Field
 	return protoregistry.GlobalTypes.FindExtensionByNumber(n, f)
 }
 
-// encode is m in Envoy's form: proto names, fields in the order of the schema.
+// encode is m in Envoy's form: proto names, fields in the order of the schema, and
+// nothing that is secret. m itself is shared and stays as it is.
 func encode(m proto.Message, unset bool) ([]byte, error) {
+	m = proto.Clone(m)
+	redact(m.ProtoReflect(), false)
 	o := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: unset, Resolver: types{}}
 	return o.Marshal(m)
 }
