@@ -56,15 +56,18 @@ type server struct {
 	state   atomic.Int32 // adminpb.ServerInfo_State without draining
 	failing atomic.Bool  // /healthcheck/fail, or draining
 
-	quit func() // ends the proxy at once
+	quit    func()          // ends the proxy at once
+	statics map[string]bool // names of listeners of the bootstrap
 
-	mu      sync.Mutex
-	others  map[string]*xds.Client // SDS servers by configuration
-	statics map[string]bool        // names of listeners of the bootstrap
+	mu     sync.Mutex
+	others map[string]*xds.Client // SDS servers by configuration
 }
 
 func newServer(b *Bootstrap, o Options, out io.Writer) (*server, error) {
 	s := &server{boot: b, opts: o, start: time.Now(), others: map[string]*xds.Client{}, statics: map[string]bool{}}
+	for _, l := range b.Proto.GetStaticResources().GetListeners() {
+		s.statics[l.GetName()] = true
+	}
 	s.ctx, s.halt = context.WithCancel(context.Background())
 	var err error
 	if s.out, err = openLog(o.LogPath, out); err != nil {
@@ -238,7 +241,6 @@ func (s *server) addStatic() error {
 			}
 			return fmt.Errorf("static_resources.listeners[%d] %q: %w", i, l.GetName(), err)
 		}
-		s.statics[l.GetName()] = true
 		list = append(list, c)
 	}
 	return s.listeners.Apply(list, nil)
