@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -37,7 +38,11 @@ func (s *Server) tellProblems(ctx context.Context) error {
 		for _, p := range s.problems(time.Now()) {
 			now[p] = true
 			if !told[p] {
-				s.log.Warn("problem", "severity", p.Severity, "object", p.Object, "field", p.Field, "place", p.Place, "error", p.Message)
+				level := slog.LevelError
+				if p.Severity == config.Warning.String() {
+					level = slog.LevelWarn
+				}
+				s.log.Log(ctx, level, "problem", "object", p.Object, "field", p.Field, "place", p.Place, "error", p.Message)
 			}
 		}
 		told = now
