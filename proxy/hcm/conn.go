@@ -157,17 +157,27 @@ func (c *conn) woken() bool {
 		c.st.headersLate()
 		return false
 	case wakeIdle:
+		if c.arrived() {
+			return c.clearDeadline()
+		}
 		c.m.stats.cxIdleTimeout.Inc()
 		return false
 	case wakeAge:
 		c.m.stats.cxMaxDuration.Inc()
-		return started && c.clearDeadline()
+		return (started || c.arrived()) && c.clearDeadline()
 	case wakeDrain:
-		return started && c.clearDeadline()
+		return (started || c.arrived()) && c.clearDeadline()
 	case wakeMemory:
 		return c.clearDeadline() && (started || c.mem == nil || c.rest())
 	}
 	return c.clearDeadline()
+}
+
+// arrived reports that something waits in the socket: a request may come in the very
+// moment in which its connection is about to end, and it has a right to its answer.
+func (c *conn) arrived() bool {
+	socket, ok := c.nc.Conn.(interface{ Stale() bool })
+	return ok && socket.Stale()
 }
 
 func (c *conn) clearDeadline() bool { return c.nc.SetReadDeadline(time.Time{}) == nil }

@@ -1,6 +1,14 @@
 package hcm
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
+
+// drainPause is how long a connection must have been silent to be ended when its
+// listener drains. Clients in the middle of their requests learn by the head of their
+// next answer that the connection ends, and lose none.
+const drainPause = 100 * time.Millisecond
 
 // drains wakes idle connections when their listener drains: one goroutine for each
 // draining signal, not for each connection.
@@ -45,13 +53,27 @@ func (d *drains) leave(signal <-chan struct{}, g *drainGroup, c *conn) {
 	}
 }
 
-// await kicks the connections of a group once they drain.
+// await kicks the connections of a group once they drain, and again those that were
+// still in their handshake or busy.
 func (d *drains) await(signal <-chan struct{}, g *drainGroup) {
 	select {
 	case <-g.empty:
 		return
 	case <-signal:
 	}
+	tick := time.NewTicker(drainPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-g.empty:
+			return
+		case <-tick.C:
+		}
+		d.kick(g)
+	}
+}
+
+func (d *drains) kick(g *drainGroup) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for c := range g.conns {
