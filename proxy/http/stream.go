@@ -130,21 +130,22 @@ func (s *Stream) Await(x Interrupter) bool {
 	return !s.left
 }
 
-// Settle says that the stream no longer waits.
+// Settle says that the stream no longer waits; after it nothing is interrupted any more.
 func (s *Stream) Settle() {
 	s.mu.Lock()
 	s.waiting = nil
 	s.mu.Unlock()
 }
 
-// Leave tells the stream from another goroutine that its client has left, after Done was closed.
+// Leave tells the stream from another goroutine that its client has left, after Done was
+// closed. What it waits on is interrupted under the lock: after Settle the interrupter
+// may serve another stream already.
 func (s *Stream) Leave() {
 	s.mu.Lock()
-	x := s.waiting
+	defer s.mu.Unlock()
 	s.left = true
-	s.mu.Unlock()
-	if x != nil {
-		x.Interrupt()
+	if s.waiting != nil {
+		s.waiting.Interrupt()
 	}
 }
 
