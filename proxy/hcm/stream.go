@@ -122,8 +122,8 @@ func (st *stream) mutate() {
 			h.Set("user-agent", m.userAgent)
 		}
 	}
-	m.xfcc.apply(c, s)
 	m.requestID.apply(m, s, atEdge)
+	m.xfcc.apply(c, s)
 }
 
 func appendVia(s *http.Stream, h *http.Headers, via []byte) {

@@ -106,6 +106,8 @@ func (x *xfcc) element(t *tls.ConnectionState, local []string) string {
 	return strings.Join(parts, ";")
 }
 
+// escapedPEM is a certificate with all escaped that has a meaning in the header or in URLs.
 func escapedPEM(der []byte) string {
-	return url.QueryEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	text := url.QueryEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	return strings.ReplaceAll(text, "+", "%20")
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"math/big"
 	"net/url"
+	"strings"
 	"testing"
 )
 
@@ -42,11 +43,15 @@ func TestClientCertElement(t *testing.T) {
 		{"the hash alone", xfcc{}, nil, hash},
 		{"as Istio's sidecars", xfcc{subject: true, uri: true, dns: true}, []string{"spiffe://me"},
 			"By=spiffe://me;" + hash + `;Subject="CN=c,O=o";URI=spiffe://cluster.local/ns/a/sa/b;DNS=d.test;DNS=e.test`},
+		{"the certificate itself", xfcc{cert: true}, nil, hash + `;Cert="` + escapedPEM(der) + `"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := c.x.element(state, c.local); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
+	}
+	if text := escapedPEM(der); !strings.HasPrefix(text, "-----BEGIN%20CERTIFICATE-----%0A") || strings.ContainsAny(text, "+ /=\n") {
+		t.Errorf("not escaped as Envoy does: %s", text)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/network"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
+	"github.com/lateen-mesh/lateen/proxy/transport"
 )
 
 // conn is one connection in the hands of the listener.
@@ -277,6 +278,7 @@ func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn, g *grou
 			c.stats.handshakeTimeout.Inc()
 			cn.info.TerminationDetails = "transport socket timeout was reached"
 		}
+		ch.refuse(cn, err)
 		return false
 	}
 	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Draining: g.drain, Stale: func() bool { return g.stale(ch) }}
@@ -286,11 +288,26 @@ func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn, g *grou
 	return true
 }
 
+// refuse tells the terminal filter of a connection that it will not see.
+func (ch *chain) refuse(cn *conn, err error) {
+	r, ok := ch.terminal.(network.Refuser)
+	if !ok {
+		return
+	}
+	if failure, ok := errors.AsType[*transport.Error](err); ok {
+		cn.info.DownstreamFailureReason = failure.Reason
+		if failure.TLS != nil && failure.TLS.CipherSuite != 0 {
+			describeTLS(&cn.info, failure.TLS)
+		}
+	}
+	r.Refused(&cn.info)
+}
+
 var tlsVersions = map[uint16]string{tls.VersionTLS10: "TLSv1", tls.VersionTLS11: "TLSv1.1", tls.VersionTLS12: "TLSv1.2", tls.VersionTLS13: "TLSv1.3"}
 
 // describeTLS records what logs and policies ask about the handshake.
 func describeTLS(i *streaminfo.Info, st *tls.ConnectionState) {
-	i.TLSVersion, i.TLSCipher = tlsVersions[st.Version], tls.CipherSuiteName(st.CipherSuite)
+	i.TLSVersion, i.TLSCipher = tlsVersions[st.Version], transport.CipherName(st.CipherSuite)
 	if i.ServerName == "" {
 		i.ServerName = st.ServerName
 	}

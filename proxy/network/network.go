@@ -38,6 +38,12 @@ type Terminal interface {
 	Serve(ctx context.Context, c *Conn)
 }
 
+// A Refuser is a Terminal that hears of connections whose transport socket could not be
+// set up: it logs them and serves none.
+type Refuser interface {
+	Refused(*streaminfo.Info)
+}
+
 // A Factory compiles the configuration of a network filter. What New returns is a
 // Filter or a Terminal. Warm, if not nil, is closed when the filter may take traffic
 // (its route configuration has arrived).

@@ -263,6 +263,17 @@ var ciphers = map[string]uint16{
 	"AES256-SHA":                    tls.TLS_RSA_WITH_AES_256_CBC_SHA,
 }
 
+// CipherName is the name of a cipher suite in logs: OpenSSL's, which for TLS 1.3 is the
+// standard's.
+func CipherName(id uint16) string {
+	for name, have := range ciphers {
+		if have == id {
+			return name
+		}
+	}
+	return tls.CipherSuiteName(id)
+}
+
 // defaultCiphers are Envoy's.
 var defaultCiphers = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,

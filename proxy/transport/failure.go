@@ -73,6 +73,8 @@ func handshakeError(err error) *Error {
 	default:
 		if code, ok := remoteAlert(err); ok {
 			e.Reason = tlsReason(1000+int(code), alertName(code), "")
+		} else if strings.Contains(err.Error(), "client didn't provide a certificate") {
+			e.Reason = tlsReason(192, "PEER_DID_NOT_RETURN_A_CERTIFICATE", "peer did not provide required client certificate")
 		} else if strings.Contains(err.Error(), "protocol version") {
 			e.Reason = tlsReason(240, "UNSUPPORTED_PROTOCOL", "")
 		}

@@ -41,7 +41,9 @@ func establish(ctx context.Context, c *tls.Conn, r *records, s *tlsStats) (Conn,
 	if err := c.HandshakeContext(ctx); err != nil {
 		s.failed(err)
 		closeOnce(r.Conn)
-		return nil, handshakeError(err)
+		failure, state := handshakeError(err), c.ConnectionState()
+		failure.TLS = &state
+		return nil, failure
 	}
 	s.shook(c)
 	return newSecure(c, r), nil

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 )
 
@@ -48,6 +49,8 @@ type Error struct {
 	Reason  string
 	Timeout bool // connect_timeout ran out
 	Err     error
+	// TLS is how far the handshake got, nil where there was none.
+	TLS *tls.ConnectionState
 }
 
 // Error is the reason where there is one, else the cause's text.

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -549,5 +550,26 @@ func TestRefusedConfigurations(t *testing.T) {
 				t.Fatalf("error %v, want %s", err, c.want)
 			}
 		})
+	}
+}
+
+func TestTheServerSaysWhyAClientFailed(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	config := downstream(ca.issue(t, time.Hour, "a"), roots(ca))
+	config.RequireClientCertificate = wrapperspb.Bool(true)
+	_, _, _, err := shake(t, serverSocket(t, config), clientSocket(t, upstreamTLS(nil, roots(ca))), Target{})
+	failure, ok := errors.AsType[*Error](err)
+	if !ok || failure.TLS == nil {
+		t.Fatalf("got %v", err)
+	}
+	const want = "TLS_error:|268435648:SSL routines:OPENSSL_internal:PEER_DID_NOT_RETURN_A_CERTIFICATE:peer did not provide required client certificate:TLS_error_end"
+	if failure.Reason != want {
+		t.Errorf("reason %s\nwant   %s", failure.Reason, want)
+	}
+	if name := CipherName(failure.TLS.CipherSuite); name != "TLS_AES_128_GCM_SHA256" {
+		t.Errorf("cipher %s", name)
+	}
+	if name := CipherName(tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384); name != "ECDHE-ECDSA-AES256-GCM-SHA384" {
+		t.Errorf("TLS 1.2's cipher %s", name)
 	}
 }

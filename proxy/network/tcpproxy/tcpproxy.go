@@ -169,6 +169,18 @@ func (f *filter) Serve(ctx context.Context, c *network.Conn) {
 	}
 }
 
+// Refused logs a connection whose handshake failed. Envoy chooses the cluster before it.
+func (f *filter) Refused(info *streaminfo.Info) {
+	f.stats.total.Inc()
+	if name := f.choose(); f.env.Cluster(name) != nil {
+		info.Cluster = name
+	}
+	info.End = time.Now()
+	for _, l := range f.loggers {
+		l.LogTCP(info)
+	}
+}
+
 // choose returns the cluster's name for one connection.
 func (f *filter) choose() string {
 	n := uint32(0)

@@ -380,3 +380,16 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 }
+
+func TestAConnectionWhoseHandshakeFailedIsLogged(t *testing.T) {
+	f := newFixture(t)
+	f.cluster("up", "", "127.0.0.1:1")
+	flt, err := f.compile(`{"stat_prefix": "t", "cluster": "up"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flt.Refused(&streaminfo.Info{})
+	if got, want := <-f.lines, `- "" 0 0 - up attempts=0 local=false`; got != want {
+		t.Errorf("logged %s, want %s", got, want)
+	}
+}
