@@ -62,6 +62,7 @@ func (l *listener) serve(raw net.Conn) {
 
 // serve runs an admitted connection.
 func (c *conn) serve(l *listener) {
+	l.arriving.add(c)
 	a := newAccepted(c.raw)
 	l, ok := l.inspect(a, c)
 	if ok {
@@ -84,6 +85,7 @@ func (c *conn) end() {
 	_ = c.raw.Close()
 	c.config.release()
 	if c.admitted {
+		c.start.arriving.remove(c)
 		c.stop()
 		s.total.Add(-1)
 		c.start.active.Add(-1)
@@ -260,6 +262,7 @@ func (c *conn) leave() {
 // serve sets up the transport socket and runs the filters.
 func (ch *chain) serve(ctx context.Context, cn *conn) {
 	if ch.handshakeConn(ctx, cn.config, cn, cn.group) {
+		cn.start.arriving.remove(cn)
 		ch.run(ctx, cn)
 	}
 }

@@ -21,6 +21,7 @@ func (s *Set) drainLocked(l *listener) {
 		for _, g := range groups {
 			g.startDrain()
 		}
+		l.arriving.cut(s)
 		s.waitDrained(groups)
 		c.retire()
 		s.mu.Lock()
@@ -79,6 +80,7 @@ func (s *Set) Drain(inboundOnly, stop bool) {
 		if stop && len(l.sockets) > 0 {
 			s.stats.stopped.Inc()
 			l.closeSockets()
+			s.wg.Go(func() { l.arriving.cut(s) })
 		}
 		for _, g := range l.groups {
 			g.startDrain()

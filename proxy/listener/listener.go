@@ -30,6 +30,8 @@ type listener struct {
 	sockets []*socket         // guarded by set.mu
 	groups  map[string]*group // by chain key, guarded by set.mu
 	active  atomic.Int64      // connections, for the limit
+
+	arriving arrivals
 }
 
 func newListener(s *Set) *listener { return &listener{set: s, groups: map[string]*group{}} }

@@ -173,6 +173,31 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// A client that has connected and says nothing does not hold up a drain; one that
+// speaks in time is served.
+func TestDrainOfArrivals(t *testing.T) {
+	for _, removed := range []bool{false, true} {
+		f := newFixture(t, nil)
+		addr := f.apply(nil, address0("l", inspectors+`"filter_chains": [`+chainNamed("c", "hi drain", "")+`]`))
+		silent, late := f.dial(addr), f.dial(addr)
+		f.stat("listener.127.0.0.1_0.downstream_pre_cx_active", "2")
+		if removed {
+			f.apply([]string{"l"})
+		} else {
+			f.Drain(false, true)
+		}
+		if got := late.say("x\n").line(); got != "hi" {
+			t.Errorf("who speaks in time is served: %s", got)
+		}
+		if got := silent.line(); got != "<end>" {
+			t.Error(got)
+		}
+		if err := f.WaitIdle(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestBindErrors(t *testing.T) {
 	f := newFixture(t, nil)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
