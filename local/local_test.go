@@ -99,10 +99,7 @@ func TestPublishing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := newReservation()
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := &reservation{}
 		t.Cleanup(r.close)
 		ports, _, err := r.publishing(o, nil, node)
 		return ports, err

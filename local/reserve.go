@@ -4,49 +4,26 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
-	"syscall"
 )
 
 // A reservation keeps two meshes that start at the same time from choosing the
 // same port: between the choice and the gateway's own listening the port is free
-// to see. Each port is a locked file in a directory that all meshes of a user share.
+// to see. Each port is an abstract unix socket: known in this network namespace
+// only, as ports are, and gone with the process.
 type reservation struct {
-	dir  string
-	held []*os.File
+	held []net.Listener
 }
 
 var errReserved = errors.New("chosen by another mesh")
 
-func newReservation() (*reservation, error) {
-	// Not TMPDIR, which may differ between meshes.
-	dir := filepath.Join("/tmp", "lateen-ports-"+strconv.Itoa(os.Getuid()))
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, err
-	}
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return nil, err
-	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(owner.Uid) != os.Getuid() {
-		return nil, fmt.Errorf("%s belongs to somebody else", dir)
-	}
-	return &reservation{dir: dir}, nil
-}
-
 // take reserves a port for the life of this process.
 func (r *reservation) take(port int) error {
-	f, err := os.OpenFile(filepath.Join(r.dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o600)
+	l, err := net.Listen("unix", "@lateen/port/"+strconv.Itoa(port))
 	if err != nil {
-		return err
-	}
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
-		_ = f.Close()
 		return fmt.Errorf("%d: %w", port, errReserved)
 	}
-	r.held = append(r.held, f)
+	r.held = append(r.held, l)
 	return nil
 }
 
@@ -77,10 +54,9 @@ func (r *reservation) gateway(port int) error {
 	return r.take(port)
 }
 
-// close gives the ports back. The files stay: removing one that another mesh is
-// about to lock would let a third one lock its successor.
+// close gives the ports back.
 func (r *reservation) close() {
-	for _, f := range r.held {
-		_ = f.Close()
+	for _, l := range r.held {
+		_ = l.Close()
 	}
 }
