@@ -3,7 +3,6 @@ package control
 import (
 	"fmt"
 	"runtime/debug"
-	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -97,14 +96,23 @@ func (v *view) Resources(typeURL string, names []string) (list []ads.Resource, e
 	return nil, nil
 }
 
-// wanted reports whether a name is asked for.
-func wanted(names []string, name string) bool { return names == nil || slices.Contains(names, name) }
+// among returns a test of whether a name is asked for.
+func among(names []string) func(string) bool {
+	if names == nil {
+		return func(string) bool { return true }
+	}
+	set := make(map[string]bool, len(names))
+	for _, n := range names {
+		set[n] = true
+	}
+	return func(n string) bool { return set[n] }
+}
 
 func clusters(v *view, names []string) ([]ads.Resource, error) {
 	var list []ads.Resource
-	servers := resolversOf(v.proxy)
+	servers, wanted := resolversOf(v.proxy), among(names)
 	for _, c := range compile.Clusters(v.snapshot, v.scope(), v.proxy) {
-		if !wanted(names, c.Name) {
+		if !wanted(c.Name) {
 			continue
 		}
 		m := envoy.Cluster(c)
@@ -134,9 +142,9 @@ func endpoints(v *view, names []string) ([]ads.Resource, error) {
 
 func listeners(v *view, names []string) ([]ads.Resource, error) {
 	var list []ads.Resource
-	published := publishingOf(v.proxy)
+	published, wanted := publishingOf(v.proxy), among(names)
 	for _, l := range compile.Listeners(v.snapshot, v.scope(), v.proxy) {
-		if !wanted(names, l.Name) {
+		if !wanted(l.Name) {
 			continue
 		}
 		m := envoy.Listener(l)
@@ -150,12 +158,8 @@ func listeners(v *view, names []string) ([]ads.Resource, error) {
 
 func routeTables(v *view, names []string) ([]ads.Resource, error) {
 	var list []ads.Resource
-	for _, n := range names {
-		r := compile.Routes(v.snapshot, v.scope(), v.proxy, n)
-		if r == nil {
-			continue
-		}
-		if err := add(&list, n, envoy.RouteConfiguration(*r)); err != nil {
+	for _, r := range compile.Routes(v.snapshot, v.scope(), v.proxy, names...) {
+		if err := add(&list, r.Name, envoy.RouteConfiguration(*r)); err != nil {
 			return nil, err
 		}
 	}

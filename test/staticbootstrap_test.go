@@ -125,11 +125,11 @@ func (p *proxyPart) inlineRoutes(config *anypb.Any) error {
 		return err
 	}
 	name := h.GetRds().GetRouteConfigName()
-	table := compile.Routes(p.snapshot, p.scope, p.proxy, name)
-	if table == nil {
+	tables := compile.Routes(p.snapshot, p.scope, p.proxy, name)
+	if len(tables) == 0 {
 		return fmt.Errorf("no route table %s", name)
 	}
-	h.RouteSpecifier = &hcmpb.HttpConnectionManager_RouteConfig{RouteConfig: envoy.RouteConfiguration(*table)}
+	h.RouteSpecifier = &hcmpb.HttpConnectionManager_RouteConfig{RouteConfig: envoy.RouteConfiguration(*tables[0])}
 	return config.MarshalFrom(&h)
 }
 

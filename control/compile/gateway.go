@@ -238,6 +238,23 @@ func (g *gatewayServer) hostsFor(namespace string) []string {
 	return out
 }
 
+// boundRules are the VirtualServices bound to Gateways, by the Gateway's full name.
+type boundRules map[string]*mesh.HostIndex
+
+// to returns those bound to the server's Gateway that may have hosts in common with
+// the server.
+func (b boundRules) to(scope *mesh.Scope, g *gatewayServer) []*mesh.VirtualService {
+	name := g.gateway.FullName()
+	if b[name] == nil {
+		b[name] = mesh.IndexHosts(scope.VirtualServicesFor(name))
+	}
+	hosts := make([]string, len(g.hosts))
+	for i, h := range g.hosts {
+		hosts[i] = bareHost(h)
+	}
+	return b[name].Candidates(hosts...)
+}
+
 // serverNames are the SNI names of a server, sorted; nil where one of them is *,
 // for then there is nothing to match.
 func (g *gatewayServer) serverNames() []string {

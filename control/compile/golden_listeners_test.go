@@ -15,6 +15,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/envoy"
+	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
 )
 
@@ -86,13 +87,13 @@ func generateListeners(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) (lds, rds 
 		ls = append(ls, m)
 	}
 	var rs []*routev3.RouteConfiguration
-	for _, name := range RouteNames(listeners) {
+	for _, name := range routeNames(listeners) {
 		c := Routes(s, scope, p, name)
-		if c == nil {
+		if len(c) == 0 {
 			t.Errorf("no routes for %s", name)
 			continue
 		}
-		m := envoy.RouteConfiguration(*c)
+		m := envoy.RouteConfiguration(*c[0])
 		if err := m.ValidateAll(); err != nil {
 			t.Errorf("routes %s: %v", name, err)
 		}
@@ -175,4 +176,24 @@ func dropOwnKey(v any) {
 			dropOwnKey(x)
 		}
 	}
+}
+
+// routeNames are the RDS names that the proxy's listeners refer to, in the order
+// in which they first occur.
+func routeNames(listeners []ir.Listener) []string {
+	var out []string
+	seen := map[string]bool{}
+	add := func(c *ir.FilterChain) {
+		if c != nil && c.HTTP != nil && c.HTTP.Routes == nil && !seen[c.HTTP.RouteName] {
+			seen[c.HTTP.RouteName] = true
+			out = append(out, c.HTTP.RouteName)
+		}
+	}
+	for _, l := range listeners {
+		for i := range l.Chains {
+			add(&l.Chains[i])
+		}
+		add(l.DefaultChain)
+	}
+	return out
 }

@@ -38,6 +38,7 @@ type listenerBuilder struct {
 	config   *meshconfig.ProxyConfig
 	logs     []ir.AccessLog
 	tracing  *ir.Tracing
+	bound    boundRules // of a gateway
 }
 
 func newListenerBuilder(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) *listenerBuilder {
@@ -49,6 +50,7 @@ func newListenerBuilder(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) *lis
 		config:   config,
 		logs:     accessLogs(s.MeshConfig),
 		tracing:  tracing(s.MeshConfig, config, scope, p),
+		bound:    boundRules{},
 	}
 }
 

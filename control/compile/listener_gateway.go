@@ -123,7 +123,7 @@ func (b *listenerBuilder) gatewayTCPChains(g *gatewayServer) []ir.FilterChain {
 // boundTo returns the VirtualServices of a server with hosts in common.
 func (b *listenerBuilder) boundTo(g *gatewayServer) []*mesh.VirtualService {
 	var out []*mesh.VirtualService
-	for _, v := range b.scope.VirtualServicesFor(g.gateway.FullName()) {
+	for _, v := range b.bound.to(b.scope, g) {
 		if len(intersectHosts(g.hostsFor(v.Namespace), v.Spec.GetHosts())) > 0 {
 			out = append(out, v)
 		}

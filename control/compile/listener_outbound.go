@@ -118,7 +118,7 @@ func (o *outboundListeners) serviceChain(s *registry.Service, p outboundPort, d 
 // virtualServicesOn are the VirtualServices of the mesh that name the host.
 func (o *outboundListeners) virtualServicesOn(host string) []*mesh.VirtualService {
 	var out []*mesh.VirtualService
-	for _, v := range o.scope.VirtualServices() {
+	for _, v := range o.virtual.Candidates(host) {
 		for _, h := range v.Spec.GetHosts() {
 			if mesh.HostWithin(host, h) {
 				out = append(out, v)

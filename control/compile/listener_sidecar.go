@@ -30,7 +30,7 @@ var httpALPN = []string{"http/1.1", "h2c"}
 func (b *listenerBuilder) captured() bool { return b.proxy.InterceptionMode != "NONE" }
 
 func (b *listenerBuilder) sidecarListeners() []ir.Listener {
-	o := &outboundListeners{listenerBuilder: b, at: map[string]int{}}
+	o := &outboundListeners{listenerBuilder: b, at: map[string]int{}, virtual: mesh.IndexHosts(b.scope.VirtualServices())}
 	for _, e := range b.scope.Egress() {
 		o.addEgress(e)
 	}
@@ -67,6 +67,7 @@ type outboundListeners struct {
 	*listenerBuilder
 	listeners []*outboundListener
 	at        map[string]int // index by name
+	virtual   *mesh.HostIndex
 }
 
 // An outboundListener is one listener while services are added to it.

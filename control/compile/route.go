@@ -14,31 +14,18 @@ import (
 // maxDirectResponseBody is the largest body of a direct response in bytes.
 const maxDirectResponseBody = 1 << 20
 
-// Routes returns the route table that the proxy asks for by an RDS name, nil if
-// its listeners have no such table.
-func Routes(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, name string) *ir.RouteConfiguration {
+// Routes returns the route tables that the proxy asks for by their RDS names, in that
+// order. Names that its listeners have no table for are left out.
+func Routes(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, names ...string) []*ir.RouteConfiguration {
+	table := newSidecarTables(s, scope, p).table
 	if p.Type == mesh.Router {
-		return gatewayRoutes(s, scope, p, name)
+		table = newGatewayTables(s, scope, p).table
 	}
-	return sidecarRoutes(s, scope, p, name)
-}
-
-// RouteNames are the RDS names that the proxy's listeners refer to, in the order
-// in which they first occur.
-func RouteNames(listeners []ir.Listener) []string {
-	var out []string
-	seen := map[string]bool{}
-	add := func(c *ir.FilterChain) {
-		if c != nil && c.HTTP != nil && c.HTTP.Routes == nil && !seen[c.HTTP.RouteName] {
-			seen[c.HTTP.RouteName] = true
-			out = append(out, c.HTTP.RouteName)
+	var out []*ir.RouteConfiguration
+	for _, name := range names {
+		if t := table(name); t != nil {
+			out = append(out, t)
 		}
-	}
-	for _, l := range listeners {
-		for i := range l.Chains {
-			add(&l.Chains[i])
-		}
-		add(l.DefaultChain)
 	}
 	return out
 }

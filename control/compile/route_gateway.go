@@ -11,16 +11,30 @@ import (
 	"github.com/lateen-mesh/lateen/control/mesh"
 )
 
-// gatewayRoutes is the table behind one RDS name of a gateway.
-func gatewayRoutes(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, name string) *ir.RouteConfiguration {
-	var servers []*gatewayServer
+// gatewayTables is what the tables of one gateway are made from.
+type gatewayTables struct {
+	snapshot *mesh.Snapshot
+	scope    *mesh.Scope
+	proxy    *mesh.Proxy
+	servers  map[string][]*gatewayServer // by RDS name
+	bound    boundRules
+}
+
+func newGatewayTables(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) *gatewayTables {
+	t := &gatewayTables{snapshot: s, scope: scope, proxy: p, servers: map[string][]*gatewayServer{}, bound: boundRules{}}
 	for _, port := range gatewayPorts(scope) {
 		for _, g := range port.servers {
-			if g.route == name {
-				servers = append(servers, g)
+			if g.route != "" {
+				t.servers[g.route] = append(t.servers[g.route], g)
 			}
 		}
 	}
+	return t
+}
+
+// table is the one behind an RDS name, nil if there is none.
+func (t *gatewayTables) table(name string) *ir.RouteConfiguration {
+	servers := t.servers[name]
 	if len(servers) == 0 {
 		// The name of a listener that is just going away, or port 80 of an ingress
 		// gateway that no Gateway has claimed.
@@ -29,9 +43,9 @@ func gatewayRoutes(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, name stri
 		}
 		return nil
 	}
-	hosts := gatewayHosts{hosts: map[string]*ir.VirtualHost{}}
+	hosts := gatewayHosts{gatewayTables: t, hosts: map[string]*ir.VirtualHost{}, sources: map[string]string{}}
 	for _, g := range servers {
-		hosts.addServer(s, scope, p, g)
+		hosts.addServer(g)
 	}
 	if len(hosts.hosts) == 0 {
 		return blackhole(name, strconv.FormatUint(uint64(servers[0].GetPort().GetNumber()), 10))
@@ -61,6 +75,7 @@ func blackhole(name, port string) *ir.RouteConfiguration {
 
 // gatewayHosts collects the virtual hosts of one table by host name.
 type gatewayHosts struct {
+	*gatewayTables
 	hosts map[string]*ir.VirtualHost
 	// sources says which VirtualServices a host's routes are made of: hosts of equal
 	// sources are one virtual host.
@@ -69,14 +84,11 @@ type gatewayHosts struct {
 
 // addServer adds what the VirtualServices bound to the server's Gateway say about
 // its hosts.
-func (h *gatewayHosts) addServer(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, g *gatewayServer) {
-	if h.sources == nil {
-		h.sources = map[string]string{}
-	}
-	rc := &ruleContext{snapshot: s, scope: scope, proxy: p, port: g.GetPort().GetNumber(),
+func (h *gatewayHosts) addServer(g *gatewayServer) {
+	rc := &ruleContext{snapshot: h.snapshot, scope: h.scope, proxy: h.proxy, port: g.GetPort().GetNumber(),
 		gateway: g.gateway.FullName(), tls: g.isTLS()}
 	redirect := g.GetTls().GetHttpsRedirect()
-	for _, v := range scope.VirtualServicesFor(rc.gateway) {
+	for _, v := range h.bound.to(h.scope, g) {
 		hosts := intersectHosts(g.hostsFor(v.Namespace), v.Spec.GetHosts())
 		if len(hosts) == 0 {
 			continue

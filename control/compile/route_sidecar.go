@@ -13,11 +13,38 @@ import (
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
-// sidecarRoutes is the table behind one RDS name of a sidecar: a port ("9080"), a
-// bound egress listener ("127.0.0.1_9080"), or one service whose protocol is
-// detected ("host:port").
-func sidecarRoutes(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, name string) *ir.RouteConfiguration {
-	t := &sidecarTable{snapshot: s, scope: scope, proxy: p, taken: map[string]bool{}}
+// sidecarTables is what the tables of one sidecar are made from.
+type sidecarTables struct {
+	snapshot *mesh.Snapshot
+	scope    *mesh.Scope
+	proxy    *mesh.Proxy
+	egress   []*egress
+}
+
+// An egress is an egress listener with what is looked up in it for each host.
+type egress struct {
+	mesh.EgressListener
+	virtual  *mesh.HostIndex
+	services map[string]*registry.Service // by host
+}
+
+func newSidecarTables(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) *sidecarTables {
+	t := &sidecarTables{snapshot: s, scope: scope, proxy: p}
+	for _, e := range scope.Egress() {
+		x := &egress{EgressListener: e, virtual: mesh.IndexHosts(e.VirtualServices), services: map[string]*registry.Service{}}
+		for _, service := range e.Services {
+			x.services[service.Host] = service
+		}
+		t.egress = append(t.egress, x)
+	}
+	return t
+}
+
+// table is the one behind an RDS name: a port ("9080"), a bound egress listener
+// ("127.0.0.1_9080"), or one service whose protocol is detected ("host:port"). It is
+// nil if there is none.
+func (s *sidecarTables) table(name string) *ir.RouteConfiguration {
+	t := &sidecarTable{sidecarTables: s, taken: map[string]bool{}}
 	host, number, single := strings.Cut(name, ":")
 	if !single {
 		number = name[strings.LastIndexByte(name, '_')+1:]
@@ -27,31 +54,31 @@ func sidecarRoutes(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, name stri
 		return nil
 	}
 	t.port = uint32(port)
-	egress, ok := egressFor(scope, name, t.port)
-	if !ok {
+	e := t.egressFor(name, t.port)
+	if e == nil {
 		return nil
 	}
 	out := &ir.RouteConfiguration{Name: name, IgnoreHostPort: true, MaxDirectResponseBody: maxDirectResponseBody}
 	if single {
-		out.VirtualHosts = t.detected(egress, host)
+		out.VirtualHosts = t.detected(e, host)
 		return out
 	}
-	out.VirtualHosts = append(t.virtualHosts(egress), unknownHost(scope))
+	out.VirtualHosts = append(t.virtualHosts(e), unknownHost(t.scope))
 	return out
 }
 
 // egressFor is the egress listener behind an RDS name: the one with the port, else
 // the one without any.
-func egressFor(scope *mesh.Scope, name string, port uint32) (mesh.EgressListener, bool) {
+func (s *sidecarTables) egressFor(name string, port uint32) *egress {
 	bind, _, bound := strings.Cut(name, "_")
-	for _, e := range scope.Egress() {
+	for _, e := range s.egress {
 		switch {
 		case bound && e.Spec.GetBind() != bind:
 		case e.Spec.GetPort().GetNumber() == 0, e.Spec.GetPort().GetNumber() == port:
-			return e, true
+			return e
 		}
 	}
-	return mesh.EgressListener{}, false
+	return nil
 }
 
 // unknownHost takes requests to hosts that nobody declared.
@@ -67,11 +94,9 @@ func unknownHost(scope *mesh.Scope) ir.VirtualHost {
 
 // sidecarTable is one table while it is made.
 type sidecarTable struct {
-	snapshot *mesh.Snapshot
-	scope    *mesh.Scope
-	proxy    *mesh.Proxy
-	port     uint32
-	taken    map[string]bool // domains; one must not be in two virtual hosts
+	*sidecarTables
+	port  uint32
+	taken map[string]bool // domains; one must not be in two virtual hosts
 }
 
 func (t *sidecarTable) rules() *ruleContext {
@@ -80,12 +105,12 @@ func (t *sidecarTable) rules() *ruleContext {
 
 // detected is the table of a single service: whatever its host, a request that came
 // to its address is meant for it.
-func (t *sidecarTable) detected(e mesh.EgressListener, host string) []ir.VirtualHost {
-	i := slices.IndexFunc(e.Services, func(s *registry.Service) bool { return s.Host == host })
-	if i < 0 {
+func (t *sidecarTable) detected(e *egress, host string) []ir.VirtualHost {
+	service := e.services[host]
+	if service == nil {
 		return []ir.VirtualHost{unknownHost(t.scope)}
 	}
-	for _, v := range t.host(e, e.Services[i]) {
+	for _, v := range t.host(e, service) {
 		v.Domains = []string{"*"}
 		return []ir.VirtualHost{v}
 	}
@@ -94,7 +119,7 @@ func (t *sidecarTable) detected(e mesh.EgressListener, host string) []ir.Virtual
 
 // virtualHosts are those of the services on the port, and on port 80 those of hosts
 // that only a VirtualService knows.
-func (t *sidecarTable) virtualHosts(e mesh.EgressListener) []ir.VirtualHost {
+func (t *sidecarTable) virtualHosts(e *egress) []ir.VirtualHost {
 	var out []ir.VirtualHost
 	for _, s := range e.Services {
 		if t.serves(e, s) {
@@ -107,7 +132,7 @@ func (t *sidecarTable) virtualHosts(e mesh.EgressListener) []ir.VirtualHost {
 }
 
 // serves reports whether HTTP requests to the service come to this port.
-func (t *sidecarTable) serves(e mesh.EgressListener, s *registry.Service) bool {
+func (t *sidecarTable) serves(e *egress, s *registry.Service) bool {
 	if n := e.Spec.GetPort().GetNumber(); n != 0 {
 		return true
 	}
@@ -117,7 +142,7 @@ func (t *sidecarTable) serves(e mesh.EgressListener, s *registry.Service) bool {
 
 // host is the virtual host of a service, with the routes of the oldest
 // VirtualService for it or the route to the service itself.
-func (t *sidecarTable) host(e mesh.EgressListener, s *registry.Service) []ir.VirtualHost {
+func (t *sidecarTable) host(e *egress, s *registry.Service) []ir.VirtualHost {
 	domains := t.claim(domainsOf(s, t.proxy))
 	if len(domains) == 0 {
 		return nil
@@ -131,10 +156,10 @@ func (t *sidecarTable) host(e mesh.EgressListener, s *registry.Service) []ir.Vir
 
 // routes are those of the VirtualService in force for a host: the one with the
 // most specific host, of equal ones the oldest.
-func (t *sidecarTable) routes(e mesh.EgressListener, host string) []ir.Route {
+func (t *sidecarTable) routes(e *egress, host string) []ir.Route {
 	var best *mesh.VirtualService
 	bestHost := ""
-	for _, v := range e.VirtualServices {
+	for _, v := range e.virtual.Candidates(host) {
 		for _, h := range v.Spec.GetHosts() {
 			if mesh.HostWithin(host, h) && (best == nil || moreSpecific(h, bestHost) < 0) {
 				best, bestHost = v, h
@@ -167,7 +192,7 @@ func (t *sidecarTable) serviceRoute(s *registry.Service) ir.Route {
 }
 
 // unregistered are the hosts of VirtualServices that no registry has.
-func (t *sidecarTable) unregistered(e mesh.EgressListener) []ir.VirtualHost {
+func (t *sidecarTable) unregistered(e *egress) []ir.VirtualHost {
 	if t.port != 80 {
 		return nil
 	}
@@ -195,7 +220,10 @@ func (t *sidecarTable) unregistered(e mesh.EgressListener) []ir.VirtualHost {
 }
 
 // registered reports whether a service answers to the host, or is covered by it.
-func (t *sidecarTable) registered(e mesh.EgressListener, host string) bool {
+func (t *sidecarTable) registered(e *egress, host string) bool {
+	if !strings.HasPrefix(host, "*") {
+		return e.services[host] != nil
+	}
 	return slices.ContainsFunc(e.Services, func(s *registry.Service) bool { return mesh.HostWithin(s.Host, host) })
 }
 
