@@ -173,6 +173,7 @@ type framing struct {
 	close      bool
 	upgrades   bool // connection lists upgrade
 	nominates  bool // connection lists something else
+	tokens     int  // how many elements the connection fields have
 }
 
 // reset makes f ready for a head whose fields go to h.
@@ -252,8 +253,11 @@ func (f *framing) addConnection(v []byte) {
 		} else {
 			v = nil
 		}
-		switch t = trim(t); {
-		case len(t) == 0:
+		if t = trim(t); len(t) == 0 {
+			continue
+		}
+		f.tokens++
+		switch {
 		case http.EqualFold(t, "close"):
 			f.close = true
 		case http.EqualFold(t, "keep-alive"):
@@ -301,14 +305,53 @@ func (f *framing) strip(keep bool) {
 	}
 }
 
-// denominate removes the fields that connection lists.
-func (f *framing) denominate() {
-	var lists [][]byte
+// Bounds of what a client may nominate.
+const (
+	maxNominated = 10  // elements of connection that refuse a request
+	maxTE        = 256 // bytes of te when it is nominated
+)
+
+// refusesNominations refuses a request whose connection field lists what may not be
+// taken away, as Envoy does: forwarding fields would hide where it came from. A host
+// that is listed goes, and with it the request's authority.
+func (f *framing) refusesNominations() error {
+	if f.tokens >= maxNominated {
+		return errNominations
+	}
+	if !f.nominates {
+		return nil
+	}
+	refused := false
+	for _, list := range f.lists() {
+		eachToken(list, func(t []byte) {
+			switch {
+			case t[0] == ':', http.EqualFold(t, "x-forwarded-for"), http.EqualFold(t, "x-forwarded-host"), http.EqualFold(t, "x-forwarded-proto"),
+				http.EqualFold(t, "te") && len(f.headers.Get("te")) > maxTE:
+				refused = true
+			case http.EqualFold(t, "host"):
+				f.host = nil
+			}
+		})
+	}
+	if refused {
+		return errNominations
+	}
+	return nil
+}
+
+// lists are the values of the connection fields.
+func (f *framing) lists() (lists [][]byte) {
 	for _, x := range f.headers.Fields {
 		if http.EqualFold(x.Name, "connection") {
 			lists = append(lists, x.Value)
 		}
 	}
+	return lists
+}
+
+// denominate removes the fields that connection lists.
+func (f *framing) denominate() {
+	lists := f.lists()
 	kept := f.headers.Fields[:0]
 	for _, x := range f.headers.Fields {
 		if !f.nominated(lists, x) {

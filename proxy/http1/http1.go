@@ -10,8 +10,8 @@
 // What is accepted and refused, and how, is what Envoy 1.40 does: bare LF ends a
 // line and obs-fold is joined, but whitespace before a colon, repeated or malformed
 // content-length, content-length together with transfer-encoding, any
-// transfer-encoding but chunked, control characters, unknown methods and malformed
-// chunk lines are refused. Two Host fields are joined by a comma. Connection-level
+// transfer-encoding but chunked, control characters, unknown methods, malformed chunk
+// lines and connection fields that nominate forwarding fields are refused. Two Host fields are joined by a comma. Connection-level
 // fields (connection and what it nominates, keep-alive, proxy-connection,
 // transfer-encoding) end here; connection and upgrade are kept when they ask for
 // another protocol.
@@ -48,6 +48,7 @@ var (
 	errTooLarge      = &Error{431, "http1.headers_too_large"}
 	errTooMany       = &Error{431, "http1.too_many_headers"}
 	errTrailersLarge = &Error{431, "http1.trailers_too_large"}
+	errNominations   = &Error{400, "http1.connection_header_rejected"}
 	errVersion       = &Error{426, "low_version"}
 )
 

@@ -102,6 +102,12 @@ func (s *Server) parse(r *http.Request, b []byte) error {
 	if err := fields(rest, s.opts.MaxHeaders, f.field); err != nil {
 		return err
 	}
+	s.upgrade = f.upgrades && f.upgrade != nil && !http.EqualFold(f.upgrade, "h2c")
+	if !s.upgrade {
+		if err := f.refusesNominations(); err != nil {
+			return err
+		}
+	}
 	if err := s.requestTarget(r); err != nil {
 		return err
 	}
@@ -126,7 +132,6 @@ func (s *Server) frame(r *http.Request) error {
 		return errEncoding
 	}
 	s.close = f.close || s.old && !f.keepAlive
-	s.upgrade = f.upgrades && f.upgrade != nil && !http.EqualFold(f.upgrade, "h2c")
 	r.Upgrade = nil
 	if s.upgrade {
 		r.Upgrade = f.upgrade
