@@ -78,36 +78,50 @@ func printPorts(w io.Writer, st local.Status) {
 	fmt.Fprintln(t, "GATEWAY PORT\tLISTENS ON\tPROTOCOL\tHOSTS\tOBJECT")
 	for _, p := range st.Control.Proxies {
 		for _, l := range p.Listeners {
-			fmt.Fprintf(t, "%d\t0.0.0.0:%d\t%s\t%s\t%s\n", l.Port, l.HostPort, dash(l.Protocol), dash(strings.Join(l.Hosts, ",")), dash(strings.Join(l.Objects, ",")))
+			at := fmt.Sprintf("0.0.0.0:%d", l.HostPort)
+			if local.Refused(p, l.Port) {
+				at = "refused"
+			}
+			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\n", l.Port, at, dash(l.Protocol), dash(strings.Join(l.Hosts, ",")), dash(strings.Join(l.Objects, ",")))
 		}
 	}
 	_ = t.Flush()
 }
 
-// printProblems lists what is wrong: in files, in the mesh, at proxies.
+// printProblems lists what is wrong.
 func printProblems(w io.Writer, st local.Status) {
-	if st.Control == nil {
-		return
+	for _, p := range problems(st) {
+		fmt.Fprintln(w, p)
 	}
+}
+
+// problems are what is wrong in files, in the mesh and at proxies, each with its hint.
+func problems(st local.Status) []string {
+	if st.Control == nil {
+		return nil
+	}
+	var list []string
 	for _, f := range st.Control.Files {
 		for _, p := range f.Problems {
-			fmt.Fprintln(w, p)
+			list = append(list, p.String())
 		}
 		if f.Stale {
-			fmt.Fprintf(w, "warning: %s: stale: objects of it are in force as they were before\n", f.Path)
+			list = append(list, fmt.Sprintf("warning: %s: stale: objects of it are in force as they were before", f.Path))
 		}
 	}
 	for _, p := range st.Control.Problems {
-		fmt.Fprintln(w, p)
+		list = append(list, p.String())
 	}
 	for _, p := range st.Control.Proxies {
 		for _, r := range p.Refused {
-			fmt.Fprintf(w, "error: %s refuses %s %s: %s\n", p.ID, r.Type, r.Resource, r.Error)
+			text := fmt.Sprintf("error: %s refuses %s %s: %s", p.ID, r.Type, r.Resource, r.Error)
 			if strings.Contains(strings.ToLower(r.Error), "address already in use") {
-				fmt.Fprintln(w, "hint: another program has the port: lateen up --publish PORT=HOSTPORT")
+				text += "\nhint: another program has the port: lateen up --publish PORT=HOSTPORT"
 			}
+			list = append(list, text)
 		}
 	}
+	return list
 }
 
 func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 3, ' ', 0) }

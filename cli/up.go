@@ -104,7 +104,15 @@ func (f upFlags) detached(cmd *cobra.Command, paths []string) error {
 func printReady(out, errs io.Writer, r local.Ready) {
 	printPorts(out, r.Status)
 	printProblems(errs, r.Status)
-	fmt.Fprintf(out, "mesh ready in %.2f s\n", r.Took.Seconds())
+	ready := fmt.Sprintf("mesh ready in %.2f s", r.Took.Seconds())
+	switch n := len(problems(r.Status)); n {
+	case 0:
+	case 1:
+		ready += ", with a problem"
+	default:
+		ready += fmt.Sprintf(", with %d problems", n)
+	}
+	fmt.Fprintln(out, ready)
 }
 
 func (f upFlags) options(paths []string) (local.Options, error) {

@@ -20,8 +20,9 @@ import (
 const (
 	firstBackoff = 100 * time.Millisecond
 	maxBackoff   = 10 * time.Second
-	settledAfter = 10 * time.Second // a process that ran this long starts the back-off anew
-	endTime      = 5 * time.Second  // between SIGTERM and SIGKILL
+	settledAfter = 10 * time.Second          // a process that ran this long starts the back-off anew
+	drainTime    = 5 * time.Second           // in which a gateway's requests may finish
+	endTime      = drainTime + 2*time.Second // between SIGTERM and SIGKILL
 )
 
 // A Part is one process of the mesh as `status` shows it.

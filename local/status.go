@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,6 +25,34 @@ type Status struct {
 	Parts   []Part          `json:"parts"`
 	Control *control.Status `json:"mesh,omitempty"`  // nil while the control plane does not answer
 	Problem string          `json:"error,omitempty"` // why it does not
+}
+
+// Refused reports that a gateway refuses the listener of one of its ports, so that
+// nothing is served there.
+func Refused(p control.ProxyStatus, port uint32) bool {
+	return slices.ContainsFunc(p.Refused, func(r control.Refusal) bool {
+		return r.Type == "LDS" && strings.HasSuffix(r.Resource, fmt.Sprintf("_%d", port))
+	})
+}
+
+// useless is why a mesh can serve nothing: its gateway refuses every listener that a
+// Gateway asks for. Nil while one is served, or none is asked for.
+func useless(st Status) error {
+	var why []string
+	for _, p := range st.Control.Proxies {
+		for _, l := range p.Listeners {
+			if len(l.Objects) > 0 && !Refused(p, l.Port) {
+				return nil
+			}
+		}
+		for _, r := range p.Refused {
+			why = append(why, fmt.Sprintf("%s %s: %s", r.Type, r.Resource, r.Error))
+		}
+	}
+	if len(why) == 0 {
+		return nil
+	}
+	return &Error{errors.New("the gateway can serve nothing, it refuses " + strings.Join(why, "; ")), "other ports of this machine: lateen up --publish PORT=HOSTPORT"}
 }
 
 // ReadStatus asks the mesh of a state directory. While the control plane does not

@@ -78,6 +78,11 @@ func Up(ctx context.Context, o Options) error {
 		return nil
 	}
 	status, err := s.Status(ctx)
+	if err == nil {
+		if err := useless(status); err != nil {
+			return err
+		}
+	}
 	if err == nil && o.Ready != nil {
 		o.Ready(Ready{Took: time.Since(s.began), Status: status})
 	}
@@ -120,7 +125,7 @@ func (s *supervisor) prepare() error {
 	}
 	s.control.input = s.stdin
 	s.proxy, err = s.newProcess("gateway", prefixedWriter{out, "gateway  | "}, []string{gateway, "-c", s.state.path("gateway.json"),
-		"--concurrency", "2", "-l", "warning", "--component-log-level", "misc:error", "--file-flush-interval-msec", "200", "--drain-time-s", "5", "--use-dynamic-base-id"})
+		"--concurrency", "2", "-l", "warning", "--component-log-level", "misc:error", "--file-flush-interval-msec", "200", "--drain-time-s", strconv.Itoa(int(drainTime.Seconds())), "--use-dynamic-base-id"})
 	return err
 }
 
