@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -98,14 +99,46 @@ func (b *builder) entryEndpoints(c *config.Config, se *networking.ServiceEntry, 
 // matches.
 func (b *builder) selected(s *Service) []*Endpoint {
 	var list []*Endpoint
-	for _, c := range b.set.List(config.WorkloadEntry) {
-		we := c.Spec.(*networking.WorkloadEntry)
-		if c.Namespace != s.Namespace || !selects(s.Selector, c.Labels, we.Labels) {
-			continue
+	for _, c := range b.labelled(s) {
+		if we := c.Spec.(*networking.WorkloadEntry); selects(s.Selector, c.Labels, we.Labels) {
+			list = append(list, b.workload(s, we, c.Namespace, c.Name)...)
 		}
-		list = append(list, b.workload(s, we, c.Namespace, c.Name)...)
 	}
 	return list
+}
+
+// A labelKey is one label of the WorkloadEntries of a namespace.
+type labelKey struct{ namespace, name, value string }
+
+// labelled are the WorkloadEntries that have one label of the service's selector, the
+// one that the fewest have, so that many services do not go through all of them.
+func (b *builder) labelled(s *Service) []*config.Config {
+	if b.byLabel == nil {
+		b.byLabel = map[labelKey][]*config.Config{}
+		for _, c := range b.set.List(config.WorkloadEntry) {
+			labels := maps.Clone(c.Spec.(*networking.WorkloadEntry).Labels)
+			if labels == nil {
+				labels = map[string]string{}
+			}
+			for name, value := range c.Labels {
+				if _, own := labels[name]; !own {
+					labels[name] = value
+				}
+			}
+			for name, value := range labels {
+				k := labelKey{c.Namespace, name, value}
+				b.byLabel[k] = append(b.byLabel[k], c)
+			}
+		}
+	}
+	var fewest []*config.Config
+	first := true
+	for name, value := range s.Selector {
+		if list := b.byLabel[labelKey{s.Namespace, name, value}]; first || len(list) < len(fewest) {
+			fewest, first = list, false
+		}
+	}
+	return fewest
 }
 
 // selects reports whether every label of the selector is on the workload, in its

@@ -32,7 +32,6 @@ func (o Options) withDefaults() Options {
 // A Registry is every service and endpoint at one generation. It is immutable and
 // safe for any number of readers.
 type Registry struct {
-	opts      Options
 	services  []*Service
 	byHost    map[string][]*Service    // in conflict order
 	endpoints map[*Service][]*Endpoint // of all ports
@@ -60,28 +59,8 @@ func Build(set *config.Set, opts Options) *Registry {
 // "name.namespace", then by host. The caller must not change the slice.
 func (r *Registry) Services() []*Service { return r.services }
 
-// Lookup returns the service that has the host name, nil if there is none. Where
-// several namespaces define the host a Kubernetes Service wins, then the oldest.
-func (r *Registry) Lookup(host string) *Service {
-	if all := r.byHost[host]; len(all) > 0 {
-		return all[0]
-	}
-	return nil
-}
-
-// LookupIn returns the service that the namespace defines for the host, nil if
-// it defines none.
-func (r *Registry) LookupIn(host, namespace string) *Service {
-	for _, s := range r.byHost[host] {
-		if s.Namespace == namespace {
-			return s
-		}
-	}
-	return nil
-}
-
-// Hosts returns every service that has the host name, one a namespace, the
-// preferred one first. The caller must not change the slice.
+// Hosts returns every service that has the host name, one a namespace; a Kubernetes
+// Service first, then the oldest. The caller must not change the slice.
 func (r *Registry) Hosts(host string) []*Service { return r.byHost[host] }
 
 // Endpoints returns the endpoints of one port of a service, in a stable order.
@@ -113,6 +92,7 @@ type builder struct {
 	services  []*Service
 	aliases   map[string]string // ExternalName host → target
 	endpoints map[*Service][]*Endpoint
+	byLabel   map[labelKey][]*config.Config // WorkloadEntries; nil until one is looked for
 }
 
 func (b *builder) add(s *Service, endpoints []*Endpoint) {
@@ -131,7 +111,7 @@ func serviceOrder(x, y *Service) int {
 
 func (b *builder) registry() *Registry {
 	slices.SortStableFunc(b.services, serviceOrder)
-	r := &Registry{opts: b.opts, byHost: map[string][]*Service{}, byAddress: map[string][]Instance{}}
+	r := &Registry{byHost: map[string][]*Service{}, byAddress: map[string][]Instance{}}
 	r.endpoints, r.services = b.merge()
 	b.alias(r.services)
 	allocateAddresses(r.services)
@@ -191,8 +171,12 @@ func unitePorts(have, more []Port, grow bool) []Port {
 	return have
 }
 
-// alias hands the hosts of ExternalName Services to the service that they name,
-// through any number of steps.
+// maxAliases is how many ExternalName Services may lead to one another; it bounds
+// circles.
+const maxAliases = 16
+
+// alias hands the hosts of ExternalName Services to the service that they name, also
+// by way of others.
 func (b *builder) alias(services []*Service) {
 	byHost := map[string]*Service{}
 	for _, s := range services {
@@ -202,10 +186,12 @@ func (b *builder) alias(services []*Service) {
 	}
 	for _, host := range slices.Sorted(maps.Keys(b.aliases)) {
 		target := b.aliases[host]
-		for range b.aliases { // bounds a cycle
-			if next, ok := b.aliases[target]; ok {
-				target = next
+		for range maxAliases {
+			next, ok := b.aliases[target]
+			if !ok {
+				break
 			}
+			target = next
 		}
 		if s := byHost[target]; s != nil {
 			s.Aliases = append(s.Aliases, host)

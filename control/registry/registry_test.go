@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	networking "istio.io/api/networking/v1alpha3"
 	"pgregory.net/rapid"
 
 	"github.com/lateen-mesh/lateen/control/config"
@@ -97,16 +98,16 @@ metadata: {name: circle, namespace: default}
 spec: {type: ExternalName, externalName: circle.default.svc.cluster.local}
 `)
 	t.Run("a Kubernetes Service goes before an entry that claims its host", func(t *testing.T) {
-		s := r.Lookup("web.default.svc.cluster.local")
+		s := lookup(r, "web.default.svc.cluster.local")
 		if s == nil || s.FromEntry {
 			t.Fatalf("got %+v", s)
 		}
-		if own := r.LookupIn(s.Host, "aaa"); own == nil || !own.FromEntry {
+		if own := in(r, s.Host, "aaa"); own == nil || !own.FromEntry {
 			t.Errorf("the entry is not kept for its own namespace: %+v", own)
 		}
 	})
 	t.Run("the endpoints of an entry of the same namespace join the Service", func(t *testing.T) {
-		s := r.Lookup("web.default.svc.cluster.local")
+		s := lookup(r, "web.default.svc.cluster.local")
 		if got := addresses(r.Endpoints(s, s.Ports[0])); !slices.Equal(got, []string{"10.0.0.4"}) {
 			t.Errorf("endpoints %v", got)
 		}
@@ -115,7 +116,7 @@ spec: {type: ExternalName, externalName: circle.default.svc.cluster.local}
 		}
 	})
 	t.Run("SE-001 two entries of one host unite ports and endpoints", func(t *testing.T) {
-		s := r.Lookup("shared.test")
+		s := lookup(r, "shared.test")
 		got := map[uint32][]string{}
 		for _, p := range s.Ports {
 			got[p.Number] = addresses(r.Endpoints(s, p))
@@ -126,11 +127,11 @@ spec: {type: ExternalName, externalName: circle.default.svc.cluster.local}
 		}
 	})
 	t.Run("ExternalName is another name of its target", func(t *testing.T) {
-		s := r.Lookup("web.default.svc.cluster.local")
+		s := lookup(r, "web.default.svc.cluster.local")
 		if want := []string{"alias.default.svc.cluster.local", "second.default.svc.cluster.local"}; !slices.Equal(s.Aliases, want) {
 			t.Errorf("aliases %v, want %v", s.Aliases, want)
 		}
-		if r.Lookup("circle.default.svc.cluster.local") != nil {
+		if lookup(r, "circle.default.svc.cluster.local") != nil {
 			t.Error("an alias of itself became a service")
 		}
 	})
@@ -174,13 +175,13 @@ func TestAllocateAddresses(t *testing.T) {
 		dns("vip", "vip.test", "resolution: DNS\n  addresses: [10.1.1.1]")+
 		dns("none", "none.test", "resolution: NONE")+dns("wild", "*.wild.test", "resolution: NONE"))
 	t.Run("SE-002 a host without addresses gets one of 240.240.0.0/16", func(t *testing.T) {
-		a, b := r.Lookup("a.test").AutoAddress, r.Lookup("b.test").AutoAddress
+		a, b := lookup(r, "a.test").AutoAddress, lookup(r, "b.test").AutoAddress
 		if !strings.HasPrefix(a, "240.240.") || !strings.HasPrefix(b, "240.240.") || a == b {
 			t.Errorf("got %q and %q", a, b)
 		}
 	})
 	for _, host := range []string{"vip.test", "none.test", "*.wild.test"} {
-		if got := r.Lookup(host).AutoAddress; got != "" {
+		if got := lookup(r, host).AutoAddress; got != "" {
 			t.Errorf("%s got %s", host, got)
 		}
 	}
@@ -228,4 +229,53 @@ func TestLocality(t *testing.T) {
 			t.Errorf("ParseLocality(%q) = %+v, which prints as %q", text, got, got)
 		}
 	}
+}
+
+// lookup is the service that wins a host, nil if there is none.
+func lookup(r *Registry, host string) *Service {
+	for _, s := range r.Hosts(host) {
+		return s
+	}
+	return nil
+}
+
+// in is the service that a namespace defines for a host.
+func in(r *Registry, host, namespace string) *Service {
+	for _, s := range r.Hosts(host) {
+		if s.Namespace == namespace {
+			return s
+		}
+	}
+	return nil
+}
+
+// TestSelectedProperties holds the index of labels against going through all
+// WorkloadEntries.
+func TestSelectedProperties(t *testing.T) {
+	word := rapid.SampledFrom([]string{"a", "b", "c"})
+	labels := rapid.MapOfN(word, word, 0, 3)
+	rapid.Check(t, func(t *rapid.T) {
+		var objects []*config.Config
+		for i := range rapid.IntRange(0, 8).Draw(t, "workloads") {
+			objects = append(objects, &config.Config{
+				Key:    config.Key{Kind: config.WorkloadEntry, Namespace: word.Draw(t, "namespace"), Name: fmt.Sprint(i)},
+				Labels: labels.Draw(t, "metadata"),
+				Spec:   &networking.WorkloadEntry{Address: fmt.Sprint(i), Labels: labels.Draw(t, "spec")},
+			})
+		}
+		b := builder{set: config.NewSet(1, objects)}
+		s := &Service{Namespace: word.Draw(t, "of"), Selector: rapid.MapOfN(word, word, 1, 3).Draw(t, "selector"), Ports: []Port{{Number: 80}}}
+		var got, want []string
+		for _, e := range b.selected(s) {
+			got = append(got, e.Address)
+		}
+		for _, o := range b.set.List(config.WorkloadEntry) {
+			if o.Namespace == s.Namespace && selects(s.Selector, o.Labels, o.Spec.(*networking.WorkloadEntry).Labels) {
+				want = append(want, o.Name)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("selected %v, want %v", got, want)
+		}
+	})
 }
