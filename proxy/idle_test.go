@@ -11,6 +11,7 @@ import (
 // TestIdleConnections: what a connection costs that has had its request and waits for
 // the next one. A storm of them leaves no more than that behind.
 func TestIdleConnections(t *testing.T) {
+	t.Parallel()                       // it waits for the collector of another process
 	const connections, limit = 1000, 8 // KB for each
 	r, cmd := process(t, build(t), `
 static_resources: {listeners: [{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 0}}, filter_chains: [{filters: [{name: hcm, typed_config: {

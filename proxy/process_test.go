@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -15,18 +16,32 @@ import (
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
-// build makes the program as users have it.
+// build makes the program as users have it, once for all tests.
 func build(t *testing.T) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds and runs the program")
 	}
-	path := filepath.Join(t.TempDir(), "lateen-proxy")
-	if out, err := exec.Command("go", "build", "-o", path, "../cmd/lateen-proxy").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	path, err := built()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }
+
+var (
+	builtIn string // a folder that TestMain removes, "" when no test needed the program
+	built   = sync.OnceValues(func() (path string, err error) {
+		if builtIn, err = os.MkdirTemp("", "lateen-proxy-test-"); err != nil {
+			return "", err
+		}
+		path = filepath.Join(builtIn, "lateen-proxy")
+		if out, err := exec.Command("go", "build", "-o", path, "../cmd/lateen-proxy").CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%w\n%s", err, out)
+		}
+		return path, nil
+	})
+)
 
 // process starts the program; it is killed at the end if it still runs.
 func process(t *testing.T, program, yaml string) (*running, *exec.Cmd) {
@@ -58,6 +73,7 @@ func process(t *testing.T, program, yaml string) (*running, *exec.Cmd) {
 
 // TestMemory: the bound of a sidecar at rest.
 func TestMemory(t *testing.T) {
+	t.Parallel() // it waits for the collector of another process
 	m := newManagement(t)
 	goldenSidecar(t, m)
 	r, cmd := process(t, build(t), m.bootstrap(""))
