@@ -20,18 +20,6 @@ type HeaderValue struct {
 	format  *format.Format // nil: literal
 }
 
-// Append appends the value for stream s to dst; what the stream does not have is
-// empty. A literal costs one copy.
-func (v HeaderValue) Append(dst []byte, s *http.Stream) []byte {
-	if v.format == nil {
-		return append(dst, v.literal...)
-	}
-	return v.format.Append(dst, format.Of(s))
-}
-
-// Literal returns the value and true when it holds no operators; the bytes are shared.
-func (v HeaderValue) Literal() ([]byte, bool) { return v.literal, v.format == nil }
-
 // bytes is the value for s, which lives as long as the stream.
 func (v HeaderValue) bytes(s *http.Stream) []byte {
 	if v.format == nil {
@@ -40,29 +28,25 @@ func (v HeaderValue) bytes(s *http.Stream) []byte {
 	return s.Keep(v.format.Append(s.Scratch(), format.Of(s)))
 }
 
-// ApplyRequest edits the request head of s.
-func (e *Edits) ApplyRequest(s *http.Stream) {
-	apply(&s.Request.Headers, e.RequestRemove, e.RequestAdd, s)
-}
-
-// ApplyResponse edits the response head of s.
-func (e *Edits) ApplyResponse(s *http.Stream) {
-	apply(&s.Response.Headers, e.ResponseRemove, e.ResponseAdd, s)
-}
-
 // apply removes, then sets, then adds. All values are made before the first is put
-// in place, so that none sees another edit of its list.
-func apply(h *http.Headers, remove [][]byte, add []HeaderEdit, s *http.Stream) {
+// in place, so that none sees another edit of its list. A value that cannot stand in a
+// head (a decoded query parameter may hold a line end) is left out, and the name of its
+// header returned.
+func apply(h *http.Headers, remove [][]byte, add []HeaderEdit, s *http.Stream) (invalid []byte) {
 	for _, name := range remove {
 		h.Remove(text(name))
 	}
 	if len(add) == 0 {
-		return
+		return nil
 	}
 	var few [8][]byte
 	values := few[:0]
 	for i := range add {
-		values = append(values, add[i].valueFor(h, s))
+		v := add[i].valueFor(h, s)
+		if add[i].Value.format != nil && !sendable(v) {
+			invalid, v = add[i].Name, nil
+		}
+		values = append(values, v)
 	}
 	for i := range add {
 		if add[i].overwrites() && values[i] != nil {
@@ -75,6 +59,17 @@ func apply(h *http.Headers, remove [][]byte, add []HeaderEdit, s *http.Stream) {
 			add[i].addTo(h, values[i])
 		}
 	}
+	return invalid
+}
+
+// sendable reports that a header value has no control characters but tabs.
+func sendable(v []byte) bool {
+	for _, c := range v {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // valueFor is the value to put in place, nil for none.
@@ -118,20 +113,25 @@ func text(name []byte) string { return unsafe.String(unsafe.SliceData(name), len
 
 // EditRequest applies the request header edits of all levels in Envoy's order: from
 // the weighted cluster (nil for none) up to the table, or the other way round with
-// most_specific_header_mutations_wins.
-func (d Decision) EditRequest(s *http.Stream, w *WeightedCluster) {
+// most_specific_header_mutations_wins. A request for which it returns the name of a
+// header must not be sent: the value would break its head.
+func (d Decision) EditRequest(s *http.Stream, w *WeightedCluster) (invalid []byte) {
 	for _, e := range d.edits(w) {
-		if e != nil {
-			e.ApplyRequest(s)
+		if e == nil {
+			continue
+		}
+		if name := apply(&s.Request.Headers, e.RequestRemove, e.RequestAdd, s); name != nil {
+			invalid = name
 		}
 	}
+	return invalid
 }
 
-// EditResponse is EditRequest for the response head.
+// EditResponse is EditRequest for the response head, where such a value is left out.
 func (d Decision) EditResponse(s *http.Stream, w *WeightedCluster) {
 	for _, e := range d.edits(w) {
 		if e != nil {
-			e.ApplyResponse(s)
+			apply(&s.Response.Headers, e.ResponseRemove, e.ResponseAdd, s)
 		}
 	}
 }

@@ -126,7 +126,29 @@ func TestLiteralEditsAllocateNothing(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	if v, literal := d.Route.Edits.RequestAdd[0].Value.Literal(); !literal || string(v) != "1" || string(d.Route.Edits.RequestAdd[0].Value.Append([]byte(">"), s)) != ">1" {
-		t.Errorf("literal %q, %v", v, literal)
+}
+
+// TestUnsendableValues: what an operator makes of a request cannot break the head that
+// it is put into.
+func TestUnsendableValues(t *testing.T) {
+	edits := `{"header":{"key":"x-a","value":"%QUERY_PARAM(q)%"}},{"header":{"key":"x-b","value":"%QUERY_PARAM(n)%"}}`
+	d := routes(t, action(`"requestHeadersToAdd":[`+edits+`],"responseHeadersToAdd":[`+edits+`],"route":{"cluster":"c"}`)).
+		Select(&route.Facts{Request: request("GET a/")}, nil)
+	for _, c := range []struct{ path, invalid, want string }{
+		{"/?q=%09%ff&n=1", "", "x-a: \t\xff|x-b: 1"},
+		{"/?q=%0d%0aEvil:1&n=1", "x-a", "x-b: 1"},
+		{"/?q=1&n=%00", "x-b", "x-a: 1"},
+		{"/?q=%7f", "x-a", ""},
+	} {
+		t.Run(c.path, func(t *testing.T) {
+			s := &http.Stream{}
+			s.Request.Path = []byte(c.path)
+			if name := string(d.EditRequest(s, nil)); name != c.invalid {
+				t.Errorf("refuses for %q, want %q", name, c.invalid)
+			}
+			equal(t, lines(&s.Request.Headers), c.want)
+			d.EditResponse(s, nil)
+			equal(t, lines(&s.Response.Headers), c.want)
+		})
 	}
 }

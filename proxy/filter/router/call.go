@@ -39,6 +39,7 @@ type call struct {
 	perTry   time.Duration
 	deadline time.Time // of the whole request, zero: none
 	cookie   []byte    // set-cookie of a hash policy, nil: none
+	invalid  []byte    // name of a header whose value forbids sending the request, nil: none
 	charged  bool
 }
 
@@ -86,6 +87,9 @@ func (k *call) attempt() error {
 		return errNoneHealthy
 	}
 	s.Info.Upstream = k.endpoint
+	if k.invalid != nil {
+		return errInvalid
+	}
 	k.autoHost()
 	limit := k.limit()
 	x, err := k.pool().Acquire(s.Done(), limit)
@@ -322,6 +326,7 @@ const maxKeptBody = 16 << 10
 var (
 	errNoneHealthy = errors.New("no healthy upstream")
 	errLeft        = errors.New("the client has left")
+	errInvalid     = errors.New("the request's head cannot be sent")
 	errBody        = errors.New("the request's body broke off")
 )
 

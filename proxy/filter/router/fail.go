@@ -23,6 +23,9 @@ func (k *call) failed(err error) bool {
 	case errors.Is(err, errNoneHealthy):
 		k.reply(http.Reply{Status: 503, Body: []byte("no healthy upstream"), Details: "no_healthy_upstream", Flag: streaminfo.NoHealthyUpstream})
 		return false
+	case errors.Is(err, errInvalid):
+		k.reply(invalidReply(k.invalid))
+		return false
 	case whole:
 		k.stats.RqTimeout.Inc()
 		k.endpoint.Timeouts.Add(1)
@@ -86,6 +89,14 @@ func (k *call) blame(reset *http.Reset) {
 		k.cluster.Report(k.endpoint, 503)
 		k.stats.RqRxReset.Inc()
 	}
+}
+
+// invalidReply is the answer to a request whose head, as the route edits it, could not
+// be sent.
+func invalidReply(name []byte) http.Reply {
+	text := "invalid header value for: " + string(name)
+	return http.Reply{Status: 503, Body: []byte(text), Details: "filter_removed_required_request_headers{" + underscored(text) + "}",
+		Flag: streaminfo.DownstreamProtocolError}
 }
 
 func timeout(details string) http.Reply {

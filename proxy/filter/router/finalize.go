@@ -94,7 +94,7 @@ func parseGRPCTimeout(v []byte) (time.Duration, bool) {
 func (k *call) finalize() {
 	s := k.s
 	k.countAttempt(1)
-	k.target.EditRequest(s, k.target.Weighted)
+	k.invalid = k.target.EditRequest(s, k.target.Weighted)
 	k.rewriteHost()
 	if f := k.forward; f.PrefixRewrite != "" || f.RegexRewrite != nil {
 		before := s.Request.Path
