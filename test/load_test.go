@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -25,7 +26,8 @@ type load struct {
 	ctx    context.Context
 	wg     sync.WaitGroup
 	served atomic.Int64
-	lost   atomic.Int64
+
+	closing atomic.Bool // the gateway goes: a client that finds it closed goes too
 }
 
 // A visitor is one client of a load.
@@ -68,7 +70,10 @@ func (l *load) visit(v visitor) {
 	for n := 0; ; n++ {
 		if c == nil {
 			var err error
-			if c, err = v.dial(); err != nil {
+			if c, err = v.dial(); l.closing.Load() && errors.Is(err, syscall.ECONNREFUSED) {
+				return
+			}
+			if err != nil {
 				l.loss(v, n, err)
 				return
 			}
@@ -92,7 +97,6 @@ func (l *load) visit(v visitor) {
 }
 
 func (l *load) loss(v visitor, n int, err error) {
-	l.lost.Add(1)
 	l.t.Errorf("%s: request %d lost: %v", v.what, n, err)
 }
 
