@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/match"
 )
 
 func errParam(got, want string) error { return fmt.Errorf("parameter %q: want %s", got, want) }
@@ -91,16 +92,8 @@ func buildPath(params string) (*operation, error) {
 // buildQueryParam is the first value of a query parameter, decoded where it can be.
 func buildQueryParam(name string) (*operation, error) {
 	return &operation{write: func(dst []byte, r Record) ([]byte, bool) {
-		query := requestQuery(r)
-		for len(query) > 0 {
-			var param []byte
-			param, query, _ = bytes.Cut(query, []byte("&"))
-			key, value, _ := bytes.Cut(param, []byte("="))
-			if string(key) == name {
-				return appendDecoded(dst, value), true
-			}
-		}
-		return dst, false
+		value, ok := match.Parameter(requestQuery(r), name)
+		return appendDecoded(dst, value), ok
 	}}, nil
 }
 
@@ -120,7 +113,7 @@ func requestQuery(r Record) []byte {
 	if r.Request == nil {
 		return nil
 	}
-	_, query, _ := bytes.Cut(r.Request.Path, []byte("?"))
+	_, query := match.SplitPath(r.Request.Path)
 	return query
 }
 

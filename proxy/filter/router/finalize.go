@@ -1,6 +1,7 @@
 package router
 
 import (
+	"math"
 	"strconv"
 	"time"
 
@@ -70,13 +71,27 @@ func (k *call) grpcTimeout(h *http.Headers) {
 	}
 	k.timeout = t
 	if ok && t > 0 {
-		h.Set("grpc-timeout", k.s.Keep(append(strconv.AppendInt(k.s.Scratch(), t.Milliseconds(), 10), 'm')))
+		h.Set("grpc-timeout", k.s.Keep(appendGRPCTimeout(k.s.Scratch(), t)))
 	}
+}
+
+// appendGRPCTimeout writes a deadline in the smallest unit that eight digits allow.
+func appendGRPCTimeout(dst []byte, d time.Duration) []byte {
+	for _, u := range []byte("mSM") {
+		if n := d / grpcUnits[u]; n <= maxGRPCTimeout {
+			return append(strconv.AppendInt(dst, int64(n), 10), u)
+		}
+	}
+	return append(strconv.AppendInt(dst, int64(d/time.Hour), 10), 'H')
 }
 
 var grpcUnits = map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond}
 
-// parseGRPCTimeout parses up to eight digits and a unit.
+// maxGRPCTimeout is the largest number of a grpc-timeout: it has eight digits.
+const maxGRPCTimeout = 99_999_999
+
+// parseGRPCTimeout parses up to eight digits and a unit, and rounds up to milliseconds.
+// What no duration can hold (292 years) is the longest one.
 func parseGRPCTimeout(v []byte) (time.Duration, bool) {
 	if len(v) < 2 || len(v) > 9 {
 		return 0, false
@@ -86,8 +101,11 @@ func parseGRPCTimeout(v []byte) (time.Duration, bool) {
 	if !ok || err != nil {
 		return 0, false
 	}
-	d := time.Duration(n) * unit
-	return d.Round(time.Millisecond), true
+	if time.Duration(n) > math.MaxInt64/unit-1 {
+		return math.MaxInt64 / time.Hour * time.Hour, true
+	}
+	d := time.Duration(n)*unit + time.Millisecond - 1
+	return d - d%time.Millisecond, true
 }
 
 // finalize changes the request as the route says, in Envoy's order.

@@ -34,6 +34,9 @@ func TestTimeoutsOfARequest(t *testing.T) {
 		{name: "gRPC", grpc: time.Minute, send: headers{"content-type": "application/grpc+proto", "grpc-timeout": "1S"}, whole: time.Second, tell: "1000"},
 		{name: "gRPC, at most", grpc: time.Minute, send: headers{"content-type": "application/grpc", "grpc-timeout": "1H"}, whole: time.Minute, tell: "60000"},
 		{name: "gRPC, any", grpc: 0, send: headers{"content-type": "application/grpc", "grpc-timeout": "1H"}, whole: time.Hour, tell: "3600000"},
+		{name: "gRPC, rounded up", grpc: 0, send: headers{"content-type": "application/grpc", "grpc-timeout": "1u"}, whole: time.Millisecond, tell: "1"},
+		{name: "gRPC, as long as it can be", grpc: time.Minute, send: headers{"content-type": "application/grpc", "grpc-timeout": "99999999H"}, whole: time.Minute, tell: "60000"},
+		{name: "gRPC, no number", grpc: time.Minute, send: headers{"content-type": "application/grpc", "grpc-timeout": "1x"}, whole: time.Minute, tell: "60000"},
 		{name: "gRPC without a deadline", grpc: 0, send: headers{"content-type": "application/grpc"}, whole: 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -60,4 +63,31 @@ func TestTimeoutsOfARequest(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTellGRPCTimeout(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		time.Millisecond: "1m", 99_999_999 * time.Millisecond: "99999999m", 100_000 * time.Second: "100000S",
+		100_000_000 * time.Second: "1666666M", 100_000_020 * time.Minute: "1666667H",
+	} {
+		if got := string(appendGRPCTimeout(nil, d)); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
+}
+
+// FuzzGRPCTimeout: a deadline is never negative, and what is told of it is at most that.
+func FuzzGRPCTimeout(f *testing.F) {
+	for _, s := range []string{"1S", "99999999H", "0n", "1u", "12", "S", "+1S"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		d, ok := parseGRPCTimeout(in)
+		if d < 0 || !ok && d != 0 {
+			t.Fatalf("%q: %s, %v", in, d, ok)
+		}
+		if again, ok := parseGRPCTimeout(appendGRPCTimeout(nil, d)); !ok || again > d {
+			t.Fatalf("%q: %s, told as %s", in, d, again)
+		}
+	})
 }

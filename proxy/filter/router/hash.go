@@ -10,6 +10,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/route"
 )
 
@@ -37,7 +38,8 @@ func (k *call) hashOf(p *route.HashPolicy) (uint64, bool) {
 	case p.Cookie != "":
 		return k.hashCookie(p)
 	case p.Query != "":
-		v, ok := query(s.Request.Path, p.Query)
+		_, query := match.SplitPath(s.Request.Path)
+		v, ok := match.Parameter(query, p.Query)
 		return xxhash.Sum64(v), ok
 	case p.SourceIP:
 		a := s.Info.DownstreamRemote.Addr()
@@ -108,17 +110,4 @@ func cookie(h *http.Headers, name string) []byte {
 		}
 	}
 	return nil
-}
-
-// query returns the first value of a query parameter.
-func query(path []byte, name string) ([]byte, bool) {
-	_, q, ok := bytes.Cut(path, []byte("?"))
-	for ok && len(q) > 0 {
-		var one []byte
-		one, q, _ = bytes.Cut(q, []byte("&"))
-		if n, v, _ := bytes.Cut(one, []byte("=")); string(n) == name {
-			return v, true
-		}
-	}
-	return nil, false
 }
