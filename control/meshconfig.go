@@ -4,19 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
-	"github.com/fsnotify/fsnotify"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 	meshconfig "istio.io/api/mesh/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/file"
 )
 
 // maxMeshConfig bounds the file's size.
@@ -28,6 +28,7 @@ type meshFile struct {
 	path    string
 	set     []setting
 	root    string // namespace of the ConfigMap
+	log     *slog.Logger
 	changed chan struct{}
 
 	mu       sync.Mutex
@@ -42,7 +43,7 @@ type setting struct {
 }
 
 func newMeshFile(o Options) (*meshFile, error) {
-	m := &meshFile{path: o.MeshConfig, root: o.RootNamespace, changed: make(chan struct{}, 1), good: config.DefaultMeshConfig()}
+	m := &meshFile{path: o.MeshConfig, root: o.RootNamespace, log: o.Log.Scope("config"), changed: make(chan struct{}, 1), good: config.DefaultMeshConfig()}
 	for _, s := range o.Set {
 		parsed, err := parseSetting(s)
 		if err != nil {
@@ -79,32 +80,15 @@ func parseSetting(s string) (setting, error) {
 	return out, nil
 }
 
-// run watches the file's directory: editors and Kubernetes replace files by rename.
+// run follows the file.
 func (m *meshFile) run(ctx context.Context) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	if err := w.Add(filepath.Dir(m.path)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	for {
+	file.Follow(ctx, m.path, m.log, func() {
 		select {
-		case <-ctx.Done():
-			return nil
-		case e := <-w.Events:
-			if e.Has(fsnotify.Chmod) && !e.Has(fsnotify.Write) {
-				continue
-			}
-			select {
-			case m.changed <- struct{}{}:
-			default:
-			}
-		case err := <-w.Errors:
-			return err
+		case m.changed <- struct{}{}:
+		default:
 		}
-	}
+	})
+	return nil
 }
 
 // resolve returns the MeshConfig in force for a set of objects: that of the ConfigMap

@@ -128,10 +128,10 @@ func (f *fileState) parse(namespace string) {
 	f.good = slices.Concat(f.fresh, f.kept)
 }
 
-// lose keeps all objects of a file whose whole path is not there.
+// lose keeps all objects of a file whose whole path or directory cannot be read.
 func (f *fileState) lose(why error) {
 	f.once, f.fresh, f.kept = false, nil, f.good
-	f.problems = []config.Problem{{Source: config.Source{File: f.path, Line: 1}, Message: fmt.Sprintf("the configuration path is not there: %v", why)}}
+	f.problems = []config.Problem{{Source: config.Source{File: f.path, Line: 1}, Message: fmt.Sprintf("the configuration path cannot be read: %v", why)}}
 }
 
 // brokenObjects are the objects that some error is about. unclear means that an
@@ -164,10 +164,10 @@ func equal(a, b *config.Config) bool {
 }
 
 // list finds all files, in order of the paths, within a directory by name, and says
-// which of the paths are not there.
+// which of the paths are not there and which directories cannot be read.
 func (s *Source) list() (files []string, gone map[string]error) {
-	l := lister{seen: map[string]bool{}, dirs: visits{}, hidden: s.state.path}
 	gone = map[string]error{}
+	l := lister{seen: map[string]bool{}, dirs: visits{}, gone: gone, hidden: s.state.path}
 	for _, p := range s.options.Paths {
 		if p == "-" {
 			l.add(stdinName)
@@ -196,6 +196,7 @@ type lister struct {
 	files  []string
 	seen   map[string]bool
 	dirs   visits
+	gone   map[string]error
 	hidden string // the state directory, in case it lies within a path
 }
 
@@ -203,17 +204,21 @@ type lister struct {
 // in circles, and several ways to one directory.
 type visits map[string]bool
 
-// first reports whether a directory is there and was not visited before.
-func (v visits) first(dir string) bool {
+// first reports whether a directory was not visited before; the error is that of
+// looking for it.
+func (v visits) first(dir string) (bool, error) {
 	real, err := filepath.EvalSymlinks(dir)
-	if abs, e := filepath.Abs(real); e == nil {
+	if err != nil {
+		return false, err
+	}
+	if abs, err := filepath.Abs(real); err == nil {
 		real = abs
 	}
-	if err != nil || v[real] || len(v) > maxFiles {
-		return false
+	if v[real] || len(v) > maxFiles {
+		return false, nil
 	}
 	v[real] = true
-	return true
+	return true, nil
 }
 
 func (l *lister) add(path string) {
@@ -223,14 +228,18 @@ func (l *lister) add(path string) {
 	}
 }
 
-// walk follows links to directories, which WalkDir does not.
+// walk follows links to directories, which WalkDir does not. A directory that cannot be
+// read stands among the files, where the reason is shown, and what is known to be in it
+// stays.
 func (l *lister) walk(dir string) {
-	if !l.dirs.first(dir) {
-		return
+	first, err := l.dirs.first(dir)
+	var entries []os.DirEntry
+	if first {
+		entries, err = os.ReadDir(dir)
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // else it has just gone
+		l.gone[dir] = err
+		l.add(dir)
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
@@ -295,23 +304,39 @@ func (s *Source) territory() territory {
 			continue
 		}
 		p = filepath.Clean(p)
-		fi, err := os.Lstat(p)
-		linked := err == nil && fi.Mode()&fs.ModeSymlink != 0 // swapped by links beside it
-		t.dirs[filepath.Dir(p)] = t.dirs[filepath.Dir(p)] || linked
-		t.names[p] = true
+		t.name(p)
 		watchTree(p, t.dirs, visited)
 	}
 	for path := range s.files {
-		if real, err := filepath.EvalSymlinks(path); err == nil && path != stdinName && real != path {
-			t.dirs[filepath.Dir(real)] = true
+		if path != stdinName {
+			t.target(path)
 		}
 	}
 	return t
 }
 
+// name covers a path for its own sake: it may be replaced, or swapped by the links
+// beside it where it is a link.
+func (t territory) name(path string) {
+	fi, err := os.Lstat(path)
+	linked := err == nil && fi.Mode()&fs.ModeSymlink != 0
+	t.dirs[filepath.Dir(path)] = t.dirs[filepath.Dir(path)] || linked
+	t.names[path] = true
+}
+
+// target covers the file that a link leads to.
+func (t territory) target(path string) {
+	if real, err := filepath.EvalSymlinks(path); err == nil && real != path {
+		t.dirs[filepath.Dir(real)] = true
+	}
+}
+
 func watchTree(dir string, dirs map[string]bool, visited visits) {
 	fi, err := os.Stat(dir)
-	if err != nil || !fi.IsDir() || !visited.first(dir) {
+	if err != nil || !fi.IsDir() {
+		return
+	}
+	if first, err := visited.first(dir); err != nil || !first {
 		return
 	}
 	dirs[dir] = true

@@ -10,7 +10,8 @@
 // state directory is given; Status shows such a file as stale. An object that two
 // files define belongs to the first file in path order; the other file gets a
 // Problem. A file that is deleted takes its objects with it; but where a path
-// itself has gone, as when a disk is not mounted, everything from it stays.
+// itself has gone, as when a disk is not mounted, or a directory cannot be read,
+// everything from it stays.
 //
 // In directories all *.yaml, *.yml and *.json files count, at any depth, except
 // those whose name or folder begins with a dot. That is how ConfigMap mounts are
@@ -110,7 +111,9 @@ func (s *Source) Load() error {
 		}
 	}
 	s.look(found, gone, nil)
-	s.state.prune(s.files)
+	if len(gone) == 0 { // else files are missing whose state is still wanted
+		s.state.prune(s.files)
+	}
 	return nil
 }
 
@@ -146,14 +149,17 @@ func (s *Source) Status() []Status {
 // look reads what changed among the files found and brings the store up to date
 // in one transaction. Files of a path that has gone stay as they were.
 func (s *Source) look(found []string, gone map[string]error, changed []string) *config.Set {
-	present := map[string]bool{}
+	present, forced := map[string]bool{}, map[string]bool{}
+	for _, path := range changed {
+		forced[path] = true
+	}
 	var order []*fileState
 	for _, path := range found {
 		f := s.files[path]
 		if f == nil {
 			f = &fileState{path: path, good: s.state.read(path, s.options.Namespace, s.log)}
 		}
-		anew := f.read(s.text(path), slices.Contains(changed, path))
+		anew := f.read(s.text(path), forced[path])
 		if errors.Is(f.failure, fs.ErrNotExist) {
 			continue // deleted since it was listed
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/lateen-mesh/lateen/control/config"
@@ -295,7 +297,7 @@ func TestPathThatGoes(t *testing.T) {
 	move(b.dir, away)
 	b.want("without the directory", "a a.test", "b b.test")
 	b.wantStale("without the directory", "a.yaml", "b.yaml")
-	if got := b.problems("b.yaml"); !strings.Contains(got, "the configuration path is not there") {
+	if got := b.problems("b.yaml"); !strings.Contains(got, "the configuration path cannot be read: stat ") {
 		t.Errorf("problem %q", got)
 	}
 	move(away, b.dir)
@@ -306,6 +308,39 @@ func TestPathThatGoes(t *testing.T) {
 	b.src.Refresh()
 	b.want("with another in its place", "a new.test")
 	b.wantStale("with another in its place")
+}
+
+func TestDirectoryThatCannotBeRead(t *testing.T) {
+	b := newBench(t, "a.yaml", entry("a", "a.test", "80"), "deep/b.yaml", entry("b", "b.test", "80"))
+	deep := filepath.Join(b.dir, "deep")
+	withoutPower(t)
+	if err := os.Chmod(deep, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.src.Refresh()
+	b.want("while it cannot be read", "a a.test", "b b.test")
+	b.wantStale("while it cannot be read", "b.yaml")
+	if got := b.problems("deep"); !strings.Contains(got, "permission denied") {
+		t.Errorf("problem of the directory %q", got)
+	}
+	if err := os.Chmod(deep, 0o755); err != nil { //nolint:gosec // as it was
+		t.Fatal(err)
+	}
+	b.src.Refresh()
+	b.want("when it can be read again", "a a.test", "b b.test")
+	b.wantStale("when it can be read again")
+}
+
+// withoutPower takes root's right to read everything from the test's thread, which
+// ends with the test.
+func withoutPower(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	none := [2]unix.CapUserData{}
+	if err := unix.Capset(&head, &none[0]); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestUnreadableThings(t *testing.T) {
@@ -470,5 +505,54 @@ func TestWatchWorkingDirectory(t *testing.T) {
 		host := string(rune('1'+i)) + ".test"
 		b.write("a.yaml", entry("a", host, "80"))
 		until("a change of equal length", has("a "+host))
+	}
+}
+
+func TestFollow(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "mesh.yaml")
+	ctx, cancel := context.WithCancel(context.Background())
+	changed, ended := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		file.Follow(ctx, path, slog.New(slog.DiscardHandler), func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	<-changed // the first look, at nothing
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		name string
+		do   func()
+	}{
+		{"a file that comes", func() { must(os.WriteFile(path, []byte("a: 1"), 0o600)) }},
+		{"a file written in place", func() { must(os.WriteFile(path, []byte("a: 2"), 0o600)) }},
+		{"a file replaced by rename", func() {
+			must(os.WriteFile(path+".new", []byte("a: 3"), 0o600))
+			must(os.Rename(path+".new", path))
+		}},
+		{"a file that goes", func() { must(os.Remove(path)) }},
+		{"a link", func() {
+			must(os.Mkdir(filepath.Join(dir, "..one"), 0o700))
+			must(os.WriteFile(filepath.Join(dir, "..one", "mesh.yaml"), []byte("a: 4"), 0o600))
+			must(os.Symlink("..one/mesh.yaml", path))
+		}},
+		{"the file that the link leads to", func() { must(os.WriteFile(filepath.Join(dir, "..one", "mesh.yaml"), []byte("a: 5"), 0o600)) }},
+	} {
+		step.do()
+		select {
+		case <-changed:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s is not noticed", step.name)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -23,6 +24,38 @@ const (
 	recheck   = 10 * time.Second
 	pollEvery = 500 * time.Millisecond
 )
+
+// Follow calls changed once and then whenever the file at path may hold something
+// else, until ctx ends. What a link leads to counts, and that a file comes or goes.
+func Follow(ctx context.Context, path string, log *slog.Logger, changed func()) {
+	w := newWatch(log)
+	defer w.close()
+	path = filepath.Clean(path)
+	var last *stamp
+	for {
+		t := territory{dirs: map[string]bool{}, names: map[string]bool{}}
+		t.name(path)
+		t.target(path)
+		dirty, ok := w.next(ctx, t)
+		if !ok {
+			return
+		}
+		now := stampAt(path)
+		if last == nil || !now.same(*last) || slices.Contains(dirty, path) {
+			changed()
+		}
+		last = &now
+	}
+}
+
+// stampAt is the zero stamp where there is no file.
+func stampAt(path string) stamp {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return stamp{}
+	}
+	return stampOf(fi)
+}
 
 // A watch waits for changes in a territory.
 type watch struct {
