@@ -313,6 +313,19 @@ func TestConfiguration(t *testing.T) {
 		has(t, "LDS", got, `"path":"/tmp/set.log"`)
 		has(t, "LDS", got, "from-map")
 	})
+	t.Run("problems of settings and of the file are told apart", func(t *testing.T) {
+		p := start(t, map[string]string{"mesh.yaml": "\n\nnosuch: 1\n"}, func(o *control.Options) {
+			o.Set = []string{"meshConfig.accesLogFile=/dev/stdout"}
+		})
+		p.connect(wellknown.ClusterType, nil).next("") // the mesh is built
+		var got []string
+		for _, pr := range p.server.Status().Problems {
+			got = append(got, filepath.Base(pr.Place)+" "+pr.Field)
+		}
+		if want := []string{"mesh.yaml:3 nosuch", ". meshConfig.accesLogFile"}; !slices.Equal(got, want) {
+			t.Errorf("problems at %q, want %q", got, want)
+		}
+	})
 }
 
 // A VirtualService that a Sidecar imports brings in the services that it routes to, so
@@ -372,7 +385,7 @@ func TestNew(t *testing.T) {
 		{"an address in use", "--httpAddr: listen tcp " + busy.Addr().String(), control.Options{HTTP: busy.Addr().String()}},
 		{"a setting outside meshConfig", "must be meshConfig.FIELD=VALUE", control.Options{Set: []string{"values.x=1"}}},
 		{"a setting without a value", "must be meshConfig.FIELD=VALUE", control.Options{Set: []string{"meshConfig.accessLogFile"}}},
-		{"a setting of the wrong type", "enableTracing", control.Options{Set: []string{"meshConfig.enableTracing=maybe"}}},
+		{"a setting of the wrong type", "--set meshConfig.enableTracing: must be true or false", control.Options{Set: []string{"meshConfig.enableTracing=maybe"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.Log = logging.Discard()

@@ -51,9 +51,10 @@ func newMeshFile(o Options) (*meshFile, error) {
 		}
 		m.set = append(m.set, parsed)
 	}
-	if len(m.set) > 0 {
-		if _, problems := m.decode("--set", nil); config.HasErrors(problems) {
-			return nil, problems[0]
+	_, problems := m.decode("", nil)
+	for _, p := range problems {
+		if p.Severity == config.Error {
+			return nil, fmt.Errorf("--set %w", p)
 		}
 	}
 	return m, nil
@@ -136,8 +137,8 @@ func (m *meshFile) read(set *config.Set) (*meshconfig.MeshConfig, []config.Probl
 	return m.decode(m.path, text)
 }
 
-// decode reads the YAML with the settings over it. Lines in problems are the
-// file's own as long as there are no settings.
+// decode reads the YAML with the settings over it. A problem that the text has by itself
+// is shown where it is written there, others are those of the settings.
 func (m *meshFile) decode(name string, text []byte) (*meshconfig.MeshConfig, []config.Problem) {
 	if len(m.set) == 0 {
 		return config.DecodeMeshConfig(name, text)
@@ -153,11 +154,21 @@ func (m *meshFile) decode(name string, text []byte) (*meshconfig.MeshConfig, []c
 	for _, s := range m.set {
 		put(root, s.path, s.value)
 	}
-	text, err := yaml.Marshal(root)
+	merged, err := yaml.Marshal(root)
 	if err != nil {
 		return nil, []config.Problem{{Source: config.Source{File: name}, Message: err.Error()}}
 	}
-	return config.DecodeMeshConfig(name, text)
+	mc, problems := config.DecodeMeshConfig(name, merged)
+	_, own := config.DecodeMeshConfig(name, text)
+	for i, p := range problems {
+		j := slices.IndexFunc(own, func(o config.Problem) bool { return o.Field == p.Field && o.Message == p.Message })
+		if j >= 0 {
+			problems[i] = own[j]
+		} else {
+			problems[i].Source, problems[i].Field = config.Source{}, strings.TrimSuffix("meshConfig."+p.Field, ".")
+		}
+	}
+	return mc, problems
 }
 
 // put sets the value at a path, making the mappings on the way.

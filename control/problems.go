@@ -42,7 +42,11 @@ func (s *Server) tellProblems(ctx context.Context) error {
 				if p.Severity == config.Warning.String() {
 					level = slog.LevelWarn
 				}
-				s.log.Log(ctx, level, "problem", "object", p.Object, "field", p.Field, "place", p.Place, "error", p.Message)
+				var attrs []any
+				if p.Hint != "" {
+					attrs = append(attrs, "hint", p.Hint)
+				}
+				s.log.Log(ctx, level, p.text(), attrs...)
 			}
 		}
 		told = now

@@ -49,17 +49,22 @@ type Problem struct {
 
 // String is "error: place: object: field: message", with the hint on a line of its own.
 func (p Problem) String() string {
-	parts := []string{cmp.Or(p.Severity, config.Error.String())}
-	for _, s := range []string{p.Place, p.Object, p.Field, p.Message} {
-		if s != "" && parts[len(parts)-1] != s {
-			parts = append(parts, s)
-		}
-	}
-	text := strings.Join(parts, ": ")
+	text := cmp.Or(p.Severity, config.Error.String()) + ": " + p.text()
 	if p.Hint != "" {
 		text += "\nhint: " + p.Hint
 	}
 	return text
+}
+
+// text is "place: object: field: message" as far as they are known.
+func (p Problem) text() string {
+	var parts []string
+	for _, s := range []string{p.Place, p.Object, p.Field, p.Message} {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	return strings.Join(parts, ": ")
 }
 
 // A ProxyStatus is one connected proxy.
