@@ -14,7 +14,7 @@ type arrivals struct {
 
 // arrivalTime is how long a listener that has stopped waits for a client to introduce
 // itself.
-const arrivalTime = 200 * time.Millisecond
+const arrivalTime = time.Second
 
 func (a *arrivals) add(c *conn) {
 	a.mu.Lock()
