@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func to(addresses ...string) string {
 		host, port, _ := net.SplitHostPort(a)
 		list = append(list, fmt.Sprintf(`{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %s}}}}`, host, port))
 	}
-	return `{"endpoints": [{"lb_endpoints": [` + strings.Join(list, ",") + `]}]}`
+	return `{"cluster_name": "a", "endpoints": [{"lb_endpoints": [` + strings.Join(list, ",") + `]}]}`
 }
 
 func assignmentOf(t testing.TB, name string, addresses ...string) *endpointv3.ClusterLoadAssignment {
@@ -164,6 +165,29 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// TestForgetStats: a cluster that goes takes its stats along, and nobody else's.
+func TestForgetStats(t *testing.T) {
+	store := stats.NewStore()
+	cs := New(Options{Stats: store, Logger: slog.New(slog.DiscardHandler)})
+	defer cs.Close()
+	for name, as := range map[string]string{"a": "", "a.b": "", "shared": "a.c", "other": "a.c"} {
+		if err := cs.AddStatic(newCluster(t, fmt.Sprintf(`{"name": %q, "alt_stat_name": %q, "load_assignment": %s}`, name, as, to("127.0.0.1:1")))); err != nil {
+			t.Fatal(err)
+		}
+		cs.Get(name).Stats().RqTotal.Inc()
+	}
+	for _, gone := range []string{"a", "other"} {
+		cs.remove(gone)
+	}
+	var b strings.Builder
+	if err := store.WriteText(&b, stats.Query{UsedOnly: true, Filter: regexp.MustCompile("upstream_rq_total")}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("cluster.a.b.upstream_rq_total: 1\ncluster.a.c.upstream_rq_total: 2\n", b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	cs, srv := dynamic(t, true, func(srv *xdstest.Server) {
 		srv.Set("good", newCluster(t, `{"name": "good", "load_assignment": `+to("127.0.0.1:1")+`}`))
@@ -199,6 +223,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"policy of another type", `{"name": "a", "type": "ORIGINAL_DST"}`, "cluster: LB policy ROUND_ROBIN is not valid for Cluster type ORIGINAL_DST"},
 		{"retry budget", `{"name": "a", "circuit_breakers": {"thresholds": [{"retry_budget": {}}]}}`, "circuit_breakers.thresholds[0].retry_budget: not supported"},
 		{"table size", `{"name": "a", "lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 10}}`, "maglev_lb_config.table_size: must be a prime of at most 5000011, got 10"},
+		{"sweeps without a pause", `{"name": "a", "outlier_detection": {"enforcing_success_rate": 0, "interval": "0s"}}`,
+			"invalid OutlierDetection.Interval: value must be greater than 0s"},
 		{"success rate", `{"name": "a", "outlier_detection": {}}`, "outlier_detection.enforcing_success_rate: ejection by success rate is not supported; set it to 0"},
 		{"transport socket", `{"name": "a", "transport_socket": {"name": "x", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}}}`,
 			"transport_socket: x (type.googleapis.com/google.protobuf.Empty) is not supported"},
@@ -387,7 +413,7 @@ func TestSocketMatches(t *testing.T) {
 			{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "sni": "outbound_.80_._.a"}}},
 		{"name": "tlsMode-disabled", "match": {}, "transport_socket": {"name": "envoy.transport_sockets.raw_buffer", "typed_config":
 			{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}}}],
-		"load_assignment": {"endpoints": [{"lb_endpoints": [
+		"load_assignment": {"cluster_name": "a", "endpoints": [{"lb_endpoints": [
 			{"endpoint": {"address": {"pipe": {"path": "/meshed"}}}, "metadata": {"filter_metadata": {"envoy.transport_socket_match": {"tlsMode": "istio"}}}},
 			{"endpoint": {"address": {"pipe": {"path": "/plain"}}}}]}]}}`)
 	c := cs.Get("a")
@@ -478,7 +504,7 @@ func TestPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	c := statics(t, fmt.Sprintf(`{"name": "agent", "load_assignment": {"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": %q}}}}]}]}}`, path)).Get("agent")
+	c := statics(t, fmt.Sprintf(`{"name": "agent", "load_assignment": {"cluster_name": "agent", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": %q}}}}]}]}}`, path)).Get("agent")
 	ep := c.Pick(&lb.Context{})
 	if ep.Address != "unix:"+path {
 		t.Errorf("address %s", ep.Address)

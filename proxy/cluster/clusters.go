@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -212,7 +213,7 @@ func (cs *Clusters) warm(c *Cluster) (previous *Cluster) {
 // one that it will replace.
 func (cs *Clusters) make(cfg *config) *Cluster {
 	c := &Cluster{
-		config: cfg, parent: cs, scope: cs.store.Scope("cluster." + cfg.statName + "."), added: time.Now(),
+		config: cfg, parent: cs, scope: cs.store.Scope(statPrefix(cfg.statName)), added: time.Now(),
 		live: make(chan struct{}), hosts: map[identity]*host{}, limits: &breakers{}, resolver: cs.resolver(cfg.dns.resolver), settle: func() {},
 	}
 	c.ctx, c.stop = context.WithCancel(cs.ctx)
@@ -275,12 +276,31 @@ func (cs *Clusters) remove(name string) {
 	if live != nil {
 		live.close()
 		cs.counts.removed.Inc()
-		cs.store.Forget("cluster." + live.config.statName + ".")
 	}
 	if warming != nil {
 		warming.close()
 	}
+	for _, c := range []*Cluster{live, warming} {
+		if c != nil {
+			cs.forgetStats(c.config.statName)
+		}
+	}
 }
+
+// forgetStats drops the stats of a cluster that is gone, but not those of others whose
+// names begin with its name, or are the same.
+func (cs *Clusters) forgetStats(name string) {
+	prefix := statPrefix(name)
+	var others []string
+	for _, c := range cs.all() {
+		if p := statPrefix(c.config.statName); strings.HasPrefix(p, prefix) {
+			others = append(others, p)
+		}
+	}
+	cs.store.Forget(prefix, others...)
+}
+
+func statPrefix(name string) string { return "cluster." + name + "." }
 
 // Dialer is the way to a cluster for gRPC streams of the proxy itself: it waits until
 // the cluster is live, picks an endpoint and connects, with "h2" as ALPN of TLS.

@@ -107,6 +107,9 @@ func decode(c *clusterv3.Cluster, bootstrap bool) (*config, error) {
 	if cfg.http.h2 && !bootstrap {
 		return nil, errors.New("typed_extension_protocol_options: explicit HTTP/2 to the upstream is not supported")
 	}
+	if err := c.Validate(); err != nil { // the constraints that the schema itself states
+		return nil, err
+	}
 	return cfg, nil
 }
 

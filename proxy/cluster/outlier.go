@@ -109,8 +109,8 @@ func (c *Cluster) Report(ep *endpoint.Endpoint, status int) {
 }
 
 // connected notes the outcome of a connect, which without
-// split_external_local_origin_errors counts as a status of 503. A success ends a row
-// of failures only where answers do not tell more: of TCP and of split counting.
+// split_external_local_origin_errors counts as a status of 503. A success ends a row of
+// failures of split counting only: otherwise answers tell, and for TCP streams Dial.
 func (c *Cluster) connected(h *host, ok bool) {
 	switch o := c.config.outlier; {
 	case o == nil:

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,6 +74,37 @@ func TestEjection(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEjectionOfTCP: of a TCP stream it counts whether it was connected.
+func TestEjectionOfTCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	cs := New(Options{Logger: slog.New(slog.DiscardHandler)})
+	defer cs.Close()
+	if err := cs.AddStatic(newCluster(t, `{"name": "a", "load_assignment": `+to(l.Addr().String())+`,
+		"outlier_detection": {"enforcing_success_rate": 0, "max_ejection_percent": 100, "consecutive_5xx": 2}}`)); err != nil {
+		t.Fatal(err)
+	}
+	c := cs.Get("a")
+	ep := c.Endpoints()[0]
+	c.connected(ep.Owner.(*host), false)
+	conn, err := c.Dial(t.Context(), ep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	c.connected(ep.Owner.(*host), false)
+	if len(ejected(c)) > 0 {
+		t.Error("ejected by two failures with a success between them")
+	}
+	c.connected(ep.Owner.(*host), false)
+	if len(ejected(c)) != 1 {
+		t.Error("not ejected by two failures in a row")
 	}
 }
 

@@ -33,7 +33,7 @@ func (cfg *config) decodeDNS(c *clusterv3.Cluster) error {
 		refresh: seconds(c.GetDnsRefreshRate(), 5*time.Second), respectTTL: c.GetRespectDnsTtl(), jitter: seconds(c.GetDnsJitter(), 0),
 		failBase: c.GetDnsFailureRefreshRate().GetBaseInterval().AsDuration(), failMax: c.GetDnsFailureRefreshRate().GetMaxInterval().AsDuration(),
 	}
-	if cfg.dns.refresh < time.Millisecond {
+	if cfg.dns.refresh <= time.Millisecond {
 		return errors.New("dns_refresh_rate: value must be greater than 1ms")
 	}
 	if cfg.dns.failMax == 0 {

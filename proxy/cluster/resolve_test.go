@@ -90,7 +90,7 @@ func dnsCluster(t *testing.T, z *zone, kind string) *Clusters {
 	t.Helper()
 	cs := New(Options{Logger: slog.New(slog.DiscardHandler), Resolver: dns.New(dns.Options{Servers: []string{z.addr}, NoSearch: true, Tries: 1})})
 	t.Cleanup(cs.Close)
-	if err := cs.AddStatic(newCluster(t, `{"name": "a", "type": "`+kind+`", "dns_refresh_rate": "0.001s", "dns_lookup_family": "V4_ONLY", "load_assignment": `+to("www.test:80")+`}`)); err != nil {
+	if err := cs.AddStatic(newCluster(t, `{"name": "a", "type": "`+kind+`", "dns_refresh_rate": "0.002s", "dns_lookup_family": "V4_ONLY", "load_assignment": `+to("www.test:80")+`}`)); err != nil {
 		t.Fatal(err)
 	}
 	cs.Start(nil, 0)

@@ -38,6 +38,7 @@ func (c *Cluster) Dial(ctx context.Context, ep *endpoint.Endpoint) (transport.Co
 		}
 		return nil, err
 	}
+	c.Report(ep, 200) // of a TCP stream outlier detection learns no more than this
 	s.CxConnectMs.Record(uint64(time.Since(started).Milliseconds()))
 	s.CxActive.Inc()
 	s.RqTotal.Inc()

@@ -212,13 +212,14 @@ func TestForgetAndReset(t *testing.T) {
 	s := NewStore()
 	s.Scope("a.").Counter("x").Inc()
 	s.Scope("b.").Counter("x").Inc()
-	s.Forget("a.")
+	s.Scope("a.c.").Counter("y").Inc()
+	s.Forget("a.", "a.c.")
 	s.Before(func() { s.Scope("b.").Gauge("now").Set(7) })
-	if got := text(t, s, Query{}); got != "b.now: 7\nb.x: 1\n" {
+	if got := text(t, s, Query{}); got != "a.c.y: 1\nb.now: 7\nb.x: 1\n" {
 		t.Error(got)
 	}
 	s.ResetCounters()
-	if got := text(t, s, Query{}); got != "b.now: 7\nb.x: 0\n" {
+	if got := text(t, s, Query{}); got != "a.c.y: 0\nb.now: 7\nb.x: 0\n" {
 		t.Error(got)
 	}
 }

@@ -2,6 +2,7 @@ package stats
 
 import (
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -52,19 +53,23 @@ func (s *Store) Before(f func()) {
 	s.sources = append(s.sources, f)
 }
 
-// Forget drops every stat whose name begins with prefix. Whoever still holds one may
-// go on updating it; nobody sees it any more.
-func (s *Store) Forget(prefix string) {
+// Forget drops every stat whose name begins with prefix and with none of but: names
+// hold dots, and the prefix of "a.b" begins with that of "a". Whoever still holds a stat
+// may go on updating it; nobody sees it any more.
+func (s *Store) Forget(prefix string, but ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	drop(s.counters, prefix)
-	drop(s.gauges, prefix)
-	drop(s.histograms, prefix)
+	goes := func(name string) bool {
+		return strings.HasPrefix(name, prefix) && !slices.ContainsFunc(but, func(p string) bool { return strings.HasPrefix(name, p) })
+	}
+	drop(s.counters, goes)
+	drop(s.gauges, goes)
+	drop(s.histograms, goes)
 }
 
-func drop[T any](m map[string]T, prefix string) {
+func drop[T any](m map[string]T, goes func(name string) bool) {
 	for name := range m {
-		if strings.HasPrefix(name, prefix) {
+		if goes(name) {
 			delete(m, name)
 		}
 	}
