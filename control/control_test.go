@@ -476,7 +476,8 @@ func TestResolvers(t *testing.T) {
 
 func TestPages(t *testing.T) {
 	p := start(t, map[string]string{"gateway.yaml": gateway, "routes.yaml": routes,
-		"secret.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: default}\nstringData: {password: very-secret}\n"}, nil)
+		"secret.yaml": "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n  namespace: default\n" +
+			"  annotations: {kubectl.kubernetes.io/last-applied-configuration: very-secret}\nstringData: {password: very-secret}\n"}, nil)
 	c := p.connect(wellknown.ListenerType, nil)
 	c.next("")
 	r := p.connect(wellknown.RouteType, nil, "http.80")

@@ -81,7 +81,8 @@ func client(c ads.ConnStatus) adsClient {
 	return adsClient{ConnectionID: c.ID, ConnectedAt: c.Connected.UTC(), Address: c.Address}
 }
 
-// configz lists the objects in force as users write them; Secrets without their data.
+// configz lists the objects in force as users write them; Secrets without their data,
+// of which annotations hold a copy where kubectl has applied the object.
 func (s *Server) configz(*http.Request) (any, error) {
 	list := []any{}
 	for _, o := range s.store.Current().All() {
@@ -96,7 +97,7 @@ func (s *Server) configz(*http.Request) (any, error) {
 		if len(o.Labels) > 0 {
 			meta["labels"] = o.Labels
 		}
-		if len(o.Annotations) > 0 {
+		if len(o.Annotations) > 0 && o.Kind != config.Secret {
 			meta["annotations"] = o.Annotations
 		}
 		if !o.CreationTime.IsZero() {

@@ -118,6 +118,7 @@ func New(o Options) (*Server, error) {
 	s.http = &http.Server{
 		Handler:           s.pages(registry),
 		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       time.Minute,
 		ErrorLog:          slog.NewLogLogger(o.Log.Scope("http").Handler(), slog.LevelWarn),
 	}
 	var err error

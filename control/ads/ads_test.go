@@ -525,10 +525,16 @@ func TestStream(t *testing.T) {
 		if n := len(x.server.Conns()); n != 1 {
 			x.t.Fatalf("%d streams, want 1", n)
 		}
+		if n := testutil.CollectAndCount(x.reg, "pilot_xds"); n != 1 {
+			x.t.Errorf("%d series of versions, want 1", n)
+		}
 		c.cancel()
 		synctest.Wait()
 		if n := len(x.server.Conns()); n != 0 {
 			x.t.Errorf("%d streams, want none", n)
+		}
+		if n := testutil.CollectAndCount(x.reg, "pilot_xds"); n != 0 {
+			x.t.Errorf("%d series of versions that no stream has, want none", n)
 		}
 	})
 }

@@ -51,6 +51,7 @@ type Server struct {
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
+	count map[string]int // streams by the version that proxies claim
 	next  uint64
 	done  bool
 }
@@ -65,6 +66,7 @@ func NewServer(o Options) *Server {
 		work:   make(chan struct{}, runtime.GOMAXPROCS(0)),
 		closed: make(chan struct{}),
 		conns:  map[*conn]struct{}{},
+		count:  map[string]int{},
 	}
 }
 
@@ -164,7 +166,7 @@ func (s *Server) add(c *conn) bool {
 	c.id = c.proxy.Name + "." + c.proxy.Namespace + "-" + strconv.FormatUint(s.next, 10)
 	c.log = s.o.Log.With("proxy", c.id)
 	s.conns[c] = struct{}{}
-	s.o.Metrics.connected.WithLabelValues(c.proxy.IstioVersion).Inc()
+	s.counted(c.proxy.IstioVersion, 1)
 	c.log.Info("connected", "node", c.proxy.ID, "address", c.address, "delta", c.delta)
 	return true
 }
@@ -173,8 +175,21 @@ func (s *Server) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	s.o.Metrics.connected.WithLabelValues(c.proxy.IstioVersion).Dec()
+	s.counted(c.proxy.IstioVersion, -1)
 	c.log.Info("disconnected")
+}
+
+// counted keeps the number of streams of a version. Its series goes with the last
+// stream: versions are what proxies say, and there must not be ever more of them. s.mu
+// is held.
+func (s *Server) counted(version string, more int) {
+	s.count[version] += more
+	if s.count[version] == 0 {
+		delete(s.count, version)
+		s.o.Metrics.connected.DeleteLabelValues(version)
+		return
+	}
+	s.o.Metrics.connected.WithLabelValues(version).Set(float64(s.count[version]))
 }
 
 // pending is the one push that waits for a stream.
