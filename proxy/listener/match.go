@@ -128,6 +128,8 @@ func (m *chainMatch) serverName(sni string) int {
 	best := excluded
 	for _, name := range m.serverNames {
 		switch {
+		case name == "": // any, as in Envoy
+			best = max(best, 0)
 		case name == sni:
 			return 1 << 20
 		case name[0] == '.' && len(sni) > len(name) && strings.HasSuffix(sni, name):

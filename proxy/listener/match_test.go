@@ -109,6 +109,17 @@ func TestChainMatchRefusals(t *testing.T) {
 	}
 }
 
+// TestEmptyServerName: an empty name among the names of a chain stands for any.
+func TestEmptyServerName(t *testing.T) {
+	named, any := &chain{match: matchOf(t, `{"server_names": ["a.test"]}`)}, &chain{match: matchOf(t, `{"server_names": [""]}`)}
+	for sni, want := range map[string]*chain{"a.test": named, "b.test": any, "": any} {
+		a := accepted{serverName: sni, local: netip.MustParseAddrPort("1.2.3.4:5"), remote: netip.MustParseAddrPort("1.2.3.4:6")}
+		if got := choose([]*chain{any, named}, nil, &a); got != want {
+			t.Errorf("%q: another chain", sni)
+		}
+	}
+}
+
 func TestChooseAllocatesNothing(t *testing.T) {
 	chains := []*chain{{match: matchOf(t, `{"server_names": ["a.test"]}`)}, {match: matchOf(t, `{}`)}}
 	a := accepted{serverName: "a.test", local: netip.MustParseAddrPort("1.2.3.4:5"), remote: netip.MustParseAddrPort("1.2.3.4:6")}

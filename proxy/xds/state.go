@@ -3,6 +3,7 @@ package xds
 import (
 	"bytes"
 	"sort"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -215,5 +216,6 @@ func detail(err error) *statuspb.Status {
 	if len(text) > maxDetail {
 		text = text[:maxDetail] + " …"
 	}
-	return &statuspb.Status{Code: int32(codes.InvalidArgument), Message: text}
+	// The wire holds valid UTF-8 only: a message that cannot be sent would end the stream.
+	return &statuspb.Status{Code: int32(codes.InvalidArgument), Message: strings.ToValidUTF8(text, "�")}
 }

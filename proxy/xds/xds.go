@@ -26,7 +26,7 @@ type Type[T any] struct {
 	// the control plane sees after "name: ".
 	Decode func(name string, body *anypb.Any) (T, error)
 	// FetchTimeout is initial_fetch_timeout: when the resource has not arrived so long
-	// after its subscription was sent, update is called with present false. 0: wait for ever.
+	// after it was subscribed to, update is called with present false. 0: wait for ever.
 	FetchTimeout time.Duration
 }
 

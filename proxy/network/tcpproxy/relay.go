@@ -160,8 +160,11 @@ func (d *direction) step() (int, error) {
 	if d.streak >= spliceAfter {
 		if src, dst := d.from.TCP(), d.to.TCP(); src != nil && dst != nil {
 			n, err := io.Copy(dst, io.LimitReader(src, spliceRun))
-			if err == nil && n < spliceRun {
+			switch {
+			case err == nil && n < spliceRun:
 				err = io.EOF
+			case errors.Is(err, syscall.EPIPE): // only a write fails so
+				err = writeError{err}
 			}
 			return int(n), err
 		}

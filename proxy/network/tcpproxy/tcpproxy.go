@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -75,7 +76,7 @@ func Factory(env Env) network.Factory {
 type filter struct {
 	env         Env
 	clusters    []weighted
-	total       uint32 // sum of weights
+	total       uint64 // sum of weights
 	attempts    int
 	idle        time.Duration // 0: none
 	maxDuration time.Duration // 0: none
@@ -117,6 +118,9 @@ func compile(c *tcpproxypb.TcpProxy, env Env) (*filter, error) {
 	if err := f.compileClusters(c); err != nil {
 		return nil, err
 	}
+	if err := c.Validate(); err != nil { // the constraints that the schema itself states
+		return nil, err
+	}
 	for i, h := range c.GetHashPolicy() {
 		if h.GetSourceIp() == nil {
 			return nil, fmt.Errorf("hash_policy[%d]: %T is not supported", i, h.GetPolicySpecifier())
@@ -140,11 +144,14 @@ func (f *filter) compileClusters(c *tcpproxypb.TcpProxy) error {
 				return fmt.Errorf("weighted_clusters.clusters[%d].metadata_match: not supported", i)
 			}
 			f.clusters = append(f.clusters, weighted{w.GetName(), w.GetWeight()})
-			f.total += w.GetWeight()
+			f.total += uint64(w.GetWeight())
 		}
 	}
 	if f.total == 0 {
 		return errors.New("cluster_specifier: no cluster with a weight")
+	}
+	if f.total > math.MaxUint32 {
+		return fmt.Errorf("weighted_clusters: weights must sum up to at most %d, got %d", uint32(math.MaxUint32), f.total)
 	}
 	return nil
 }
@@ -183,15 +190,15 @@ func (f *filter) Refused(info *streaminfo.Info) {
 
 // choose returns the cluster's name for one connection.
 func (f *filter) choose() string {
-	n := uint32(0)
+	n := uint64(0)
 	if len(f.clusters) > 1 {
-		n = rand.Uint32N(f.total)
+		n = rand.Uint64N(f.total)
 	}
 	for _, w := range f.clusters {
-		if n < w.weight {
+		if n < uint64(w.weight) {
 			return w.name
 		}
-		n -= w.weight
+		n -= uint64(w.weight)
 	}
 	return f.clusters[0].name
 }

@@ -353,7 +353,7 @@ func TestTimeouts(t *testing.T) {
 
 func TestWeights(t *testing.T) {
 	f := newFixture(t)
-	flt, err := f.compile(`{"stat_prefix": "p", "weighted_clusters": {"clusters": [{"name": "a", "weight": 0}, {"name": "b", "weight": 3}, {"name": "c", "weight": 1}]}}`)
+	flt, err := f.compile(`{"stat_prefix": "p", "weighted_clusters": {"clusters": [{"name": "b", "weight": 3}, {"name": "c", "weight": 1}]}}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +361,7 @@ func TestWeights(t *testing.T) {
 	for range 4000 {
 		seen[flt.choose()]++
 	}
-	if seen["a"] != 0 || seen["b"] < 2700 || seen["b"] > 3300 {
+	if seen["b"] < 2700 || seen["b"] > 3300 {
 		t.Error(seen)
 	}
 }
@@ -370,10 +370,14 @@ func TestRefusals(t *testing.T) {
 	f := newFixture(t)
 	for text, want := range map[string]string{
 		`{"stat_prefix": "p"}`: "cluster_specifier: no cluster with a weight",
-		`{"stat_prefix": "p", "cluster": "c", "metadata_match": {}}`:                                                  "metadata_match: not supported",
-		`{"stat_prefix": "p", "cluster": "c", "tunneling_config": {"hostname": "x"}}`:                                 "tunneling_config: not supported",
-		`{"stat_prefix": "p", "weighted_clusters": {"clusters": [{"name": "a", "weight": 1, "metadata_match": {}}]}}`: "weighted_clusters.clusters[0].metadata_match: not supported",
-		`{"stat_prefix": "p", "cluster": "c", "hash_policy": [{"filter_state": {"key": "x"}}]}`:                       "hash_policy[0]: *typev3.HashPolicy_FilterState_ is not supported",
+		`{"cluster": "c"}`:     "invalid TcpProxy.StatPrefix: value length must be at least 1 runes",
+		`{"stat_prefix": "p", "cluster": "c", "max_connect_attempts": 0}`:                                                            "invalid TcpProxy.MaxConnectAttempts: value must be greater than or equal to 1",
+		`{"stat_prefix": "p", "weighted_clusters": {"clusters": [{"name": "a", "weight": 0}, {"name": "b", "weight": 3}]}}`:          "invalid TcpProxy.WeightedClusters: embedded message failed validation | caused by: invalid TcpProxy_WeightedCluster.Clusters[0]: embedded message failed validation | caused by: invalid TcpProxy_WeightedCluster_ClusterWeight.Weight: value must be greater than or equal to 1",
+		`{"stat_prefix": "p", "weighted_clusters": {"clusters": [{"name": "a", "weight": 4294967295}, {"name": "b", "weight": 1}]}}`: "weighted_clusters: weights must sum up to at most 4294967295, got 4294967296",
+		`{"stat_prefix": "p", "cluster": "c", "metadata_match": {}}`:                                                                 "metadata_match: not supported",
+		`{"stat_prefix": "p", "cluster": "c", "tunneling_config": {"hostname": "x"}}`:                                                "tunneling_config: not supported",
+		`{"stat_prefix": "p", "weighted_clusters": {"clusters": [{"name": "a", "weight": 1, "metadata_match": {}}]}}`:                "weighted_clusters.clusters[0].metadata_match: not supported",
+		`{"stat_prefix": "p", "cluster": "c", "hash_policy": [{"filter_state": {"key": "x"}}]}`:                                      "hash_policy[0]: *typev3.HashPolicy_FilterState_ is not supported",
 	} {
 		if _, err := f.compile(text); err == nil || err.Error() != want {
 			t.Errorf("%s: %v", text, err)
