@@ -57,7 +57,7 @@ type chain struct {
 	sum       uint64 // of the configuration's bytes
 	match     chainMatch
 	socket    transport.ServerSocket
-	handshake time.Duration // transport_socket_connect_timeout, 0: none
+	handshake time.Duration // transport_socket_connect_timeout, 0: there is none to wait for
 	filters   []network.Filter
 	terminal  network.Terminal
 	built     []network.Built
@@ -317,6 +317,9 @@ func (s *Set) compileChain(c *Config, p *listenerpb.FilterChain) (*chain, error)
 	if ch.socket, err = s.opts.Transport(p.GetTransportSocket(), s.opts.Stats.Scope(c.statPrefix)); err != nil {
 		return nil, fmt.Errorf("transport_socket: %w", err)
 	}
+	if _, plain := ch.socket.(transport.Plain); !plain && ch.handshake == 0 {
+		ch.handshake = maxHandshake
+	}
 	env := network.Env{Direction: c.direction, Listener: c.name}
 	for i, f := range p.GetFilters() {
 		if err := s.addFilter(ch, f, env); err != nil {
@@ -331,6 +334,10 @@ func (s *Set) compileChain(c *Config, p *listenerpb.FilterChain) (*chain, error)
 	}
 	return ch, nil
 }
+
+// maxHandshake ends handshakes that stand still where no timeout is configured: Envoy's
+// idle timeout of HTTP connections does there.
+const maxHandshake = time.Hour
 
 func duration(d *durationpb.Duration) time.Duration {
 	if d == nil {
