@@ -60,16 +60,25 @@ func newLateen() *cobra.Command {
 	root := &cobra.Command{
 		Use: "lateen", Short: "A service mesh for this machine and for Kubernetes", Version: wellknown.Version(),
 		SilenceErrors: true, SilenceUsage: true, Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return &usageError{fmt.Errorf("unknown command %q", args[0]), "see: " + cmd.Root().Name() + " help"}
-			}
-			return cmd.Help()
-		},
+		RunE: noCommand,
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newUp(), newDown(), newStatus(), newVersion(), newSampleCommand())
 	return root
+}
+
+// noCommand is what a command does that only has others: without one of them it shows
+// what there is.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	hint := "see: " + cmd.CommandPath() + " --help"
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = fmt.Sprintf("did you mean %q?", near[0])
+	}
+	return &usageError{fmt.Errorf("unknown command %q", args[0]), hint}
 }
 
 // A usageError is a wrong command line.
@@ -84,7 +93,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	return &usageError{err, "see: " + cmd.CommandPath() + " --help"}
 }
 
-// exactly is a check of the number of arguments that counts as wrong usage.
+// arguments makes a failed check of the arguments count as wrong usage.
 func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
@@ -135,6 +144,15 @@ func encode(w io.Writer, form string, v any) error {
 		}
 		_, err = w.Write(text)
 		return err
+	}
+	return checkForm(form)
+}
+
+// checkForm finds a wrong -o before anything is done; empty is the form for people.
+func checkForm(form string) error {
+	switch form {
+	case "", "json", "yaml":
+		return nil
 	}
 	return &usageError{fmt.Errorf("-o %s: must be json or yaml", form), ""}
 }

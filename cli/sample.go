@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,6 +37,8 @@ func newSampleCommand() *cobra.Command {
 		Use:   "sample",
 		Short: "Run a sample application: httpbin, site",
 		Long:  "Sample applications stand in for the sites and services of examples, so that these run without the internet.",
+		Args:  cobra.ArbitraryArgs,
+		RunE:  noCommand,
 	}
 	cmd.AddCommand(
 		newSampleServer("httpbin", "A stand-in for httpbin.org: /ip /headers /get /status/N /delay/S /anything …",
@@ -51,7 +54,7 @@ func newSampleServer(name, short string, handler func(sampleOptions) http.Handle
 	cmd := &cobra.Command{
 		Use:   name,
 		Short: short,
-		Args:  cobra.NoArgs,
+		Args:  arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return serveSample(cmd.Context(), o, handler(o), func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), name+": "+line) })
 		},
@@ -151,8 +154,12 @@ func listenSample(addr string) (net.Listener, error) {
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return nil, withHint(err, "ports below 1024 need root, or: sysctl net.ipv4.ip_unprivileged_port_start=80")
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, withHint(err, "another program has "+addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, withHint(err, "name an address of this machine, such as 127.0.0.1")
 	case err != nil:
-		return nil, withHint(err, "another program has "+addr+", or the address is not of this machine")
+		return nil, withHint(err, "for example: --listen 127.0.0.1:8000")
 	}
 	return ln, nil
 }

@@ -19,6 +19,9 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show the mesh of a state directory", Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkForm(form); err != nil {
+				return err
+			}
 			dir, err := stateDir(state)
 			if err != nil {
 				return err

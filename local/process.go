@@ -1,7 +1,6 @@
 package local
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -124,11 +123,11 @@ func exitText(err error) string {
 	return err.Error()
 }
 
-// maxLine bounds a line; a longer one is cut into several.
+// maxLine bounds what is kept of a line that has not ended; a longer one is cut.
 const maxLine = 64 << 10
 
-// lines hands on whole lines of a process: as they are to its log, and to the
-// mesh's output.
+// lines hands on whole lines of a process, as many at once as there are: as they are
+// to its log, and to the mesh's output.
 type lines struct {
 	prefixed io.Writer
 	log      *logFile
@@ -137,29 +136,28 @@ type lines struct {
 
 // Write never fails: a full disk must not end the process.
 func (l *lines) Write(b []byte) (int, error) {
-	l.part = append(l.part, b...)
-	for {
-		advance, line, _ := bufio.ScanLines(l.part, false)
-		if advance == 0 && len(l.part) > maxLine {
-			advance, line = maxLine, l.part[:maxLine]
-		}
-		if advance == 0 {
-			return len(b), nil
-		}
-		l.line(line)
-		l.part = append(l.part[:0], l.part[advance:]...)
+	end := bytes.LastIndexByte(b, '\n') + 1
+	if end > 0 {
+		l.hand(append(l.part, b[:end]...))
+		l.part = l.part[:0]
 	}
+	l.part = append(l.part, b[end:]...)
+	for len(l.part) > maxLine {
+		l.hand(append(slices.Clip(l.part[:maxLine]), '\n'))
+		l.part = append(l.part[:0], l.part[maxLine:]...)
+	}
+	return len(b), nil
 }
 
-func (l *lines) line(line []byte) {
-	line = append(slices.Clip(line), '\n')
-	l.log.write(line)
-	_, _ = l.prefixed.Write(line)
+// hand takes lines, the last with its end.
+func (l *lines) hand(whole []byte) {
+	l.log.write(whole)
+	_, _ = l.prefixed.Write(whole)
 }
 
 func (l *lines) flush() {
 	if len(l.part) > 0 {
-		l.line(l.part)
+		l.hand(append(l.part, '\n'))
 		l.part = nil
 	}
 }
@@ -179,8 +177,8 @@ func openLog(path string) (*logFile, error) {
 	return &logFile{path: path, file: f}, err
 }
 
-func (l *logFile) write(line []byte) {
-	if l.size+int64(len(line)) > maxLog {
+func (l *logFile) write(lines []byte) {
+	if l.size+int64(len(lines)) > maxLog {
 		_ = l.file.Close()
 		_ = os.Rename(l.path, l.path+".1")
 		next, err := openLog(l.path)
@@ -189,7 +187,7 @@ func (l *logFile) write(line []byte) {
 		}
 		l.file, l.size = next.file, 0
 	}
-	n, _ := l.file.Write(line)
+	n, _ := l.file.Write(lines)
 	l.size += int64(n)
 }
 
@@ -207,9 +205,17 @@ type prefixedWriter struct {
 	prefix string
 }
 
-func (w prefixedWriter) Write(line []byte) (int, error) {
+// Write takes whole lines.
+func (w prefixedWriter) Write(whole []byte) (int, error) {
+	if w.out == io.Discard {
+		return len(whole), nil
+	}
+	text := make([]byte, 0, len(whole)+len(w.prefix))
+	for line := range bytes.Lines(whole) {
+		text = append(append(text, w.prefix...), line...)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, _ = w.out.Write(append([]byte(w.prefix), line...))
-	return len(line), nil
+	_, _ = w.out.Write(text)
+	return len(whole), nil
 }

@@ -103,6 +103,11 @@ func (s *supervisor) prepare() error {
 	if err := s.readStdin(); err != nil {
 		return err
 	}
+	if f := s.o.MeshConfig; f != "" {
+		if _, err := os.Stat(f); err != nil {
+			return &Error{fmt.Errorf("MeshConfig: %w", err), "name a file with --meshConfig, or leave the flag out for the defaults"}
+		}
+	}
 	if err := s.choosePorts(); err != nil {
 		return err
 	}

@@ -65,8 +65,11 @@ func (f *flags) addUnserved(set *pflag.FlagSet) {
 	set.Int("kubernetesApiBurst", 160, "(accepted, no effect yet)")
 }
 
-// warnUnserved names what was asked for and is not done.
-func (f *flags) warnUnserved(set *pflag.FlagSet, log *slog.Logger) {
+// warn names what was asked for and is not done.
+func (f *flags) warn(set *pflag.FlagSet, log *slog.Logger) {
+	if _, err := os.Stat(f.meshConfig); err != nil && f.meshConfig != "" && set.Changed("meshConfig") {
+		log.Warn("no MeshConfig: the defaults are in force until there is one", "error", err)
+	}
 	set.Visit(func(given *pflag.Flag) {
 		if len(given.Usage) > 0 && given.Usage[0] == '(' && given.Value.String() != "" {
 			log.Warn("flag has no effect yet", "flag", "--"+given.Name)

@@ -46,7 +46,7 @@ func newDiscovery() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("--log_output_level: %w", err)
 			}
-			f.warnUnserved(cmd.Flags(), log.Scope(logging.DefaultScope))
+			f.warn(cmd.Flags(), log.Scope(logging.DefaultScope))
 			o, err := f.options(log)
 			if err != nil {
 				return err

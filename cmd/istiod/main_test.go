@@ -136,6 +136,15 @@ func TestFailures(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a MeshConfig that is named and not there is said", func(t *testing.T) {
+		out, _ := run("discovery", "--meshConfig", "no-such.yaml", "--configDir", "no-such-dir")
+		if !strings.Contains(out, "no MeshConfig: the defaults are in force") || !strings.Contains(out, "no-such.yaml") {
+			t.Errorf("log %q", out)
+		}
+		if out, _ := run("discovery", "--configDir", "no-such-dir"); strings.Contains(out, "MeshConfig") {
+			t.Errorf("log without the flag %q", out)
+		}
+	})
 	t.Run("a debounce that is no duration", func(t *testing.T) {
 		t.Setenv("PILOT_DEBOUNCE_AFTER", "soon")
 		if _, err := run("discovery"); err == nil || !strings.Contains(err.Error(), "PILOT_DEBOUNCE_AFTER") {
