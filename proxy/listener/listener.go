@@ -181,13 +181,17 @@ func (l *listener) closeSockets() {
 
 // accept takes connections until the socket is closed.
 func (l *listener) accept(sock *socket) {
+	var said time.Time
 	for {
 		raw, err := sock.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil { // out of descriptors, or a client that gave up
-			l.set.opts.Log.Warn("accept failed", "address", sock.addr.String(), "error", err)
+			if time.Since(said) > acceptQuiet {
+				said = time.Now()
+				l.set.opts.Log.Warn("accept failed", "address", sock.addr.String(), "error", err)
+			}
 			if !l.set.pause(acceptPause) {
 				return
 			}
@@ -209,8 +213,12 @@ func (s *Set) pause(d time.Duration) bool {
 	}
 }
 
-// acceptPause keeps a failing accept from spinning.
-const acceptPause = 20 * time.Millisecond
+const (
+	// acceptPause keeps a failing accept from spinning.
+	acceptPause = 20 * time.Millisecond
+	// acceptQuiet keeps it from filling the log.
+	acceptQuiet = 10 * time.Second
+)
 
 // config takes hold of the configuration in force, nil when the listener is closed.
 func (l *listener) config() *Config {
