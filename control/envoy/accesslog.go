@@ -1,9 +1,15 @@
 package envoy
 
 import (
+	"strings"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
+	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/metadata/v3"
+	withoutqueryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/req_without_query/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/lateen-mesh/lateen/control/ir"
@@ -33,10 +39,41 @@ func logFormat(l ir.AccessLog) *corev3.SubstitutionFormatString {
 		return &corev3.SubstitutionFormatString{
 			Format:            &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: jsonFormat(l.JSON)},
 			JsonFormatOptions: &corev3.JsonFormatOptions{},
+			Formatters:        formatters(func(operator string) bool { return uses(l.JSON, operator) }),
 		}
 	}
-	return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
-		TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: l.Text}}}}
+	return &corev3.SubstitutionFormatString{
+		Format: &corev3.SubstitutionFormatString_TextFormatSource{
+			TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: l.Text}}},
+		Formatters: formatters(func(operator string) bool { return strings.Contains(l.Text, operator) }),
+	}
+}
+
+// formatters are the extensions behind command operators that Envoy does not know without.
+func formatters(used func(operator string) bool) []*corev3.TypedExtensionConfig {
+	var out []*corev3.TypedExtensionConfig
+	for _, f := range []struct {
+		operator, name string
+		config         proto.Message
+	}{
+		{"%REQ_WITHOUT_QUERY(", "envoy.formatter.req_without_query", &withoutqueryv3.ReqWithoutQuery{}},
+		{"%METADATA(", "envoy.formatter.metadata", &metadatav3.Metadata{}},
+		{"%CEL(", "envoy.formatter.cel", &celv3.Cel{}},
+	} {
+		if used(f.operator) {
+			out = append(out, &corev3.TypedExtensionConfig{Name: f.name, TypedConfig: typed(f.config)})
+		}
+	}
+	return out
+}
+
+func uses(fields map[string]ir.JSONField, operator string) bool {
+	for _, f := range fields {
+		if strings.Contains(f.Format, operator) || uses(f.Fields, operator) {
+			return true
+		}
+	}
+	return false
 }
 
 func jsonFormat(fields map[string]ir.JSONField) *structpb.Struct {

@@ -212,11 +212,23 @@ func TestMoreOperators(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	})
+	t.Run("a connection has an id of its own", func(t *testing.T) {
+		rec := tcpRecord()
+		one := text(t, "%STREAM_ID%", rec)
+		if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(one) {
+			t.Errorf("got %s", one)
+		}
+		equal(t, text(t, "%STREAM_ID%", rec), one)
+		rec.Info.ConnectionID++
+		if text(t, "%STREAM_ID%", rec) == one {
+			t.Error("another connection has the same")
+		}
+	})
 	t.Run("addresses of version 6", func(t *testing.T) {
 		rec := tcpRecord()
 		rec.Info.Upstream = &endpoint.Endpoint{Address: "[fd00::1]:80"}
 		rec.Info.DownstreamRemote = netip.MustParseAddrPort("[::ffff:10.0.0.1]:5")
-		equal(t, text(t, "%UPSTREAM_HOST% %UPSTREAM_HOST_WITHOUT_PORT% %UPSTREAM_HOST_NAME% %DOWNSTREAM_REMOTE_ADDRESS% %ACCESS_LOG_TYPE%", rec), "[fd00::1]:80 fd00::1 [fd00::1]:80 10.0.0.1:5 TcpConnectionEnd")
+		equal(t, text(t, "%UPSTREAM_HOST% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_HOST_NAME% %DOWNSTREAM_REMOTE_ADDRESS% %ACCESS_LOG_TYPE%", rec), "[fd00::1]:80 fd00::1 [fd00::1]:80 10.0.0.1:5 TcpConnectionEnd")
 	})
 }
 

@@ -2,6 +2,8 @@ package format
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"os"
 	"strconv"
@@ -60,7 +62,6 @@ var operators = map[string]operator{
 
 	// Upstream.
 	"UPSTREAM_HOST":                        optional(upstreamHost),
-	"UPSTREAM_HOST_WITHOUT_PORT":           optional(hostOf(upstreamHost)),
 	"UPSTREAM_HOST_NAME":                   optional(upstreamHostName),
 	"UPSTREAM_HOST_NAME_WITHOUT_PORT":      optional(hostOf(upstreamHostName)),
 	"UPSTREAM_CLUSTER":                     text((*streaminfo.Info).ObservedCluster),
@@ -77,7 +78,7 @@ var operators = map[string]operator{
 		return i.ServerName
 	}),
 	"CONNECTION_ID":    number(func(r Record) int64 { return int64(r.Info.ConnectionID) }),
-	"STREAM_ID":        {noParams, false, func(string) (*operation, error) { return buildRequestHeader("x-request-id") }},
+	"STREAM_ID":        optional(streamID),
 	"UNIQUE_ID":        always(func(dst []byte, _ Record) []byte { return appendUUID(dst) }),
 	"ACCESS_LOG_TYPE":  always(logType),
 	"HOSTNAME":         {noParams, false, buildHostname},
@@ -236,10 +237,29 @@ func buildEnvironment(params string) (*operation, error) {
 	return fixed(value), nil
 }
 
-// appendUUID appends a random UUID of version 4.
+// streamID is the id of the request; of a connection without HTTP it is made from the
+// facts that no other has, so that all logs agree on it.
+func streamID(dst []byte, r Record) []byte {
+	if r.Info.Protocol != "" {
+		id, _ := requestHeader(r, "x-request-id")
+		return append(dst, id...)
+	}
+	var facts [16]byte
+	binary.LittleEndian.PutUint64(facts[:], uint64(r.Info.Start.UnixNano()))
+	binary.LittleEndian.PutUint64(facts[8:], r.Info.ConnectionID)
+	sum := sha256.Sum256(facts[:])
+	return formatUUID(dst, [16]byte(sum[:16]))
+}
+
+// appendUUID appends a random UUID.
 func appendUUID(dst []byte) []byte {
 	var b [16]byte
 	rand.Read(b[:]) // never fails
+	return formatUUID(dst, b)
+}
+
+// formatUUID appends b as a UUID of version 4.
+func formatUUID(dst []byte, b [16]byte) []byte {
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	for i, end := range []int{4, 6, 8, 10, 16} {
 		start := []int{0, 4, 6, 8, 10}[i]

@@ -45,7 +45,10 @@ var points = map[string]func(*streaminfo.Info) (time.Duration, bool){
 	"US_RX_BEG": func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.UpstreamResponse) },
 	"US_RX_END": func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.UpstreamResponseEnd) },
 	"DS_TX_BEG": func(i *streaminfo.Info) (time.Duration, bool) { return reached(i.ResponseSent) },
-	"DS_TX_END": whole,
+	"DS_TX_END": func(i *streaminfo.Info) (time.Duration, bool) {
+		total, ok := whole(i)
+		return total, ok && i.Protocol != "" // of bytes without HTTP nobody notes the last
+	},
 }
 
 // buildCommonDuration reads "from:to:unit".

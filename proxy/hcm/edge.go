@@ -24,6 +24,7 @@ var (
 	schemeHTTPS = []byte("https")
 	valueTrue   = []byte("true")
 	comma       = []byte(",")
+	localhost   = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 )
 
 // apply finds out who the client is, notes it in the headers and removes those that
@@ -108,10 +109,11 @@ func nthAddress(xff []byte, n int) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(a, 0), single
 }
 
-// appendXFF adds the peer of the connection; for one of this machine our own address.
+// appendXFF adds the peer of the connection; for localhost our own address. Other
+// addresses of 127.0.0.0/8 are no localhost to Envoy.
 func (e *edge) appendXFF(s *http.Stream) {
 	a := s.Info.DownstreamDirectRemote.Addr()
-	if !a.IsValid() || a.IsLoopback() {
+	if !a.IsValid() || a == localhost || a == netip.IPv6Loopback() {
 		a = e.local
 	}
 	h := &s.Request.Headers

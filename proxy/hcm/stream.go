@@ -393,7 +393,7 @@ func (st *stream) finish() bool {
 	now := time.Now()
 	st.Info.End = now
 	if st.Info.RequestReceived == 0 && codec.Finished() {
-		st.Info.RequestReceived = st.Info.UpstreamRequestSent
+		st.Info.RequestReceived = max(st.Info.UpstreamRequestSent, 1) // with its head, if nothing was sent on
 	}
 	m.stats.rqActive.Dec()
 	if st.Info.Code > 0 {

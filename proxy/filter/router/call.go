@@ -184,7 +184,7 @@ func (k *call) noteRead() {
 	if at == 0 {
 		return
 	}
-	k.s.Info.RequestReceived = at
+	k.s.Info.RequestReceived, k.s.Info.UpstreamRequestEnd = at, at // what is read is sent on at once
 	if k.pump.started() && k.timeout > 0 {
 		k.deadline = k.s.Info.Start.Add(at + k.timeout)
 	}
