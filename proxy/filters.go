@@ -77,4 +77,5 @@ var extensions = []extension{
 	{"envoy.clusters", "envoy.cluster.eds", ""},
 	{"envoy.clusters", "envoy.cluster.original_dst", ""},
 	{"envoy.retry_host_predicates", "envoy.retry_host_predicates.previous_hosts", "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+	{"envoy.retry_priorities", "envoy.retry_priorities.previous_priorities", "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"},
 }

@@ -32,8 +32,9 @@ type Context struct {
 	Attempts int // host_selection_retry_max_attempts; 0 is Envoy's default 1
 	// OriginalDst is where the client wanted to go; ORIGINAL_DST clusters go there.
 	OriginalDst netip.AddrPort
-	// SNI is the server name that the client asked for, "" without TLS.
-	SNI string
+	// Without are priorities (bit n: priority n) that are left out as long as others have
+	// endpoints (previous_priorities).
+	Without uint64
 	// Random yields random numbers, nil for the runtime's source. Explanations and
 	// tests hand in their own.
 	Random func() uint64

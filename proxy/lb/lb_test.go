@@ -291,3 +291,16 @@ func BenchmarkPick(b *testing.B) {
 		})
 	}
 }
+
+// TestWithout: priorities can be left out, as long as others have endpoints.
+func TestWithout(t *testing.T) {
+	list := append(append(at(0, 0, 2), at(1, 0, 2)...), at(2, endpoint.FailedEDSHealth, 1)...)
+	b := New(Policy{Kind: Random}, Set{Endpoints: list})
+	for without, want := range map[uint64]uint32{0: 0, 1: 1, 2: 0, 4: 0, 6: 0, 3: 0, 7: 0} {
+		for range 20 {
+			if e := b.Pick(&Context{Without: without}); e == nil || e.Priority != want {
+				t.Fatalf("without %b: %v, want priority %d", without, e, want)
+			}
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
 )
@@ -55,8 +56,10 @@ type LocalityKey struct {
 }
 
 // New returns a Balancer over what the set is now.
-func New(p Policy, s Set) Balancer {
-	b := &balancer{hashed: p.Kind == RingHash || p.Kind == Maglev}
+func New(p Policy, s Set) Balancer { return newBalancer(p, s) }
+
+func newBalancer(p Policy, s Set) *balancer {
+	b := &balancer{policy: p, set: s, hashed: p.Kind == RingHash || p.Kind == Maglev}
 	prios := priorities(&s)
 	for _, share := range shares(prios, &s) {
 		group := share.hosts(&prios[share.priority])
@@ -68,9 +71,14 @@ func New(p Policy, s Set) Balancer {
 // balancer is the top of the choice: which priority, and whether its healthy,
 // degraded or all endpoints.
 type balancer struct {
+	policy Policy
+	set    Set
 	parts  []part
 	total  uint64
 	hashed bool
+
+	mu   sync.Mutex
+	less map[uint64]*balancer // by the priorities that are left out, made on first use
 }
 
 type part struct {
@@ -94,6 +102,9 @@ func (b *balancer) add(load uint64, p picker) {
 // Pick implements Balancer. An endpoint to be avoided is asked for again, as often
 // as the context allows.
 func (b *balancer) Pick(x *Context) *endpoint.Endpoint {
+	if x.Without != 0 {
+		b = b.without(x.Without)
+	}
 	if len(b.parts) == 0 {
 		return nil
 	}
@@ -104,6 +115,34 @@ func (b *balancer) Pick(x *Context) *endpoint.Endpoint {
 			return e
 		}
 	}
+}
+
+// maxLess bounds the balancers that are kept without some priorities.
+const maxLess = 64
+
+// without is the balancer that leaves out priorities; b itself when none would be left.
+func (b *balancer) without(priorities uint64) *balancer {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l := b.less[priorities]; l != nil {
+		return l
+	}
+	s := b.set
+	s.Endpoints = nil
+	for _, e := range b.set.Endpoints {
+		if e.Priority >= 64 || priorities&(1<<e.Priority) == 0 {
+			s.Endpoints = append(s.Endpoints, e)
+		}
+	}
+	l := newBalancer(b.policy, s)
+	if len(l.parts) == 0 {
+		l = b
+	}
+	if b.less == nil || len(b.less) >= maxLess {
+		b.less = map[uint64]*balancer{}
+	}
+	b.less[priorities] = l
+	return l
 }
 
 func (b *balancer) part(x *Context) picker {

@@ -101,7 +101,6 @@ func (c *compiler) virtualHost(v *routev3.VirtualHost) (*VirtualHost, error) {
 	case routev3.VirtualHost_EXTERNAL_ONLY:
 		vh.tls = tlsExternal
 	}
-	vh.RequireTLS = vh.tls != tlsFree
 	if vh.Edits, err = newEdits(v); err != nil {
 		return nil, err
 	}
@@ -125,15 +124,16 @@ func (c *compiler) virtualHost(v *routev3.VirtualHost) (*VirtualHost, error) {
 }
 
 func (c *compiler) route(v *routev3.VirtualHost, r *routev3.Route) (*Route, error) {
+	// stat_prefix asks for stats of the route alone, which are not kept.
 	err := xds.Only(r, "name", "match", "route", "redirect", "direct_response", "metadata", "decorator", "typed_per_filter_config",
 		"request_headers_to_add", "request_headers_to_remove", "response_headers_to_add", "response_headers_to_remove",
 		"per_request_buffer_limit_bytes", "stat_prefix", "request_body_buffer_limit")
 	if err != nil {
 		return nil, err
 	}
-	rt := &Route{Name: r.GetName(), Operation: r.GetDecorator().GetOperation(), StatPrefix: r.GetStatPrefix()}
+	rt := &Route{Name: r.GetName()}
 	if p := r.GetDecorator().GetPropagate(); p == nil || p.GetValue() {
-		rt.Decorator = rt.Operation
+		rt.Decorator = r.GetDecorator().GetOperation()
 	}
 	if rt.matcher, err = newMatcher(r.GetMatch()); err != nil {
 		return nil, fmt.Errorf("match: %w", err)
@@ -206,13 +206,4 @@ func metadata(m *corev3.Metadata) (map[string]map[string]any, error) {
 		out[name] = s.AsMap()
 	}
 	return out, nil
-}
-
-// subset is what metadata_match wants of endpoints: its envoy.lb part.
-func subset(m *corev3.Metadata) (map[string]any, error) {
-	all, err := metadata(m)
-	if err != nil {
-		return nil, fmt.Errorf("metadata_match: %w", err)
-	}
-	return all["envoy.lb"], nil
 }

@@ -19,6 +19,7 @@ import (
 const defaultTimeout = 15 * time.Second
 
 func (c *compiler) forward(v *routev3.VirtualHost, r *routev3.Route, a *routev3.RouteAction) (*Forward, error) {
+	// metadata_match, also of weighted clusters, chooses subsets; a cluster that has some is refused.
 	err := xds.Only(a, "cluster", "cluster_header", "weighted_clusters", "cluster_not_found_response_code", "metadata_match",
 		"prefix_rewrite", "regex_rewrite", "host_rewrite_literal", "auto_host_rewrite", "host_rewrite_header", "append_x_forwarded_host",
 		"timeout", "idle_timeout", "retry_policy", "request_mirror_policies", "priority", "hash_policy", "cors", "max_grpc_timeout", "max_stream_duration", "upgrade_configs")
@@ -41,9 +42,6 @@ func (c *compiler) forward(v *routev3.VirtualHost, r *routev3.Route, a *routev3.
 		if err := set(f, a); err != nil {
 			return nil, err
 		}
-	}
-	if f.MetadataMatch, err = subset(a.GetMetadataMatch()); err != nil {
-		return nil, err
 	}
 	if f.Retry, err = inheritedRetry(a, v); err != nil {
 		return nil, err
@@ -118,9 +116,6 @@ func (c *compiler) weighted(w *routev3.WeightedCluster_ClusterWeight) (WeightedC
 		return out, err
 	}
 	if out.Edits, err = newEdits(w); err != nil {
-		return out, err
-	}
-	if out.MetadataMatch, err = subset(w.GetMetadataMatch()); err != nil {
 		return out, err
 	}
 	out.PerFilter, err = c.perFilter(w.GetTypedPerFilterConfig())

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
@@ -14,15 +15,13 @@ var retryNames = map[string]RetryOn{
 	"5xx": On5xx, "gateway-error": OnGatewayError, "reset": OnReset, "reset-before-request": OnResetBeforeRequest,
 	"connect-failure": OnConnectFailure, "envoy-ratelimited": OnEnvoyRateLimited, "retriable-4xx": OnRetriable4xx,
 	"refused-stream": OnRefusedStream, "retriable-status-codes": OnRetriableStatusCodes, "retriable-headers": OnRetriableHeaders,
-	"http3-post-connect-failure": OnHTTP3PostConnectFailure,
-	"cancelled":                  OnGRPCCancelled, "deadline-exceeded": OnGRPCDeadlineExceeded, "internal": OnGRPCInternal,
+	"cancelled": OnGRPCCancelled, "deadline-exceeded": OnGRPCDeadlineExceeded, "internal": OnGRPCInternal,
 	"resource-exhausted": OnGRPCResourceExhausted, "unavailable": OnGRPCUnavailable,
 }
 
-// ParseRetryOn reads a list of retry conditions as in retry_on and in the request
-// headers x-envoy-retry-on and x-envoy-retry-grpc-on. Envoy ignores words that it
-// does not know, so this does too.
-func ParseRetryOn(list string) RetryOn {
+// parseRetryOn reads a list of retry conditions. Envoy ignores words that it does not
+// know, so this does too; http3-post-connect-failure cannot happen here.
+func parseRetryOn(list string) RetryOn {
 	var on RetryOn
 	for word := range strings.SplitSeq(list, ",") {
 		on |= retryNames[strings.TrimSpace(word)]
@@ -47,12 +46,12 @@ func inheritedRetry(a *routev3.RouteAction, v *routev3.VirtualHost) (*RetryPolic
 }
 
 func newRetry(p *routev3.RetryPolicy) (*RetryPolicy, error) {
-	err := xds.Only(p, "retry_on", "num_retries", "per_try_timeout", "per_try_idle_timeout", "retry_priority", "retry_host_predicate",
+	err := xds.Only(p, "retry_on", "num_retries", "per_try_timeout", "retry_priority", "retry_host_predicate",
 		"host_selection_retry_max_attempts", "retriable_status_codes", "retry_back_off", "retriable_headers")
 	if err != nil {
 		return nil, err
 	}
-	out := &RetryPolicy{On: ParseRetryOn(p.GetRetryOn()), Retries: 1, HostAttempts: int(p.GetHostSelectionRetryMaxAttempts())}
+	out := &RetryPolicy{On: parseRetryOn(p.GetRetryOn()), Retries: 1, HostAttempts: int(p.GetHostSelectionRetryMaxAttempts())}
 	if n := p.GetNumRetries(); n != nil {
 		out.Retries = int(n.GetValue())
 	}
@@ -60,9 +59,6 @@ func newRetry(p *routev3.RetryPolicy) (*RetryPolicy, error) {
 		out.StatusCodes = append(out.StatusCodes, int(code))
 	}
 	if out.PerTry, err = duration("per_try_timeout", p.GetPerTryTimeout(), 0); err != nil {
-		return nil, err
-	}
-	if out.PerTryIdle, err = duration("per_try_idle_timeout", p.GetPerTryIdleTimeout(), 0); err != nil {
 		return nil, err
 	}
 	if out.RetriableHeaders, err = NewHeaderMatchers("retriable_headers", p.GetRetriableHeaders()); err != nil {
@@ -82,13 +78,22 @@ func (r *RetryPolicy) setHosts(p *routev3.RetryPolicy) error {
 		}
 		r.PreviousHosts = true
 	}
-	switch name := p.GetRetryPriority().GetName(); name {
-	case "":
-	case "envoy.retry_priorities.previous_priorities":
-		r.PreviousPriorities = true
-	default:
-		return fmt.Errorf("retry_priority %q: not supported", name)
+	return r.setPriorities(p.GetRetryPriority())
+}
+
+// setPriorities takes what chooses another priority.
+func (r *RetryPolicy) setPriorities(p *routev3.RetryPolicy_RetryPriority) error {
+	if p == nil {
+		return nil
 	}
+	var c prioritiesv3.PreviousPrioritiesConfig
+	if p.GetName() != "envoy.retry_priorities.previous_priorities" || p.GetTypedConfig().UnmarshalTo(&c) != nil {
+		return fmt.Errorf("retry_priority %q: not supported", p.GetName())
+	}
+	if c.GetUpdateFrequency() <= 0 {
+		return fmt.Errorf("retry_priority: update_frequency must be greater than 0, got %d", c.GetUpdateFrequency())
+	}
+	r.PreviousPriorities = int(c.GetUpdateFrequency())
 	return nil
 }
 

@@ -19,11 +19,10 @@ type VirtualHost struct {
 	Edits                         Edits // request_headers_to_add …, of the virtual host
 	IncludeAttemptCount           bool  // x-envoy-attempt-count to the upstream
 	IncludeAttemptCountInResponse bool
-	RequireTLS                    bool           // ALL or EXTERNAL_ONLY; Select itself decides for the redirect
 	PerFilter                     map[string]any // typed_per_filter_config, compiled, by filter name
 	Metadata                      map[string]map[string]any
 
-	tls tlsRequirement
+	tls tlsRequirement // Select itself decides for the redirect
 }
 
 // A Route is one rule: how it matches (unexported) and what it does. Exactly one
@@ -31,15 +30,12 @@ type VirtualHost struct {
 type Route struct {
 	Name      string // ROUTE_NAME
 	Decorator string // x-envoy-decorator-operation, "" also when the decorator is not propagated
-	Operation string // name of the span, "" without decorator
 	Forward   *Forward
 	Redirect  *Redirect
 	Direct    *Direct
 	Edits     Edits
 	PerFilter map[string]any
 	Metadata  map[string]map[string]any // filter_metadata; provenance is under "istio" and "lateen"
-	// StatPrefix asks for the stats "vhost.<virtual host>.route.<prefix>.…".
-	StatPrefix string
 
 	matcher matcher
 }
@@ -96,9 +92,8 @@ type Forward struct {
 	HashPolicy          []HashPolicy
 	ClusterNotFoundCode int // 503 by default
 	Upgrades            map[string]bool
-	MetadataMatch       map[string]any // envoy.lb of metadata_match: the subset wanted
-	Priority            int            // 0 default, 1 high
-	MaxRequestBytes     int64          // per_request_buffer_limit, -1 not set
+	Priority            int   // 0 default, 1 high
+	MaxRequestBytes     int64 // per_request_buffer_limit, -1 not set
 }
 
 // A WeightedCluster is one destination of several.
@@ -108,8 +103,6 @@ type WeightedCluster struct {
 	Edits       Edits
 	PerFilter   map[string]any
 	HostRewrite string
-	// MetadataMatch is envoy.lb of metadata_match, merged over the route's.
-	MetadataMatch map[string]any
 }
 
 // A RegexRewrite replaces all matches of Pattern in the path by Substitution
@@ -143,12 +136,13 @@ type RetryPolicy struct {
 	StatusCodes             []int
 	Retries                 int // num_retries, beyond the first attempt
 	PerTry                  time.Duration
-	PerTryIdle              time.Duration
 	BackOffBase, BackOffMax time.Duration // defaults 25 ms, 10 × base
 	PreviousHosts           bool
 	HostAttempts            int
-	PreviousPriorities      bool // envoy.retry_priorities.previous_priorities
-	RetriableHeaders        []HeaderMatcher
+	// PreviousPriorities is update_frequency of envoy.retry_priorities.previous_priorities:
+	// after each so many attempts the priorities that they went to are left out. 0: off.
+	PreviousPriorities int
+	RetriableHeaders   []HeaderMatcher
 }
 
 // RetryOn is the set of conditions of retry_on and retry_grpc_on.
@@ -166,7 +160,6 @@ const (
 	OnRefusedStream
 	OnRetriableStatusCodes
 	OnRetriableHeaders
-	OnHTTP3PostConnectFailure
 	OnGRPCCancelled
 	OnGRPCDeadlineExceeded
 	OnGRPCInternal

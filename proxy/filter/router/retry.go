@@ -18,6 +18,7 @@ type retryState struct {
 	tries  int           // retries made
 	next   time.Duration // the back-off's present upper bound
 	held   bool          // one of the cluster's retries is taken
+	been   uint64        // priorities that attempts went to, as in lb.Context.Without
 }
 
 // A judgement says whether an attempt is to be repeated.
@@ -30,20 +31,12 @@ const (
 	refused                    // the circuit breaker forbids it
 )
 
-const (
-	defaultBackOff = 25 * time.Millisecond
-	backOffFactor  = 10
-)
-
 func (r *retryState) begin(k *call) {
 	p := k.forward.Retry
 	if p == nil {
 		return
 	}
 	r.policy, r.left, r.next = p, p.Retries, p.BackOffBase
-	if r.next == 0 {
-		r.next = defaultBackOff
-	}
 	h := &k.s.Request.Headers
 	if v := h.Get("x-envoy-max-retries"); v != nil {
 		if n, err := strconv.Atoi(string(v)); err == nil && n >= 0 {
@@ -70,6 +63,9 @@ func (r *retryState) take(k *call) judgement {
 	if !k.limits.Retries.Take() {
 		k.stats.RqRetryOverflow.Inc()
 		return refused
+	}
+	if r.policy.PreviousHosts && k.endpoint != nil {
+		k.lb.Avoid = append(k.lb.Avoid, k.endpoint)
 	}
 	r.held = true
 	r.left--
@@ -135,9 +131,6 @@ func (r *retryState) reset(k *call, reset *http.Reset) judgement {
 		r.end(k)
 		return final
 	}
-	if r.policy.PreviousHosts && k.endpoint != nil {
-		k.lb.Avoid = append(k.lb.Avoid, k.endpoint)
-	}
 	return r.take(k)
 }
 
@@ -160,13 +153,8 @@ func (r *retryState) wantsReset(reset *http.Reset) bool {
 // backOff waits before the next attempt; false: the stream is over or was answered.
 func (k *call) backOff() bool {
 	r := &k.retry
-	p := r.policy
 	wait := time.Duration(rand.Int64N(int64(r.next)))
-	limit := p.BackOffMax
-	if limit == 0 {
-		limit = backOffFactor * max(p.BackOffBase, defaultBackOff)
-	}
-	r.next = min(2*r.next, limit)
+	r.next = min(2*r.next, r.policy.BackOffMax)
 	k.stats.RqRetryBackoff.Inc()
 	if !k.deadline.IsZero() {
 		wait = min(wait, time.Until(k.deadline))
@@ -191,10 +179,18 @@ func (k *call) backOff() bool {
 // pick chooses an endpoint for the attempt.
 func (k *call) pick() *endpoint.Endpoint {
 	k.lb.OriginalDst = k.s.Info.DownstreamLocal
-	k.lb.SNI = k.s.Info.ServerName
 	k.lb.Attempts = 0
-	if k.retry.policy != nil {
-		k.lb.Attempts = k.retry.policy.HostAttempts
+	p := k.retry.policy
+	if p == nil {
+		return k.cluster.Pick(&k.lb)
 	}
-	return k.cluster.Pick(&k.lb)
+	k.lb.Attempts = p.HostAttempts
+	if before := k.s.Info.Attempts - 1; p.PreviousPriorities > 0 && before > 0 && before%p.PreviousPriorities == 0 {
+		k.lb.Without = k.retry.been
+	}
+	ep := k.cluster.Pick(&k.lb)
+	if ep != nil {
+		k.retry.been |= 1 << ep.Priority // beyond 63 it is no bit
+	}
+	return ep
 }

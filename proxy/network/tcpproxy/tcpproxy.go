@@ -215,7 +215,7 @@ func (f *filter) connect(ctx context.Context, c *network.Conn) (transport.Conn, 
 		return nil, nil
 	}
 	info.Cluster = name
-	choice := lb.Context{OriginalDst: info.DownstreamLocal, SNI: info.ServerName}
+	choice := lb.Context{OriginalDst: info.DownstreamLocal}
 	if f.hashSource {
 		choice.Hash, choice.HasHash = xxhash.Sum64String(info.DownstreamRemote.Addr().String()), true
 	}

@@ -1,0 +1,68 @@
+package router
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lateen-mesh/lateen/proxy/endpoint"
+	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/lb"
+	"github.com/lateen-mesh/lateen/proxy/route"
+	"github.com/lateen-mesh/lateen/proxy/stats"
+	"github.com/lateen-mesh/lateen/proxy/upstream"
+)
+
+// balanced is a cluster of which only the choice of endpoints matters.
+type balanced struct {
+	Cluster
+	lb.Balancer
+}
+
+func (b balanced) Pick(x *lb.Context) *endpoint.Endpoint { return b.Balancer.Pick(x) }
+
+// retrying is a call whose every attempt is answered with 503.
+func retrying(p *route.RetryPolicy, priorities ...uint32) (attempt func() *endpoint.Endpoint) {
+	var s lb.Set
+	for i, priority := range priorities {
+		s.Endpoints = append(s.Endpoints, &endpoint.Endpoint{Address: fmt.Sprint(i), Priority: priority, Weight: 1})
+	}
+	scope := stats.NewStore().Scope("cluster.c.")
+	p.On, p.Retries = route.On5xx, 100
+	k := &call{s: &http.Stream{}, forward: &route.Forward{Retry: p}, stats: upstream.NewStats(scope), limits: upstream.NewLimits(upstream.DefaultThresholds, scope),
+		cluster: balanced{Balancer: lb.New(lb.Policy{Kind: lb.Random}, s)}}
+	k.retry.begin(k)
+	return func() *endpoint.Endpoint {
+		k.s.Info.Attempts++
+		k.endpoint = k.pick()
+		if j := k.retry.response(k, &http.Response{Status: 503}); j != again {
+			panic(fmt.Sprint("judgement ", j))
+		}
+		return k.endpoint
+	}
+}
+
+// TestPreviousHosts: a retry goes to another endpoint, also when it was an answer that
+// asked for it.
+func TestPreviousHosts(t *testing.T) {
+	for range 100 {
+		attempt := retrying(&route.RetryPolicy{PreviousHosts: true, HostAttempts: 100}, 0, 0)
+		if first, second := attempt(), attempt(); first == second {
+			t.Fatal("the same endpoint again")
+		}
+	}
+}
+
+// TestPreviousPriorities: after every second attempt the priorities that were tried are
+// left out, and when all were, none is.
+func TestPreviousPriorities(t *testing.T) {
+	attempt := retrying(&route.RetryPolicy{PreviousPriorities: 2}, 0, 0, 1, 1, 2)
+	var got []uint32
+	for range 8 {
+		got = append(got, attempt().Priority)
+	}
+	if diff := cmp.Diff([]uint32{0, 0, 1, 1, 2, 2, 0, 0}, got); diff != "" {
+		t.Errorf("priorities (-want +got):\n%s", diff)
+	}
+}
