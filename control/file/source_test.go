@@ -323,7 +323,7 @@ func TestDirectoryThatCannotBeRead(t *testing.T) {
 	if got := b.problems("deep"); !strings.Contains(got, "permission denied") {
 		t.Errorf("problem of the directory %q", got)
 	}
-	if err := os.Chmod(deep, 0o755); err != nil { //nolint:gosec // as it was
+	if err := os.Chmod(deep, 0o755); err != nil { // as it was
 		t.Fatal(err)
 	}
 	b.src.Refresh()
