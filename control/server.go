@@ -213,6 +213,3 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
-
-// Snapshot is the newest, nil before the first.
-func (s *Server) Snapshot() *mesh.Snapshot { return s.snapshot.Load() }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/lateen-mesh/lateen/control"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // maxStdin bounds configuration from standard input.
@@ -167,7 +168,7 @@ func (s *supervisor) choosePorts() error {
 	for _, p := range []struct {
 		port   *int
 		wanted int
-	}{{&g.Admin, 15000}, {&g.Health, 15021}, {&g.Metrics, 15090}} {
+	}{{&g.Admin, wellknown.ProxyAdminPort}, {&g.Health, wellknown.ProxyStatusPort}, {&g.Metrics, wellknown.ProxyMetricsPort}} {
 		var err error
 		if *p.port, err = s.state.ports.loopback(p.wanted); err != nil {
 			return err

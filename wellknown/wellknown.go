@@ -4,14 +4,11 @@ package wellknown
 
 // xDS resource types.
 const (
-	ListenerType  = "type.googleapis.com/envoy.config.listener.v3.Listener"
-	RouteType     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-	ClusterType   = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-	EndpointType  = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-	SecretType    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-	ExtensionType = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
-	BootstrapType = "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap"
-	NameTableType = "type.googleapis.com/istio.networking.nds.v1.NameTable"
+	ListenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	RouteType    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	ClusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	EndpointType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	SecretType   = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 )
 
 // Names of clusters that the mesh makes by itself.
@@ -21,12 +18,9 @@ const (
 	InboundPassthroughCluster = "InboundPassthroughCluster" //nolint:gosec // no password, though it reads like one
 )
 
-// Ports of a proxy and of the control plane.
+// Ports of a proxy.
 const (
 	ProxyAdminPort   = 15000
 	ProxyStatusPort  = 15021
 	ProxyMetricsPort = 15090
-	XDSPort          = 15010
-	SecureXDSPort    = 15012
-	MonitoringPort   = 15014
 )

@@ -326,7 +326,7 @@ func TestNACK(t *testing.T) {
 		c.nack("CDS", "Error adding/updating cluster(s) a: no such thing")
 		c.quiet()
 		st := x.server.Conns()[0]
-		if r := st.Refused(); len(r) != 1 || r[0].Resource != "a" || !strings.Contains(r[0].Error, "no such thing") || r[0].Generation != 2 {
+		if r := refusals(st); len(r) != 1 || r[0].Resource != "a" || !strings.Contains(r[0].Error, "no such thing") || r[0].Generation != 2 {
 			x.t.Errorf("refused %+v", r)
 		}
 		if st.Applied != 1 {
@@ -352,7 +352,7 @@ func TestNACK(t *testing.T) {
 		c.want(map[bool]string{true: "CDS a=2", false: "CDS a=2 b=2"}[c.delta])
 		c.ack("CDS")
 		synctest.Wait()
-		if r := x.server.Conns()[0].Refused(); len(r) != 0 {
+		if r := refusals(x.server.Conns()[0]); len(r) != 0 {
 			x.t.Errorf("refused %+v, want none", r)
 		}
 	})
@@ -395,7 +395,7 @@ func TestNACK(t *testing.T) {
 			c.want("EDS b=x")
 			c.nack("EDS", "malformed")
 			c.quiet()
-			if r := x.server.Conns()[0].Refused(); len(r) != 1 || r[0].Resource != "b" {
+			if r := refusals(x.server.Conns()[0]); len(r) != 1 || r[0].Resource != "b" {
 				x.t.Errorf("refused %+v, want b", r)
 			}
 		})
@@ -413,8 +413,8 @@ func TestNACK(t *testing.T) {
 			c.send(request{typ: "CDS", nonce: bad, nack: "a: no"})
 			c.ack("CDS")
 			c.quiet()
-			if st := x.server.Conns()[0]; len(st.Refused()) != 0 || st.Applied != 3 {
-				x.t.Errorf("applied %d, refused %+v; want 3 and none", st.Applied, st.Refused())
+			if st := x.server.Conns()[0]; len(refusals(st)) != 0 || st.Applied != 3 {
+				x.t.Errorf("applied %d, refused %+v; want 3 and none", st.Applied, refusals(st))
 			}
 		})
 	})

@@ -224,7 +224,7 @@ func (c *conn) resume(w *watch, r *request) {
 // reply books the answer to a response; stale reports that it was not the last.
 func (c *conn) reply(w *watch, r *request) (stale bool) {
 	stale = r.nonce != w.nonce
-	refused, known, again := w.reply(r.nonce, r.nack, time.Now())
+	refused, known, again := w.reply(r.nonce, r.nack)
 	if stale {
 		c.o.Metrics.expired.WithLabelValues(label(w.Type)).Inc()
 		c.log.Debug("stale nonce", "type", w.Name, "nonce", r.nonce, "last", w.nonce, "known", known)

@@ -445,3 +445,12 @@ func (c *client) wantEnd(text string) {
 		c.t.Fatalf("the stream goes on, want an end with %q", text)
 	}
 }
+
+// refusals are those of all types.
+func refusals(c ads.ConnStatus) []ads.Refusal {
+	var all []ads.Refusal
+	for _, w := range c.Watches {
+		all = append(all, w.Refused...)
+	}
+	return all
+}

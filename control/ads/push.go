@@ -222,7 +222,7 @@ func (c *conn) send(w *watch, d delivery) error {
 		return err
 	}
 	c.mu.Lock()
-	w.sent(nonce, c.view.Generation(), d, time.Now())
+	w.sent(nonce, c.view.Generation(), d)
 	c.mu.Unlock()
 	l := label(w.Type)
 	c.o.Metrics.pushes.WithLabelValues(l).Inc()

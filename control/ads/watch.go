@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/lateen-mesh/lateen/wellknown"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -41,10 +40,9 @@ type watch struct {
 	// stream, until the first comparison.
 	resumed string
 
-	nonce, acked       string // of the last response sent and the last acknowledged
-	sentAt, ackedAt    time.Time
-	evaluated, applied uint64 // generation last compared and generation the proxy has
-	refused            map[string]Refusal
+	nonce, acked string // of the last response sent and the last acknowledged
+	applied      uint64 // generation that the proxy has
+	refused      map[string]Refusal
 }
 
 // told is what the proxy was told about one resource.
@@ -275,7 +273,7 @@ func (w *watch) split(d delivery) []delivery {
 }
 
 // sent records a response.
-func (w *watch) sent(nonce string, generation uint64, d delivery, now time.Time) {
+func (w *watch) sent(nonce string, generation uint64, d delivery) {
 	versions := make(map[string]string, len(d.resources))
 	for _, r := range d.resources {
 		t := w.told[r.Name]
@@ -300,7 +298,7 @@ func (w *watch) sent(nonce string, generation uint64, d delivery, now time.Time)
 	if len(w.flight) > maxFlight {
 		w.flight = slices.Delete(w.flight, 0, 1)
 	}
-	w.nonce, w.sentAt, w.served = nonce, now, true
+	w.nonce, w.served = nonce, true
 }
 
 // settled forgets what was asked, after all responses of a comparison are out.
@@ -313,7 +311,6 @@ func (w *watch) settled(generation uint64) {
 // reached books a generation that asks for nothing beyond what was sent: it is
 // applied as soon as that is acknowledged.
 func (w *watch) reached(generation uint64) {
-	w.evaluated = generation
 	if n := len(w.flight); n > 0 {
 		w.flight[n-1].generation = generation
 	} else {
@@ -324,7 +321,7 @@ func (w *watch) reached(generation uint64) {
 // reply takes the proxy's answer to a response: an ACK, or a NACK with its text.
 // known is false for a nonce of which nothing is remembered. again reports that
 // resources are to be sent once more.
-func (w *watch) reply(nonce, nack string, now time.Time) (refused []Refusal, known, again bool) {
+func (w *watch) reply(nonce, nack string) (refused []Refusal, known, again bool) {
 	i := slices.IndexFunc(w.flight, func(r response) bool { return r.nonce == nonce })
 	if i < 0 {
 		return nil, false, false
@@ -333,7 +330,7 @@ func (w *watch) reply(nonce, nack string, now time.Time) (refused []Refusal, kno
 	accepted := w.flight[:i] // an answer to a later response stands for these
 	if nack == "" {
 		accepted = w.flight[:i+1]
-		w.acked, w.ackedAt = nonce, now
+		w.acked = nonce
 	}
 	for _, a := range accepted {
 		w.accept(a)
@@ -342,7 +339,7 @@ func (w *watch) reply(nonce, nack string, now time.Time) (refused []Refusal, kno
 	if nack == "" {
 		return nil, true, false
 	}
-	refused, again = w.refuse(r, nack, now)
+	refused, again = w.refuse(r, nack)
 	return refused, true, again
 }
 
@@ -366,7 +363,7 @@ func (w *watch) accept(r response) {
 
 // refuse marks what the NACK is about. The other resources of the response are
 // in doubt: an Envoy may stop at the first it refuses.
-func (w *watch) refuse(r response, nack string, now time.Time) (refused []Refusal, again bool) {
+func (w *watch) refuse(r response, nack string) (refused []Refusal, again bool) {
 	guilty := named(nack, r.versions)
 	if len(guilty) == 0 && (len(r.versions) == 1 || !w.partial) {
 		guilty = slices.Sorted(maps.Keys(r.versions))
@@ -377,7 +374,7 @@ func (w *watch) refuse(r response, nack string, now time.Time) (refused []Refusa
 		switch {
 		case t == nil:
 		case slices.Contains(guilty, n) && (t.good != v):
-			f := Refusal{Type: w.URL, Resource: n, Version: v, Error: nack, Generation: r.generation, Time: now}
+			f := Refusal{Resource: n, Error: nack, Generation: r.generation}
 			t.bad = v
 			w.refused[n] = f
 			refused = append(refused, f)

@@ -12,22 +12,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// Validate checks a decoded object as Istio's webhook does: the same objects are
-// accepted. Problems have no line; DecodeYAML has already validated what it returns.
-func Validate(o *Config) []Problem {
-	for _, k := range kinds() {
-		if k.kind == o.Kind {
-			found := check(&k, o)
-			for i := range found {
-				found[i].Source, found[i].Object, found[i].Field = o.Source, o.Key, shortField(o.Kind, found[i].Field)
-			}
-			return found
-		}
-	}
-	return []Problem{{Source: o.Source, Object: o.Key, Field: "kind", Message: "unknown kind " + quoted(string(o.Kind))}}
-}
-
-// check runs the rules of a kind; fields have their full path.
+// check runs the rules of a kind, those of Istio's webhook: the same objects are
+// accepted. Fields have their full path.
 func check(schema *kindSchema, o *Config) []Problem {
 	r := &report{}
 	root := place{r: r}

@@ -85,7 +85,7 @@ func TestAssignment(t *testing.T) {
 		{Locality: &ir.Locality{Region: "r"}, Weight: 2, Endpoints: []ir.Endpoint{
 			{Address: "10.0.0.1", Port: 80, Weight: 1, TLSMode: "istio", Workload: "w"},
 			{Address: "/run/app.sock", Weight: 1, Draining: true},
-			{Address: "10.0.0.3", Port: 80, Unhealthy: true},
+			{Address: "10.0.0.3", Port: 80},
 		}},
 		{Priority: 1},
 	}})
@@ -99,7 +99,7 @@ func TestAssignment(t *testing.T) {
 	if got := first[1].GetEndpoint().GetAddress().GetPipe().GetPath(); got != "/run/app.sock" || first[1].HealthStatus.String() != "DRAINING" {
 		t.Errorf("socket %q, %v", got, first[1].HealthStatus)
 	}
-	if got := first[2]; got.HealthStatus.String() != "UNHEALTHY" || got.LoadBalancingWeight != nil || got.Metadata != nil {
+	if got := first[2]; got.HealthStatus.String() != "UNKNOWN" || got.LoadBalancingWeight != nil || got.Metadata != nil {
 		t.Errorf("got %v", got)
 	}
 	if got := first[0].Metadata.FilterMetadata["envoy.transport_socket_match"].Fields["tlsMode"].GetStringValue(); got != "istio" {

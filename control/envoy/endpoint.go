@@ -40,11 +40,8 @@ func lbEndpoint(e ir.Endpoint) *endpointv3.LbEndpoint {
 	if e.Weight > 0 {
 		out.LoadBalancingWeight = wrapperspb.UInt32(e.Weight)
 	}
-	switch {
-	case e.Draining:
+	if e.Draining {
 		out.HealthStatus = corev3.HealthStatus_DRAINING
-	case e.Unhealthy:
-		out.HealthStatus = corev3.HealthStatus_UNHEALTHY
 	}
 	return out
 }

@@ -35,11 +35,8 @@ func routeAction(f ir.Forward) *routev3.RouteAction {
 		out.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{
 			Pattern: regex(f.RegexRewrite.Pattern), Substitution: f.RegexRewrite.Substitution}
 	}
-	switch {
-	case f.HostRewrite != "":
+	if f.HostRewrite != "" {
 		out.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: f.HostRewrite}
-	case f.AutoHost:
-		out.HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: wrapperspb.Bool(true)}
 	}
 	return out
 }

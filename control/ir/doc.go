@@ -6,6 +6,5 @@
 // Values hold decisions, not syntax: a Cluster says "least request, panic mode
 // off", not which field of which message says so. They import the standard
 // library only, are never changed once they are passed on, and compare by value,
-// so that the hash of a value is a key for what is made from it. What is handed
-// through without a choice travels as opaque bytes with a type URL.
+// so that the hash of a value is a key for what is made from it.
 package ir

@@ -23,8 +23,6 @@ type Endpoint struct {
 	Port     uint32 // 0 for a path
 	Weight   uint32
 	Draining bool
-	// Unhealthy endpoints are sent so that others know of them, but take no traffic.
-	Unhealthy bool
 	// TLSMode is what the endpoint's proxy takes ("istio"), "" for plain text.
 	TLSMode string
 	// Workload is "name;namespace;canonical name;canonical revision;cluster".

@@ -115,7 +115,6 @@ type Forward struct {
 	PrefixRewrite string
 	RegexRewrite  *RegexRewrite
 	HostRewrite   string
-	AutoHost      bool // the Host becomes the upstream's name
 	Mirrors       []Mirror
 	HashPolicies  []HashPolicy
 }

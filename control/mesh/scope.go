@@ -136,9 +136,6 @@ func (s *Snapshot) Instances(p *Proxy) []registry.Instance {
 	return slices.DeleteFunc(all, func(i registry.Instance) bool { return i.Service.MeshExternal })
 }
 
-// Namespace is the namespace of the proxy.
-func (sc *Scope) Namespace() string { return sc.namespace }
-
 // AllowAny reports whether traffic to unknown destinations is let through: the
 // Sidecar's outboundTrafficPolicy (an empty block means REGISTRY_ONLY), else the
 // mesh's.

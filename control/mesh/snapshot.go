@@ -19,7 +19,6 @@ type Options struct {
 	MeshConfig *meshconfig.MeshConfig // nil: Istio's defaults
 	Domain     string                 // DNS domain of the cluster; "" is cluster.local
 	ClusterID  string                 // "" is Kubernetes
-	Network    string                 // network of workloads that name none
 }
 
 // index is what Build derives from the objects.
@@ -55,7 +54,6 @@ func Build(set *config.Set, opts Options) *Snapshot {
 		Registry: registry.Build(set, registry.Options{
 			Domain:          opts.Domain,
 			ClusterID:       opts.ClusterID,
-			Network:         opts.Network,
 			TrustDomain:     mc.TrustDomain,
 			ServiceExportTo: mc.DefaultServiceExportTo,
 		}),
@@ -72,9 +70,6 @@ func Build(set *config.Set, opts Options) *Snapshot {
 func (s *Snapshot) RootNamespace() string {
 	return cmp.Or(s.MeshConfig.RootNamespace, config.DefaultRootNamespace)
 }
-
-// Domain is the DNS domain of the cluster, "cluster.local" unless set otherwise.
-func (s *Snapshot) Domain() string { return s.index.domain }
 
 func (s *Snapshot) indexGateways() {
 	for _, c := range s.Config.List(config.Gateway) {

@@ -127,7 +127,6 @@ func (b *builder) sliceEndpoints(s *Service, svc *corev1.Service, es *discoveryv
 					Port:         uint32(*p.Port),
 					PortName:     portName,
 					Weight:       1,
-					Network:      b.opts.Network,
 					Cluster:      b.opts.ClusterID,
 					Namespace:    s.Namespace,
 					WorkloadName: name,

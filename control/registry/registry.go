@@ -12,7 +12,6 @@ import (
 type Options struct {
 	Domain      string // DNS domain of Kubernetes Services; "" is cluster.local
 	ClusterID   string // name of this cluster in endpoints; "" is Kubernetes
-	Network     string // network of endpoints that name none
 	TrustDomain string // trust domain of service accounts; "" is cluster.local
 	// ServiceExportTo is what services export to that do not say it themselves
 	// (MeshConfig.defaultServiceExportTo); empty is everybody.
