@@ -78,32 +78,33 @@ func warnDuplicates(p place, field string, rules []rule) {
 // warnCovered warns of prefixes that a shorter prefix of an earlier match covers,
 // all else being equal.
 func warnCovered(p place, routes []*networking.HTTPRoute) {
-	type seen struct {
-		match *networking.HTTPMatchRequest
-		where string
-	}
-	var earlier []seen
+	type seen struct{ prefix, where string }
+	earlier := map[string][]seen{} // by what a match asks for besides
 	for i, r := range routes {
 		for j, m := range r.Match {
 			prefix := m.Uri.GetPrefix()
 			if prefix == "" {
 				continue
 			}
-			for _, e := range earlier {
-				short := e.match.Uri.GetPrefix()
-				if short != prefix && strings.HasPrefix(prefix, short) && sameButURI(e.match, m) {
-					p.at("http", i).at("match", j).warnf("is never reached: prefix %q of %s covers %q", shorten(short), e.where, shorten(prefix))
+			rest, err := besidesURI(m)
+			if err != nil {
+				continue
+			}
+			for _, e := range earlier[rest] {
+				if e.prefix != prefix && strings.HasPrefix(prefix, e.prefix) {
+					p.at("http", i).at("match", j).warnf("is never reached: prefix %q of %s covers %q", shorten(e.prefix), e.where, shorten(prefix))
 					break
 				}
 			}
-			earlier = append(earlier, seen{m, fmt.Sprintf("http[%d].match[%d]", i, j)})
+			earlier[rest] = append(earlier[rest], seen{prefix, fmt.Sprintf("http[%d].match[%d]", i, j)})
 		}
 	}
 }
 
-func sameButURI(a, b *networking.HTTPMatchRequest) bool {
-	ca, cb := proto.CloneOf(a), proto.CloneOf(b)
-	ca.Uri, ca.Name, ca.StatPrefix = nil, "", ""
-	cb.Uri, cb.Name, cb.StatPrefix = nil, "", ""
-	return ca.IgnoreUriCase == cb.IgnoreUriCase && proto.Equal(ca, cb)
+// besidesURI is a key for what a match asks for besides its URI.
+func besidesURI(m *networking.HTTPMatchRequest) (string, error) {
+	c := proto.CloneOf(m)
+	c.Uri, c.Name, c.StatPrefix = nil, "", ""
+	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+	return string(text), err
 }
