@@ -24,17 +24,20 @@ import (
 // are shown by Status for as long as they last, and logged once.
 
 // How often problems are looked for to be logged: lookAgain after the last time,
-// since certificates expire without any change, and no sooner than lookPause.
+// since certificates expire without any change, and no sooner than lookPause and
+// lookShare times as long as looking took, so that a large mesh does little else
+// than serve while it changes all the time.
 const (
 	lookAgain = time.Minute
 	lookPause = 200 * time.Millisecond
+	lookShare = 10
 )
 
 // tellProblems logs each problem when it arises.
 func (s *Server) tellProblems(ctx context.Context) error {
 	told := map[Problem]bool{}
 	for {
-		now := map[Problem]bool{}
+		started, now := time.Now(), map[Problem]bool{}
 		for _, p := range s.problems(time.Now()) {
 			now[p] = true
 			if !told[p] {
@@ -50,7 +53,7 @@ func (s *Server) tellProblems(ctx context.Context) error {
 			}
 		}
 		told = now
-		if !sleep(ctx, lookPause, nil) || !sleep(ctx, lookAgain, s.look) {
+		if !sleep(ctx, max(lookPause, lookShare*time.Since(started)), nil) || !sleep(ctx, lookAgain, s.look) {
 			return nil
 		}
 	}
