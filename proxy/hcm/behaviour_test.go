@@ -212,6 +212,8 @@ func TestDrain(t *testing.T) {
 func TestTimeLimits(t *testing.T) {
 	b := newBackend(t)
 	cases := []struct{ name, manager, send, want, log string }{
+		{"head incomplete, stream idle", `"stream_idle_timeout": "0.2s"`, "GET /x HTTP/1.1\r\nHost:", "HTTP/1.1 408 Request Timeout\r\n",
+			`"- - HTTP/1.1" 408 SI stream_idle_timeout - "-" 0 14`},
 		{"WI-013 stream idle", `"stream_idle_timeout": "0.2s"`, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n",
 			"HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 14\r\ncontent-type: text/plain\r\n", `"GET /slow HTTP/1.1" 504 SI stream_idle_timeout - "-" 0 14`},
 		{"WI-013 stream idle, request incomplete", `"stream_idle_timeout": "0.2s"`, "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\na",
@@ -231,6 +233,14 @@ func TestTimeLimits(t *testing.T) {
 			wantStart(t, g.logged(t, 0), c.log)
 		})
 	}
+	t.Run("the route's own stream idle", func(t *testing.T) {
+		g := toBackend(t, b, `"stream_idle_timeout": "300s"`, `"timeout": "0s", "idle_timeout": "0.2s"`)
+		c := g.dial(t)
+		send(t, c, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+		head, _ := response(t, bufio.NewReader(c))
+		wantStart(t, head, "HTTP/1.1 504 Gateway Timeout\r\n")
+		wantStart(t, g.logged(t, 0), `"GET /slow HTTP/1.1" 504 SI stream_idle_timeout`)
+	})
 	t.Run("idle connection", func(t *testing.T) {
 		g := toBackend(t, b, `"common_http_protocol_options": {"idle_timeout": "0.2s"}`, "")
 		c := g.dial(t)

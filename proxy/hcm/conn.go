@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/http1"
 	"github.com/lateen-mesh/lateen/proxy/network"
 	"github.com/lateen-mesh/lateen/proxy/transport"
@@ -113,8 +114,8 @@ func (c *conn) account() {
 
 // next serves one request; false: the connection ends.
 func (c *conn) next() bool {
+	c.watch.wait()
 	for {
-		c.watch.wait()
 		err := c.codec.ReadRequest(&c.st.Request)
 		if err == nil {
 			break
@@ -154,7 +155,11 @@ func (c *conn) woken() bool {
 	switch c.watch.reason() {
 	case wakeHeaders:
 		c.m.stats.rqHeaderTimeout.Inc()
-		c.st.headersLate()
+		c.st.headersLate(lateHeaders)
+		return false
+	case wakeStalled:
+		c.m.stats.rqIdleTimeout.Inc()
+		c.st.headersLate(stalledHead)
 		return false
 	case wakeIdle:
 		if c.arrived() {
@@ -168,6 +173,9 @@ func (c *conn) woken() bool {
 	case wakeDrain:
 		return (started || c.arrived()) && c.clearDeadline()
 	case wakeMemory:
+		if started {
+			c.watch.headBegan(c.codec.Started())
+		}
 		return c.clearDeadline() && (started || c.mem == nil || c.rest())
 	}
 	return c.clearDeadline()
@@ -269,11 +277,11 @@ func (st *stream) refuse(e *http1.Error) {
 }
 
 // headersLate answers a client that did not complete a request's head in time.
-func (st *stream) headersLate() {
+func (st *stream) headersLate(r http.Reply) {
 	st.begin()
 	st.Request.Method, st.Request.Path, st.Request.Authority = nil, nil, nil
 	st.Request.Headers.Reset()
-	st.local(lateHeaders)
+	st.local(r)
 	st.respond(len(st.c.m.chain))
 	st.finish()
 }

@@ -194,6 +194,7 @@ func (st *stream) Refresh() {
 	st.routed = true
 	st.Route = nil
 	st.Info.RouteName, st.Info.VirtualHost, st.Info.Cluster = "", "", ""
+	st.c.watch.routeIdle(-1)
 	st.target = route.Target{Decision: route.Decision{Table: st.table}}
 	if st.table == nil {
 		return
@@ -213,6 +214,9 @@ func (st *stream) Refresh() {
 	}
 	st.Route = t
 	st.Info.RouteName = t.Route.Name
+	if t.Route.Forward != nil {
+		c.watch.routeIdle(t.Route.Forward.IdleTimeout)
+	}
 	if t.Cluster != "" && (c.m.hasCluster == nil || c.m.hasCluster(t.Cluster)) {
 		st.Info.Cluster = t.Cluster
 	}

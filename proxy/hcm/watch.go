@@ -25,7 +25,8 @@ type watch struct {
 	since atomic.Int64  // when the state began
 	moved atomic.Uint32 // changes whenever bytes move
 	heads bool          // the time of a request's first byte matters
-	first atomic.Int64  // that time, 0 while there is none
+	first atomic.Int64  // that time, 0 while there is none or nobody asks
+	idle  atomic.Int64  // idle_timeout of the stream's route; negative: the connection manager's
 	kicks atomic.Bool   // a kick is under way or not yet noticed
 
 	mu     sync.Mutex
@@ -61,6 +62,7 @@ const (
 	wakeAge
 	wakeDrain
 	wakeMemory
+	wakeStalled // the rest of a request's head does not come
 )
 
 // A limit is a time limit of a stream, and what the client is told.
@@ -75,12 +77,14 @@ var (
 	limitIdle    = &limit{streaminfo.StreamIdleTimeout, "stream_idle_timeout", "stream timeout", true}
 	limitRequest = &limit{0, "request_overall_timeout", "request timeout", false}
 	limitStream  = &limit{streaminfo.DurationTimeout, "max_duration_timeout", "downstream duration timeout", false}
+	stalledHead  = http.Reply{Status: 408, Body: []byte(limitIdle.text), Details: limitIdle.details, Flag: limitIdle.flag, GRPCStatus: -1, Close: true}
 	lateHeaders  = http.Reply{Status: 408, Body: []byte("request header timeout"), Details: "request_header_timeout", GRPCStatus: -1, Close: true}
 )
 
 func (w *watch) init(c *conn) {
 	w.c = c
 	w.heads = c.m.headers > 0
+	w.idle.Store(-1)
 	w.due.Store(int64(farAway))
 	w.timer = time.AfterFunc(farAway, w.tick)
 }
@@ -133,6 +137,18 @@ func (w *watch) progress() {
 		w.first.Store(now)
 		w.arm(now, w.c.m.headers)
 	}
+}
+
+// routeIdle notes idle_timeout of the stream's route, negative for none.
+func (w *watch) routeIdle(d time.Duration) {
+	if w.idle.Load() != int64(d) { // which it is for nearly all requests
+		w.idle.Store(int64(d))
+	}
+}
+
+// headBegan notes when the first byte of a request's head came that is not complete yet.
+func (w *watch) headBegan(at time.Time) {
+	w.first.CompareAndSwap(0, max(1, int64(at.Sub(w.c.began))))
 }
 
 // settle ends a request; false: the client has left.
@@ -230,6 +246,7 @@ func (w *watch) lookIdle(now int64) time.Duration {
 	}
 	if first != 0 {
 		check(m.headers, first, wakeHeaders)
+		check(m.streamIdle, first, wakeStalled)
 		return next
 	}
 	check(m.idle, since, wakeIdle)
@@ -253,6 +270,7 @@ func (w *watch) lookBusy(now int64) time.Duration {
 			return stall // it has ended meanwhile
 		}
 	}
+	since = w.since.Load() // of the request that is held now: another one may have begun
 	next, why := w.limits(now, since)
 	switch {
 	case w.why != nil:
@@ -317,16 +335,19 @@ func (w *watch) limits(now, since int64) (time.Duration, *limit) {
 	if moved != w.seen {
 		w.change, w.seen = now, moved
 	}
-	request := m.request
+	request, idle := m.request, m.streamIdle
 	if w.c.codec.Finished() {
 		request = 0
+	}
+	if d := w.idle.Load(); d >= 0 {
+		idle = time.Duration(d)
 	}
 	next := farAway
 	for _, l := range [...]struct {
 		max  time.Duration
 		from int64
 		why  *limit
-	}{{m.maxStream, since, limitStream}, {request, since, limitRequest}, {m.streamIdle, w.change, limitIdle}} {
+	}{{m.maxStream, since, limitStream}, {request, since, limitRequest}, {idle, w.change, limitIdle}} {
 		left := l.max - time.Duration(now-l.from)
 		switch {
 		case l.max == 0:
