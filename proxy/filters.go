@@ -41,7 +41,7 @@ func (s *server) httpFilters() []http.Factory {
 }
 
 func (s *server) httpCluster(name string) router.Cluster {
-	if c := s.clusters.Get(name); c != nil {
+	if c := s.clusters.Soon(name); c != nil {
 		return c
 	}
 	return nil
@@ -49,7 +49,7 @@ func (s *server) httpCluster(name string) router.Cluster {
 
 // tcpCluster keeps a missing cluster from becoming a non-nil interface.
 func (s *server) tcpCluster(name string) tcpproxy.Cluster {
-	if c := s.clusters.Get(name); c != nil {
+	if c := s.clusters.Soon(name); c != nil {
 		return c
 	}
 	return nil

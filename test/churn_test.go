@@ -73,6 +73,7 @@ type churning struct {
 	weight    int
 	endpoints int
 	more      bool // the Gateway has port 8090 too
+	subsets   int  // in their names
 }
 
 func startChurning(t *testing.T) *churning {
@@ -94,7 +95,7 @@ func startChurning(t *testing.T) *churning {
 	if err := os.Mkdir(m.path("config"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 6 {
+	for i := range 7 {
 		m.change(i)
 	}
 	up := fixture.Start(t, "lateen up", argv)
@@ -158,7 +159,7 @@ func (m *churning) lastVisitors(l *load) {
 
 // change makes the n-th change of the configuration.
 func (m *churning) change(n int) {
-	switch n % 6 {
+	switch n % 7 {
 	case 0: // weights
 		m.weight = (m.weight + 37) % 101
 		m.routes()
@@ -166,7 +167,7 @@ func (m *churning) change(n int) {
 		m.endpoints = 2 + (m.endpoints+1)%2
 		m.services()
 	case 2: // a listener comes and goes, and a server of one that stays
-		m.more = n%12 == 2
+		m.more = n%14 == 2
 		m.gateway()
 	case 3: // the certificate
 		cert, key, err := m.ca.Issue("site.test")
@@ -179,6 +180,9 @@ func (m *churning) change(n int) {
 		m.write("mesh.yaml", fmt.Sprintf("accessLogFile: /dev/stdout\naccessLogFormat: \"%d %%RESPONSE_CODE%%\\n\"\nenableAutoMtls: false\n", n))
 	case 5: // another host's routes
 		m.other(n)
+	case 6: // the subsets are called otherwise, and their connections are used otherwise
+		m.subsets = n
+		m.services()
 	}
 	m.mark()
 }
@@ -209,21 +213,22 @@ spec:
   http:
   - headers: {response: {set: {x-version: "%d"}}}
     route:
-    - destination: {host: site.backend, subset: even}
+    - destination: {host: site.backend, subset: even%d}
       weight: %d
-    - destination: {host: site.backend, subset: odd}
+    - destination: {host: site.backend, subset: odd%d}
       weight: %d
-`, m.version, m.weight, 100-m.weight))
+`, m.version, m.subsets, m.weight, m.subsets, 100-m.weight))
 }
 
 func (m *churning) services() {
-	text := `
+	text := fmt.Sprintf(`
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: site}
 spec:
   host: site.backend
-  subsets: [{name: even, labels: {kind: even}}, {name: odd, labels: {kind: odd}}]
+  trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: %[1]d}}}
+  subsets: [{name: even%[1]d, labels: {kind: even}}, {name: odd%[1]d, labels: {kind: odd}}]
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -234,7 +239,7 @@ spec:
   resolution: STATIC
   ports: [{number: 80, name: http, protocol: HTTP}]
   endpoints:
-`
+`, m.subsets)
 	for i, b := range m.backends[:m.endpoints] {
 		text += fmt.Sprintf("  - {address: 127.0.0.1, ports: {http: %d}, labels: {kind: %s}}\n", b.Addr.Port, []string{"even", "odd"}[i%2])
 	}

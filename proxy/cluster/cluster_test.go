@@ -141,6 +141,37 @@ func TestWarming(t *testing.T) {
 	}
 }
 
+// Requests may come for a cluster that is not warm yet: they wait for it, but not for
+// ever, and not for one that goes.
+func TestSoon(t *testing.T) {
+	cs, srv := dynamic(t, true, func(srv *xdstest.Server) {
+		srv.Set("a", newCluster(t, `{"name": "a", "type": "EDS", `+ads+`}`))
+		srv.Set("b", newCluster(t, `{"name": "b", "type": "EDS", `+ads+`}`))
+		srv.Set("c", newCluster(t, `{"name": "c", "type": "EDS", `+ads+`}`))
+	})
+	srv.Settle(t, wellknown.ClusterType)
+	found := map[string]chan *Cluster{}
+	for _, name := range []string{"a", "b", "c", "unknown"} {
+		c := make(chan *Cluster)
+		found[name] = c
+		go func() { c <- cs.Soon(name) }()
+	}
+	if c := <-found["unknown"]; c != nil {
+		t.Error("what does not exist is found")
+	}
+	srv.Set("a", assignmentOf(t, "a", "127.0.0.1:1"))
+	if c := <-found["a"]; c == nil || len(addresses(c)) != 1 {
+		t.Error("a cluster that becomes warm is not waited for")
+	}
+	srv.Remove(wellknown.ClusterType, "b")
+	if c := <-found["b"]; c != nil {
+		t.Error("a removed cluster is found")
+	}
+	if c := <-found["c"]; c != nil {
+		t.Error("live without endpoints")
+	}
+}
+
 // A changed cluster takes the old one's place without a gap, and with its endpoints at once.
 func TestReplace(t *testing.T) {
 	cs, srv := dynamic(t, true, func(srv *xdstest.Server) {

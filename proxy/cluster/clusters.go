@@ -91,6 +91,35 @@ func New(o Options) *Clusters {
 // warming for the first time). It takes no lock and does not allocate.
 func (cs *Clusters) Get(name string) *Cluster { return cs.live.get(name) }
 
+// Soon is Get that waits for a cluster that warms for the first time: a route may
+// arrive before what it names is warm, and its first requests are not to be lost. One
+// that has been warming for warmPatience is not waited for.
+func (cs *Clusters) Soon(name string) *Cluster {
+	for {
+		if c := cs.Get(name); c != nil {
+			return c
+		}
+		cs.mu.Lock()
+		c := cs.warming[name]
+		cs.mu.Unlock()
+		if c == nil {
+			return cs.Get(name) // it may have become live between the two looks
+		}
+		patience := time.NewTimer(warmPatience - time.Since(c.added))
+		select {
+		case <-c.live:
+		case <-c.ctx.Done(): // removed, or replaced by another one that warms
+		case <-patience.C:
+			return cs.Get(name)
+		}
+		patience.Stop()
+	}
+}
+
+// warmPatience is many times what a control plane at hand needs for endpoints and
+// secrets.
+const warmPatience = 2 * time.Second
+
 // AddStatic adds a cluster of the bootstrap. The error names the cluster and the field.
 func (cs *Clusters) AddStatic(pb *clusterv3.Cluster) error {
 	c, err := cs.build(pb, true)

@@ -47,7 +47,8 @@ type Cluster interface {
 
 // Deps are what the router uses of the proxy around it.
 type Deps struct {
-	// Cluster returns the live cluster of that name, nil when there is none.
+	// Cluster returns the live cluster of that name, nil when there is none. It may wait
+	// for one that is about to be live.
 	Cluster func(name string) Cluster
 	// LocalAddress is the proxy's own address, appended to x-forwarded-for of mirrored requests.
 	LocalAddress netip.Addr
