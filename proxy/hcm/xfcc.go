@@ -12,6 +12,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/transport"
 )
 
 // xfcc says what becomes of x-forwarded-client-cert.
@@ -88,7 +89,7 @@ func (x *xfcc) element(t *tls.ConnectionState, local []string) string {
 		parts = append(parts, `Chain="`+all.String()+`"`)
 	}
 	if x.subject {
-		parts = append(parts, `Subject="`+leaf.Subject.String()+`"`)
+		parts = append(parts, `Subject="`+transport.Visible(leaf.Subject.String())+`"`)
 	}
 	if x.uri {
 		for _, u := range leaf.URIs {
@@ -100,7 +101,7 @@ func (x *xfcc) element(t *tls.ConnectionState, local []string) string {
 	}
 	if x.dns {
 		for _, d := range leaf.DNSNames {
-			parts = append(parts, "DNS="+d)
+			parts = append(parts, "DNS="+transport.Visible(d))
 		}
 	}
 	return strings.Join(parts, ";")

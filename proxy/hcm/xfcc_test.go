@@ -22,8 +22,8 @@ func TestClientCertElement(t *testing.T) {
 		t.Fatal(err)
 	}
 	id, _ := url.Parse("spiffe://cluster.local/ns/a/sa/b")
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "c", Organization: []string{"o"}},
-		URIs: []*url.URL{id}, DNSNames: []string{"d.test", "e.test"}}, &x509.Certificate{}, &key.PublicKey, key)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "c", Organization: []string{"o\r\nx"}},
+		URIs: []*url.URL{id}, DNSNames: []string{"d.test", "e.test\n"}}, &x509.Certificate{}, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestClientCertElement(t *testing.T) {
 	}{
 		{"the hash alone", xfcc{}, nil, hash},
 		{"as Istio's sidecars", xfcc{subject: true, uri: true, dns: true}, []string{"spiffe://me"},
-			"By=spiffe://me;" + hash + `;Subject="CN=c,O=o";URI=spiffe://cluster.local/ns/a/sa/b;DNS=d.test;DNS=e.test`},
+			"By=spiffe://me;" + hash + `;Subject="CN=c,O=o\0D\0Ax";URI=spiffe://cluster.local/ns/a/sa/b;DNS=d.test;DNS=e.test\0A`},
 		{"the certificate itself", xfcc{cert: true}, nil, hash + `;Cert="` + escapedPEM(der) + `"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

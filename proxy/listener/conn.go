@@ -286,7 +286,7 @@ func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn, g *grou
 	}
 	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Draining: g.drain, Stale: func() bool { return g.stale(ch) }}
 	if st := tc.TLS(); st != nil {
-		describeTLS(&cn.info, st)
+		ch.describeTLS(&cn.info, st)
 	}
 	return true
 }
@@ -300,7 +300,7 @@ func (ch *chain) refuse(cn *conn, err error) {
 	if failure, ok := errors.AsType[*transport.Error](err); ok {
 		cn.info.DownstreamFailureReason = failure.Reason
 		if failure.TLS != nil && failure.TLS.CipherSuite != 0 {
-			describeTLS(&cn.info, failure.TLS)
+			ch.describeTLS(&cn.info, failure.TLS)
 		}
 	}
 	r.Refused(&cn.info)
@@ -309,16 +309,19 @@ func (ch *chain) refuse(cn *conn, err error) {
 var tlsVersions = map[uint16]string{tls.VersionTLS10: "TLSv1", tls.VersionTLS11: "TLSv1.1", tls.VersionTLS12: "TLSv1.2", tls.VersionTLS13: "TLSv1.3"}
 
 // describeTLS records what logs and policies ask about the handshake.
-func describeTLS(i *streaminfo.Info, st *tls.ConnectionState) {
+func (ch *chain) describeTLS(i *streaminfo.Info, st *tls.ConnectionState) {
 	i.TLSVersion, i.TLSCipher = tlsVersions[st.Version], transport.CipherName(st.CipherSuite)
 	if i.ServerName == "" {
 		i.ServerName = st.ServerName
+	}
+	if o, ok := ch.socket.(transport.Owner); ok {
+		i.LocalURISANs = o.URIs()
 	}
 	if len(st.PeerCertificates) == 0 {
 		return
 	}
 	leaf := st.PeerCertificates[0]
-	i.PeerSubject = leaf.Subject.String()
+	i.PeerSubject = transport.Visible(leaf.Subject.String())
 	for _, u := range leaf.URIs {
 		i.PeerURISANs = append(i.PeerURISANs, u.String())
 	}

@@ -103,6 +103,20 @@ func remoteAlert(err error) (uint8, bool) {
 	return uint8(v.Uint()), true
 }
 
+// Visible is a name of a certificate as it may stand in logs and headers: whoever made
+// the certificate may have put control characters in, which RFC 2253 has escaped.
+func Visible(name string) string {
+	var b strings.Builder
+	for i := range len(name) {
+		if c := name[i]; c < ' ' || c == 0x7f {
+			fmt.Fprintf(&b, `\%02X`, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
 // alertNames are OpenSSL's names of the alerts that peers send in handshakes.
 var alertNames = map[uint8]string{
 	10: "SSLV3_ALERT_UNEXPECTED_MESSAGE", 20: "SSLV3_ALERT_BAD_RECORD_MAC", 40: "SSLV3_ALERT_HANDSHAKE_FAILURE",

@@ -107,6 +107,7 @@ type server struct {
 type serverConfig struct {
 	version version
 	config  *tls.Config
+	uris    []string // of the first certificate
 }
 
 func (s *server) Ready() <-chan struct{} { return s.ready }
@@ -114,28 +115,41 @@ func (s *server) Ready() <-chan struct{} { return s.ready }
 func (s *server) Close() { s.close() }
 
 func (s *server) Accept(ctx context.Context, raw net.Conn, ahead []byte) (Conn, error) {
-	config, err := s.config()
+	b, err := s.config()
 	if err != nil {
 		closeOnce(raw)
 		return nil, &Error{Err: err}
 	}
 	r := newRecords(raw, ahead)
-	return establish(ctx, tls.Server(r, config), r, s.stats)
+	return establish(ctx, tls.Server(r, b.config), r, s.stats)
+}
+
+// URIs are those of the first certificate: all certificates of a socket are of one owner.
+func (s *server) URIs() []string {
+	if b := s.built.Load(); b != nil {
+		return b.uris
+	}
+	return nil
 }
 
 // config returns the tls.Config for the present secrets: the same one as long as they
 // stay, so that its session tickets do.
-func (s *server) config() (*tls.Config, error) {
+func (s *server) config() (*serverConfig, error) {
 	v, err := s.present()
 	if err != nil {
 		return nil, err
 	}
 	if b := s.built.Load(); b != nil && b.version == v {
-		return b.config, nil
+		return b, nil
 	}
 	b := &serverConfig{version: v, config: s.build(&v)}
+	if leaf := b.config.Certificates[0].Leaf; leaf != nil {
+		for _, u := range leaf.URIs {
+			b.uris = append(b.uris, u.String())
+		}
+	}
 	s.built.Store(b)
-	return b.config, nil
+	return b, nil
 }
 
 func (s *server) build(v *version) *tls.Config {

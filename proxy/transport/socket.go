@@ -19,6 +19,10 @@ type ServerSocket interface {
 	Close()
 }
 
+// An Owner is a ServerSocket that shows a certificate; URIs are its URI subject
+// alternative names.
+type Owner interface{ URIs() []string }
+
 // A ClientSocket turns dialled sockets into streams. It is shared by all
 // connections of a cluster, or of a transport socket match.
 type ClientSocket interface {

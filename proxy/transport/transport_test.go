@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -571,5 +572,26 @@ func TestTheServerSaysWhyAClientFailed(t *testing.T) {
 	}
 	if name := CipherName(tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384); name != "ECDHE-ECDSA-AES256-GCM-SHA384" {
 		t.Errorf("TLS 1.2's cipher %s", name)
+	}
+}
+
+// TestOwner: a server's socket knows whose certificate it shows.
+func TestOwner(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	const id = "spiffe://cluster.local/ns/a/sa/b"
+	s := serverSocket(t, downstream(ca.issue(t, time.Hour, "a.test", id), nil))
+	if _, _, err, _ := shake(t, s, clientSocket(t, upstreamTLS(nil, nil)), Target{}); err != nil {
+		t.Fatal(err)
+	}
+	if o, ok := s.(Owner); !ok || !slices.Equal(o.URIs(), []string{id}) {
+		t.Errorf("not the owner's names: %v", o)
+	}
+}
+
+func TestVisible(t *testing.T) {
+	for in, want := range map[string]string{"CN=a b,O=ü": "CN=a b,O=ü", "CN=a\r\nX: 1": `CN=a\0D\0AX: 1`, "\x00\x7f": `\00\7F`} {
+		if got := Visible(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
 	}
 }
