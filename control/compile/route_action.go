@@ -131,22 +131,25 @@ func (rc *ruleContext) redirect(d *networking.HTTPRedirect) *ir.Redirect {
 	}
 	if p, ok := d.GetRedirectPort().(*networking.HTTPRedirect_Port); ok {
 		out.Port = p.Port
-	} else if d.GetDerivePort() == networking.HTTPRedirect_FROM_REQUEST_PORT && !rc.defaultPort(d.GetScheme()) {
+	} else if d.GetDerivePort() == networking.HTTPRedirect_FROM_REQUEST_PORT {
 		out.Port = rc.port
+	}
+	if rc.defaultPort(d.GetScheme(), out.Port) {
+		out.Port = 0
 	}
 	return out
 }
 
 // defaultPort reports whether a URL of the scheme (empty: the request's) needs no
 // port to reach this one.
-func (rc *ruleContext) defaultPort(scheme string) bool {
+func (rc *ruleContext) defaultPort(scheme string, port uint32) bool {
 	if scheme == "" {
 		scheme = "http"
 		if rc.tls {
 			scheme = "https"
 		}
 	}
-	return scheme == "http" && rc.port == 80 || scheme == "https" && rc.port == 443
+	return scheme == "http" && port == 80 || scheme == "https" && port == 443
 }
 
 func directResponse(d *networking.HTTPDirectResponse) *ir.DirectResponse {
