@@ -8,6 +8,7 @@ import (
 	meshconfig "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
 
+	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/ir"
 )
 
@@ -143,19 +144,12 @@ func meshCiphers() []string {
 func knownCiphers(suites []string) []string {
 	var out []string
 	for _, s := range suites {
-		if slices.Contains(ciphers, s) && !slices.Contains(out, s) {
+		if config.IsCipherSuite(s) && !slices.Contains(out, s) {
 			out = append(out, s)
 		}
 	}
 	return out
 }
-
-var ciphers = append(meshCiphers(),
-	"ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
-	"ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES256-SHA",
-	"ECDHE-PSK-AES128-CBC-SHA", "ECDHE-PSK-AES256-CBC-SHA", "ECDHE-PSK-CHACHA20-POLY1305",
-	"AES128-SHA", "AES256-SHA", "PSK-AES128-CBC-SHA", "PSK-AES256-CBC-SHA", "DES-CBC3-SHA",
-)
 
 // meshServerTLS is the server side of TLS between proxies of the mesh.
 func meshServerTLS(trustDomain string, alpn ...string) *ir.DownstreamTLS {

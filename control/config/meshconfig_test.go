@@ -68,6 +68,7 @@ func TestMeshConfigProblems(t *testing.T) {
 		{"wrong type", "rootNamespace: x\nenableTracing: maybe\n", `mesh.yaml:2: enableTracing: must be true or false, got "maybe"`},
 		{"bad value", "defaultConfig:\n  drainDuration: 1500ms\n", "mesh.yaml:2: defaultConfig.drainDuration: must be whole seconds, got 1.5s"},
 		{"bad trust domain", "trustDomain: a_b\n", `mesh.yaml:1: trustDomain: "a_b" is not a trust domain`},
+		{"a JSON log format that is none", "accessLogEncoding: JSON\naccessLogFormat: '%PROTOCOL%'\n", "mesh.yaml:2: accessLogFormat: is not a JSON object: the default format is used"},
 		{"two documents", "rootNamespace: x\n---\nrootNamespace: y\n", "mesh.yaml:3: only one document is expected"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

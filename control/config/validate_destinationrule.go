@@ -52,6 +52,9 @@ func validateTrafficPolicy(p place, t *networking.TrafficPolicy) {
 	if rb := t.RetryBudget; rb != nil && (rb.GetPercent().GetValue() < 0 || rb.GetPercent().GetValue() > 100) {
 		p.field("retryBudget.percent").errorf("must be 0–100, got %v", rb.GetPercent().GetValue())
 	}
+	if t.GetRetryBudget().GetBudgetInterval() != nil {
+		p.field("retryBudget.budgetInterval").warnf("has no effect yet")
+	}
 	for i, pl := range t.PortLevelSettings {
 		at := p.at("portLevelSettings", i)
 		if pl.Port == nil {
@@ -85,6 +88,7 @@ func validateTunnel(p place, t *networking.TrafficPolicy_TunnelSettings) {
 		p.field("targetHost").wrong(fqdn(t.TargetHost))
 	}
 	p.field("targetPort").wrong(port(int64(t.TargetPort)))
+	p.warnf("has no effect yet: connections go to the destination itself")
 }
 
 func validateOutlierDetection(p place, od *networking.OutlierDetection) {

@@ -220,7 +220,7 @@ func validateCipherSuites(p place, t *networking.ServerTLSSettings) {
 	for i, c := range t.CipherSuites {
 		at := p.at("cipherSuites", i)
 		switch {
-		case !isCipherSuite(c):
+		case !IsCipherSuite(c):
 			at.warnf("unknown cipher suite %q is ignored", shorten(c))
 		case seen[c]:
 			at.warnf("duplicate cipher suite %q is ignored", shorten(c))
@@ -229,16 +229,15 @@ func validateCipherSuites(p place, t *networking.ServerTLSSettings) {
 	}
 }
 
-// isCipherSuite knows the OpenSSL names that Envoy's TLS library has. A group in
-// brackets ([A|B]) is a choice of equal preference.
-func isCipherSuite(name string) bool {
+// IsCipherSuite reports whether a name is one of the cipher suites, by OpenSSL's names,
+// that the mesh hands on to proxies. Of others a proxy may refuse the listener.
+func IsCipherSuite(name string) bool {
 	switch name {
 	case "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384",
 		"ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
 		"ECDHE-PSK-CHACHA20-POLY1305", "ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES128-SHA", "ECDHE-PSK-AES128-CBC-SHA",
-		"ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES256-SHA", "ECDHE-PSK-AES256-CBC-SHA", "ECDHE-ECDSA-AES128-SHA256",
-		"ECDHE-RSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA384", "ECDHE-RSA-AES256-SHA384",
-		"AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA", "AES128-SHA256", "AES256-SHA256",
+		"ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES256-SHA", "ECDHE-PSK-AES256-CBC-SHA",
+		"AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA",
 		"PSK-AES128-CBC-SHA", "PSK-AES256-CBC-SHA", "DES-CBC3-SHA":
 		return true
 	}

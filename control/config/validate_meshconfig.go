@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"net"
 	"strconv"
 	"strings"
@@ -32,6 +33,12 @@ func validateMeshConfig(p place, mc *meshconfig.MeshConfig) {
 	}
 	if len(mc.GetMeshMTLS().GetEcdhCurves()) > 0 {
 		p.field("meshMTLS.ecdhCurves").errorf("not supported: set them in tlsDefaults")
+	}
+	if f := mc.AccessLogFormat; mc.AccessLogEncoding == meshconfig.MeshConfig_JSON && f != "" {
+		var fields map[string]any
+		if err := json.Unmarshal([]byte(f), &fields); err != nil {
+			p.field("accessLogFormat").warnf("is not a JSON object: the default format is used: %v", err)
+		}
 	}
 	names := map[string]bool{}
 	for i, e := range mc.ExtensionProviders {

@@ -117,7 +117,7 @@ func TestVirtualServiceRules(t *testing.T) {
 		{"no SNI", "spec: {hosts: [a.test], tls: [{match: [{port: 443}], route: [{destination: {host: b}}]}]}", "tls[0].match[0].sniHosts: at least one SNI host is required"},
 		{"TCP subnets", "spec: {hosts: [a.test], tcp: [{match: [{destinationSubnets: [10.0.0.0/33]}], route: [{destination: {host: b}}]}]}", `tcp[0].match[0].destinationSubnets[0]: "10.0.0.0/33" is not a CIDR block`},
 		{"TCP without destination", "spec: {hosts: [a.test], tcp: [{match: [{port: 1}]}]}", "tcp[0].route: at least one destination is required"},
-		{"VS-083 sourceSubnet is accepted", "spec: {hosts: [a.test], tcp: [{match: [{sourceSubnet: 10.0.0.0/8}], route: [{destination: {host: b}}]}]}", ""},
+		{"VS-083 sourceSubnet is accepted", "spec: {hosts: [a.test], tcp: [{match: [{sourceSubnet: 10.0.0.0/8}], route: [{destination: {host: b}}]}]}", "warning: tcp[0].match[0].sourceSubnet: has no effect"},
 
 		{"a rule after one that matches everything", "spec: {hosts: [a.test], http: [{route: [{destination: {host: b}}]}, {route: [{destination: {host: c}}]}]}", "warning: http[1]: is never reached: http[0]"},
 		{"a match twice", "spec: {hosts: [a.test], http: [{match: [{uri: {exact: /a}}], route: [{destination: {host: b}}]}, {match: [{uri: {exact: /a}}], route: [{destination: {host: c}}]}]}", "warning: http[1].match[0]: is never reached"},
@@ -158,6 +158,8 @@ func TestDestinationRuleRules(t *testing.T) {
 		{"no verification with a CA", policy("tls: {mode: SIMPLE, insecureSkipVerify: true, caCertificates: /ca}"), "trafficPolicy.tls.caCertificates: cannot be set: insecureSkipVerify is true"},
 		{"port level without port", policy("portLevelSettings: [{tls: {mode: SIMPLE}}]"), "trafficPolicy.portLevelSettings[0].port: required"},
 		{"tunnel", policy("tunnel: {targetHost: 'a b', targetPort: 0}"), "trafficPolicy.tunnel.targetHost: "},
+		{"tunnel is not there yet", policy("tunnel: {targetHost: a.test, targetPort: 80}"), "warning: trafficPolicy.tunnel: has no effect yet"},
+		{"nor is budgetInterval", policy("retryBudget: {percent: 10, budgetInterval: 5s}"), "warning: trafficPolicy.retryBudget.budgetInterval: has no effect yet"},
 		{"workload selector and export", "spec: {host: a.test, workloadSelector: {matchLabels: {a: b}}, exportTo: ['*']}", "exportTo: with a workloadSelector only the own namespace"},
 	})
 }
@@ -195,6 +197,7 @@ func TestGatewayRules(t *testing.T) {
 		{"GW-015 one name or several", server(https + "{mode: SIMPLE, credentialName: c, credentialNames: [d]}"), "servers[0].tls: only one of credentialName"},
 		{"GW-015 three certificates", server(https + "{mode: SIMPLE, credentialNames: [d, e, f]}"), "servers[0].tls.credentialNames: at most two, got 3"},
 		{"GW-022 unknown cipher suite", server(https + "{mode: SIMPLE, credentialName: c, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256, NULL-MD5]}"), `warning: servers[0].tls.cipherSuites[1]: unknown cipher suite "NULL-MD5" is ignored`},
+		{"GW-022 a cipher suite that proxies are not given", server(https + "{mode: SIMPLE, credentialName: c, cipherSuites: [AES128-SHA256]}"), `warning: servers[0].tls.cipherSuites[0]: unknown cipher suite "AES128-SHA256" is ignored`},
 	})
 }
 
@@ -245,6 +248,7 @@ func TestSidecarRules(t *testing.T) {
 		{"SC-008 endpoint elsewhere", "spec: {ingress: [{port: {number: 80, name: a}, defaultEndpoint: '10.0.0.1:80'}]}", "ingress[0].defaultEndpoint: the host must be"},
 		{"SC-013 empty policy", "spec: {outboundTrafficPolicy: {}}", ""},
 		{"SC-014 egress proxy and REGISTRY_ONLY", "spec: {outboundTrafficPolicy: {egressProxy: {host: a.test, port: {number: 80}}}}", "outboundTrafficPolicy.egressProxy: needs mode ALLOW_ANY"},
+		{"egress proxy is not there yet", "spec: {outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: a.test, port: {number: 80}}}}", "warning: outboundTrafficPolicy.egressProxy: has no effect yet"},
 	})
 }
 

@@ -174,6 +174,9 @@ func validateSNIHost(p place, h string, vs *networking.VirtualService) {
 func validateTCPRoute(p place, r *networking.TCPRoute) {
 	for i, m := range r.Match {
 		validateL4Match(p.at("match", i), m.DestinationSubnets, m.Port, m.SourceLabels, m.Gateways)
+		if m.SourceSubnet != "" {
+			p.at("match", i).field("sourceSubnet").warnf("has no effect, as in Istio: clients of all addresses match")
+		}
 	}
 	validateRouteDestinations(p.field("route"), r.Route)
 }
