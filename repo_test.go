@@ -39,7 +39,7 @@ var imports = map[string]string{
 
 	"proxy":                          "proxy/...",
 	"proxy/listener":                 "proxy/network proxy/transport proxy/xds proxy/stats proxy/streaminfo proxy/accesslog",
-	"proxy/hcm":                      "proxy/network proxy/http proxy/http1 proxy/route proxy/accesslog proxy/stats proxy/xds proxy/streaminfo proxy/upstream proxy/cluster proxy/endpoint proxy/lb proxy/format proxy/transport",
+	"proxy/hcm":                      "proxy/match proxy/network proxy/http proxy/http1 proxy/route proxy/accesslog proxy/stats proxy/xds proxy/streaminfo proxy/upstream proxy/cluster proxy/endpoint proxy/lb proxy/format proxy/transport",
 	"proxy/network":                  "proxy/streaminfo proxy/transport",
 	"proxy/network/tcpproxy":         "proxy/network proxy/cluster proxy/lb proxy/endpoint proxy/upstream proxy/xds proxy/accesslog proxy/streaminfo proxy/stats proxy/transport",
 	"proxy/network/metadataexchange": "proxy/network",
@@ -47,7 +47,7 @@ var imports = map[string]string{
 	"proxy/filter/cors":              "proxy/http proxy/match proxy/route proxy/streaminfo proxy/stats proxy/xds",
 	"proxy/filter/grpcstats":         "proxy/http proxy/stats proxy/streaminfo proxy/format proxy/xds",
 	"proxy/filter/alpn":              "proxy/http proxy/stats proxy/xds",
-	"proxy/filter/router":            "proxy/http proxy/match proxy/route proxy/lb proxy/endpoint proxy/upstream proxy/streaminfo proxy/stats",
+	"proxy/filter/router":            "proxy/http proxy/match proxy/route proxy/lb proxy/endpoint proxy/upstream proxy/streaminfo proxy/stats proxy/xds",
 	"proxy/filter/peermetadata":      "proxy/http proxy/stats proxy/streaminfo",
 	"proxy/route":                    "proxy/http proxy/match proxy/xds proxy/format proxy/streaminfo",
 	"proxy/match":                    "",

@@ -3,7 +3,6 @@ package hcm
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/accesslog"
 	"github.com/lateen-mesh/lateen/proxy/http1"
+	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/network"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
@@ -151,6 +151,9 @@ func (m *manager) compileCodec(c *hcmv3.HttpConnectionManager) error {
 	if a := o.GetAllowAbsoluteUrl(); a != nil && !a.GetValue() {
 		return errors.New("http_protocol_options.allow_absolute_url: false: not supported")
 	}
+	if c.GetStreamErrorOnInvalidHttpMessage().GetValue() || o.GetOverrideStreamErrorOnInvalidHttpMessage().GetValue() {
+		return errors.New("stream_error_on_invalid_http_message: true: not supported")
+	}
 	m.codec = http1.ServerOptions{AcceptHTTP10: o.GetAcceptHttp_10(), Trailers: o.GetEnableTrailers(),
 		MaxHeadBytes: int(c.GetMaxRequestHeadersKb().GetValue()) << 10, MaxHeaders: int(common.GetMaxHeadersCount().GetValue())}
 	if m.codec.MaxHeadBytes > http1.MaxHeadBytes {
@@ -189,16 +192,9 @@ func (m *manager) compileEdge(c *hcmv3.HttpConnectionManager, d Deps) error {
 	if !m.edge.local.IsValid() {
 		m.edge.local = LocalAddress()
 	}
-	for i, r := range c.GetInternalAddressConfig().GetCidrRanges() {
-		a, err := netip.ParseAddr(r.GetAddressPrefix())
-		if err != nil {
-			return fmt.Errorf("internal_address_config.cidr_ranges[%d]: %w", i, err)
-		}
-		p, err := a.Prefix(int(r.GetPrefixLen().GetValue()))
-		if err != nil {
-			return fmt.Errorf("internal_address_config.cidr_ranges[%d]: %w", i, err)
-		}
-		m.edge.internal = append(m.edge.internal, p)
+	var err error
+	if m.edge.internal, err = match.NewCIDR(c.GetInternalAddressConfig().GetCidrRanges()...); err != nil {
+		return fmt.Errorf("internal_address_config.cidr_ranges%w", err) // which names [n]
 	}
 	if c.GetAddUserAgent().GetValue() {
 		m.userAgent, m.node = []byte(d.Service), []byte(d.Node)

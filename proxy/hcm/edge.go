@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/match"
 )
 
 // edge says how far the client and the headers it sends are trusted.
@@ -15,7 +16,7 @@ type edge struct {
 	skip     bool // skip_xff_append
 	port     bool // append_x_forwarded_port
 	unix     bool // clients on unix sockets are internal
-	internal []netip.Prefix
+	internal match.CIDR
 	local    netip.Addr
 }
 
@@ -53,7 +54,7 @@ func (e *edge) apply(c *conn, s *http.Stream) (atEdge, internal bool) {
 		h.Set("x-forwarded-proto", scheme)
 	}
 	s.Request.Scheme = h.Get("x-forwarded-proto")
-	internal = single && client.IsValid() && e.isInternal(client.Addr())
+	internal = single && e.isInternal(client.Addr())
 	if client.IsValid() {
 		s.Info.DownstreamRemote = client
 	}
@@ -124,13 +125,12 @@ func (e *edge) appendXFF(s *http.Stream) {
 	h.Set("x-forwarded-for", s.Keep(a.AppendTo(b)))
 }
 
+// isInternal reports whether the client is one of ours. One on a unix socket has no address.
 func (e *edge) isInternal(a netip.Addr) bool {
-	for _, p := range e.internal {
-		if p.Contains(a) {
-			return true
-		}
+	if !a.IsValid() {
+		return e.unix
 	}
-	return false
+	return e.internal.Match(a)
 }
 
 // sanitizeTE keeps nothing of te but trailers.

@@ -67,19 +67,6 @@ type Body interface {
 	Trailers() *Headers
 }
 
-// A ServerStream is the downstream side of one exchange as its codec offers it.
-// Writes are buffered; Flush puts them on the wire.
-type ServerStream interface {
-	// WriteHead writes a response head. last says that neither body nor trailers
-	// follow. 1xx heads (but 101) may come before the final one.
-	WriteHead(r *Response, last bool) error
-	// WriteBody writes body bytes, framed as the head demanded. p is not kept.
-	WriteBody(p []byte, last bool) error
-	// WriteTrailers ends the body with trailers.
-	WriteTrailers(h *Headers) error
-	Flush() error
-}
-
 // A ClientStream is the upstream side of one exchange. Errors of its methods and of
 // the response's body are *Reset, or os.ErrDeadlineExceeded.
 type ClientStream interface {

@@ -23,16 +23,6 @@ func (r *Request) Value(name string, i int) (value []byte, ok bool) {
 	return r.Headers.Value(name, i)
 }
 
-// Joined returns all values of a header joined by commas. It allocates only when
-// there are several.
-func (r *Request) Joined(name string) (value []byte, ok bool) {
-	value, ok = r.First(name)
-	if _, more := r.Headers.Value(name, 1); ok && more {
-		return r.Headers.joined(name), true
-	}
-	return value, ok
-}
-
 func (r *Request) pseudo(name string) (value []byte, ok bool) {
 	switch name {
 	case ":method":

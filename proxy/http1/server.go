@@ -19,8 +19,8 @@ type ServerOptions struct {
 }
 
 // A Server is the downstream end of a connection. One goroutine reads requests and
-// their bodies, one at a time writes answers; both may be the same. It implements
-// http.ServerStream for the request that was read last.
+// their bodies, one at a time writes answers, to the request that was read last; both
+// may be the same. What is written is buffered until Flush.
 type Server struct {
 	in   receiver
 	out  sender

@@ -1,5 +1,5 @@
 // Package match compiles the matchers of xDS: strings, headers, query parameters,
-// paths, address ranges and metadata values.
+// address ranges and metadata values.
 //
 // Each matcher is built once by its New function, which refuses what it does not
 // know by name, and is then immutable. Matching reads bytes, allocates nothing and

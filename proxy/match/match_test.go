@@ -161,18 +161,6 @@ func TestQuery(t *testing.T) {
 	}
 }
 
-func TestPath(t *testing.T) {
-	p, err := match.NewPath(read(t, `{"path":{"exact":"/a"}}`, &matcherv3.PathMatcher{}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for target, want := range map[string]bool{"/a": true, "/a?b": true, "/a#b": true, "/ab": false} {
-		if got := p.Match([]byte(target)); got != want {
-			t.Errorf("%s: %v", target, got)
-		}
-	}
-}
-
 func TestCIDR(t *testing.T) {
 	cidr, err := match.NewCIDR(
 		read(t, `{"addressPrefix":"10.1.2.3","prefixLen":8}`, &corev3.CidrRange{}),

@@ -93,9 +93,6 @@ func (l *Limit) Give() {
 	}
 }
 
-// Full reports whether none is left.
-func (l *Limit) Full() bool { return l.used.Load() >= l.max.Load() }
-
 // Used is how many are in use, Max how many there may be.
 func (l *Limit) Used() int64 { return l.used.Load() }
 

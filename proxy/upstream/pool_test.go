@@ -311,7 +311,7 @@ func TestLimits(t *testing.T) {
 		}
 		second := make(chan error)
 		go func() { _, err := f.exchange(); second <- err }()
-		for !f.limits.Pending.Full() {
+		for f.limits.Pending.Used() < f.limits.Pending.Max() {
 			time.Sleep(time.Millisecond)
 		}
 		_, err = f.Acquire(nil, time.Time{})

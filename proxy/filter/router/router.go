@@ -12,7 +12,6 @@
 package router
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -26,6 +25,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/route"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 	"github.com/lateen-mesh/lateen/proxy/upstream"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // A Cluster is what the router needs of an upstream cluster.
@@ -85,13 +85,10 @@ func newRouter(cfg *anypb.Any, env http.Env, d Deps) (*router, error) {
 			return nil, fmt.Errorf("router: %w", err)
 		}
 	}
-	switch {
-	case len(c.GetUpstreamLog()) > 0 || c.GetUpstreamLogOptions() != nil:
-		return nil, errors.New("router: upstream_log: not supported")
-	case len(c.GetStrictCheckHeaders()) > 0:
-		return nil, errors.New("router: strict_check_headers: not supported")
-	case len(c.GetUpstreamHttpFilters()) > 0:
-		return nil, errors.New("router: upstream_http_filters: not supported")
+	// Stats of routers are always kept, and there are no spans yet.
+	if err := xds.Only(&c, "dynamic_stats", "start_child_span", "suppress_envoy_headers", "respect_expected_rq_timeout",
+		"suppress_grpc_request_failure_code_stats"); err != nil {
+		return nil, fmt.Errorf("router: %w", err)
 	}
 	r := &router{deps: d, stats: newCounters(env.Stats), quiet: c.GetSuppressEnvoyHeaders(),
 		respectExpected: c.GetRespectExpectedRqTimeout(), shadows: make(chan struct{}, maxShadows)}
