@@ -280,9 +280,9 @@ func intersectHosts(a, b []string) []string {
 		for _, y := range b {
 			h := ""
 			switch {
-			case mesh.HostWithin(y, x):
+			case config.HostWithin(y, x):
 				h = y
-			case mesh.HostWithin(x, y):
+			case config.HostWithin(x, y):
 				h = x
 			default:
 				continue

@@ -7,6 +7,7 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 
+	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
 )
@@ -194,7 +195,7 @@ func (b *listenerBuilder) autoPassthrough(g *gatewayServer) []ir.FilterChain {
 	}
 	for _, svc := range b.scope.Services() {
 		if svc.MeshExternal || !slices.ContainsFunc(g.hosts, func(h string) bool {
-			return mesh.HostWithin(svc.Host, bareHost(h))
+			return config.HostWithin(svc.Host, bareHost(h))
 		}) {
 			continue
 		}

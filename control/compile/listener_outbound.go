@@ -6,6 +6,7 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 
+	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/control/registry"
@@ -120,7 +121,7 @@ func (o *outboundListeners) virtualServicesOn(host string) []*mesh.VirtualServic
 	var out []*mesh.VirtualService
 	for _, v := range o.virtual.Candidates(host) {
 		for _, h := range v.Spec.GetHosts() {
-			if mesh.HostWithin(host, h) {
+			if config.HostWithin(host, h) {
 				out = append(out, v)
 				break
 			}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/control/registry"
@@ -161,7 +162,7 @@ func (t *sidecarTable) routes(e *egress, host string) []ir.Route {
 	bestHost := ""
 	for _, v := range e.virtual.Candidates(host) {
 		for _, h := range v.Spec.GetHosts() {
-			if mesh.HostWithin(host, h) && (best == nil || moreSpecific(h, bestHost) < 0) {
+			if config.HostWithin(host, h) && (best == nil || moreSpecific(h, bestHost) < 0) {
 				best, bestHost = v, h
 			}
 		}
@@ -224,7 +225,7 @@ func (t *sidecarTable) registered(e *egress, host string) bool {
 	if !strings.HasPrefix(host, "*") {
 		return e.services[host] != nil
 	}
-	return slices.ContainsFunc(e.Services, func(s *registry.Service) bool { return mesh.HostWithin(s.Host, host) })
+	return slices.ContainsFunc(e.Services, func(s *registry.Service) bool { return config.HostWithin(s.Host, host) })
 }
 
 // claim keeps the domains that no earlier virtual host has.

@@ -82,7 +82,7 @@ func validateVirtualHosts(p place, vs *networking.VirtualService) {
 	}
 	for i, h := range vs.Hosts {
 		for j := range i {
-			if hostsOverlap(vs.Hosts[j], h) {
+			if HostsOverlap(vs.Hosts[j], h) {
 				p.index(i).errorf("%q and %q claim the same hosts", shorten(vs.Hosts[j]), shorten(h))
 			}
 		}
@@ -105,36 +105,6 @@ func hasSNI(vs *networking.VirtualService) bool {
 		}
 	}
 	return false
-}
-
-// hostsOverlap reports whether some name matches both host patterns.
-func hostsOverlap(a, b string) bool {
-	sa, wa := strings.CutPrefix(a, "*")
-	sb, wb := strings.CutPrefix(b, "*")
-	switch {
-	case wa && wb:
-		return strings.HasSuffix(sa, sb) || strings.HasSuffix(sb, sa)
-	case wa:
-		return strings.HasSuffix(b, sa)
-	case wb:
-		return strings.HasSuffix(a, sb)
-	}
-	return a == b
-}
-
-// hostWithin reports whether every name that matches inner matches outer.
-func hostWithin(inner, outer string) bool {
-	so, wo := strings.CutPrefix(outer, "*")
-	si, wi := strings.CutPrefix(inner, "*")
-	switch {
-	case wo && wi:
-		return strings.HasSuffix(si, so)
-	case wo:
-		return strings.HasSuffix(inner, so)
-	case wi:
-		return false
-	}
-	return inner == outer
 }
 
 func validateTLSRoute(p place, r *networking.TLSRoute, vs *networking.VirtualService) {
@@ -164,7 +134,7 @@ func validateSNIHost(p place, h string, vs *networking.VirtualService) {
 		return
 	}
 	for _, of := range vs.Hosts {
-		if hostWithin(h, of) {
+		if HostWithin(h, of) {
 			return
 		}
 	}

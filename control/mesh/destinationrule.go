@@ -123,7 +123,7 @@ func (r *ruleSet) find(host string, use func([]*DestinationRule) *DestinationRul
 		return d
 	}
 	for _, w := range r.wildcard {
-		if HostWithin(host, w) {
+		if config.HostWithin(host, w) {
 			if d := use(r.exact[w]); d != nil {
 				return d
 			}

@@ -6,6 +6,7 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 
+	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/registry"
 )
 
@@ -102,12 +103,12 @@ func parseImports(hosts []string, own string) imports {
 }
 
 func (m imports) hasService(s *registry.Service) bool {
-	return slices.ContainsFunc(m.of(s.Namespace), func(h string) bool { return HostWithin(s.Host, h) })
+	return slices.ContainsFunc(m.of(s.Namespace), func(h string) bool { return config.HostWithin(s.Host, h) })
 }
 
 func (m imports) hasVirtualService(v *VirtualService) bool {
 	for _, h := range m.of(v.Namespace) {
-		if slices.ContainsFunc(v.Spec.Hosts, func(vh string) bool { return HostMatches(vh, h) }) {
+		if slices.ContainsFunc(v.Spec.Hosts, func(vh string) bool { return config.HostsOverlap(vh, h) }) {
 			return true
 		}
 	}

@@ -1,6 +1,9 @@
 package mesh
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // A HostIndex finds the VirtualServices of a list by host, for callers that ask for
 // each of many hosts. It is immutable; the nil index is empty.
@@ -46,3 +49,5 @@ func (x *HostIndex) Candidates(hosts ...string) []*VirtualService {
 	}
 	return found
 }
+
+func isWildcard(host string) bool { return strings.HasPrefix(host, "*") }

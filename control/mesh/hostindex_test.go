@@ -6,6 +6,8 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 	"pgregory.net/rapid"
+
+	"github.com/lateen-mesh/lateen/control/config"
 )
 
 // TestHostIndex holds Candidates against going through the list.
@@ -29,7 +31,7 @@ func TestHostIndex(t *testing.T) {
 		for _, v := range list {
 			overlaps, wild := false, slices.ContainsFunc(slices.Concat(v.Spec.Hosts, asked), isWildcard)
 			for _, a := range asked {
-				overlaps = overlaps || slices.ContainsFunc(v.Spec.Hosts, func(h string) bool { return HostMatches(h, a) })
+				overlaps = overlaps || slices.ContainsFunc(v.Spec.Hosts, func(h string) bool { return config.HostsOverlap(h, a) })
 			}
 			found := slices.Contains(got, v)
 			if overlaps && !found || found && !overlaps && !wild {
