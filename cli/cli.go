@@ -103,29 +103,14 @@ func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// hinted is an error with what to do about it.
-type hinted struct {
-	error
-	hint string
-}
-
-func (e *hinted) Unwrap() error { return e.error }
-
-func withHint(err error, hint string) error { return &hinted{err, hint} }
+func withHint(err error, hint string) error { return &local.Error{Err: err, Hint: hint} }
 
 func hintOf(err error) string {
-	var (
-		own    *hinted
-		usage  *usageError
-		engine *local.Error
-	)
-	switch {
-	case errors.As(err, &own):
-		return own.hint
-	case errors.As(err, &usage):
+	if usage, ok := errors.AsType[*usageError](err); ok {
 		return usage.hint
-	case errors.As(err, &engine):
-		return engine.Hint
+	}
+	if hinted, ok := errors.AsType[*local.Error](err); ok {
+		return hinted.Hint
 	}
 	return ""
 }

@@ -57,6 +57,7 @@ func (b *clusterBuilder) inbound() {
 	}
 }
 
+// inboundName is the name of the cluster that leads to the workload's own port.
 func inboundName(port uint32) string { return fmt.Sprintf("inbound|%d||", port) }
 
 // inboundCluster forwards to the workload's own port. The first service decides

@@ -77,7 +77,7 @@ func (b *listenerBuilder) inboundPorts() []inboundPort {
 		for i, in := range ingress {
 			n := in.GetPort().GetNumber()
 			out = append(out, inboundPort{port: n, protocol: registry.ParseProtocol(in.GetPort().GetProtocol()),
-				cluster: inboundCluster(n), stat: inboundCluster(n), service: b.ingressOperation(n),
+				cluster: inboundName(n), stat: inboundName(n), service: b.ingressOperation(n),
 				origin: originOf(b.scope.SidecarConfig(), fmt.Sprintf("ingress[%d]", i))})
 		}
 		return out
@@ -88,8 +88,8 @@ func (b *listenerBuilder) inboundPorts() []inboundPort {
 		if i.Port.Protocol == registry.UDP || slices.ContainsFunc(out, func(p inboundPort) bool { return p.port == n }) {
 			continue
 		}
-		out = append(out, inboundPort{port: n, protocol: i.Port.Protocol, cluster: inboundCluster(n),
-			stat: b.inboundStatName(i.Service, i.Port, inboundCluster(n)), service: fmt.Sprintf("%s:%d", i.Service.Host, i.Port.Number)})
+		out = append(out, inboundPort{port: n, protocol: i.Port.Protocol, cluster: inboundName(n),
+			stat: b.inboundStatName(i.Service, i.Port, inboundName(n)), service: fmt.Sprintf("%s:%d", i.Service.Host, i.Port.Number)})
 	}
 	slices.SortStableFunc(out, func(a, b inboundPort) int { return cmp.Compare(a.port, b.port) })
 	return out
@@ -105,9 +105,6 @@ func (b *listenerBuilder) ingressOperation(port uint32) string {
 func (b *listenerBuilder) inboundStatName(s *registry.Service, port registry.Port, name string) string {
 	return cmp.Or(statName(b.snapshot.MeshConfig.GetInboundClusterStatName(), s, port, ""), name)
 }
-
-// inboundCluster is the name of the cluster that leads to the workload's own port.
-func inboundCluster(port uint32) string { return fmt.Sprintf("inbound|%d||", port) }
 
 // inboundChains are the chains of one port: HTTP where it is declared or detected,
 // bytes otherwise.
