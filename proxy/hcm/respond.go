@@ -45,7 +45,7 @@ func (st *stream) complete() {
 			h.Add(nameServer, m.server)
 		}
 	}
-	if m.requestID.answer {
+	if m.requestID.answer || st.internal && st.Request.Headers.Has("x-envoy-force-trace") {
 		if id := st.Request.Headers.Get("x-request-id"); id != nil {
 			h.Set("x-request-id", id)
 		}

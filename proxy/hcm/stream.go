@@ -27,7 +27,7 @@ type stream struct {
 	routed      bool // target is of the request as it is
 	isLocal     bool // the response is the proxy's own
 	closing     bool // the connection ends with the stream
-	asked       bool // internal clients are believed
+	internal    bool // the client is one of ours
 	decorated   bool // the client named the operation itself
 	informed    bool // a 1xx head of the upstream was handed on
 	headWritten bool
@@ -45,7 +45,7 @@ func (st *stream) begin() {
 	st.Info.Protocol = "HTTP/1.1"
 	st.table = c.m.routes.table.Load()
 	st.target = route.Target{Decision: route.Decision{Table: st.table}}
-	st.routed, st.isLocal, st.closing, st.decorated, st.informed, st.headWritten, st.broken = false, false, false, false, false, false, false
+	st.routed, st.internal, st.isLocal, st.closing, st.decorated, st.informed, st.headWritten, st.broken = false, false, false, false, false, false, false, false
 	st.Response.Status, st.Response.Body = 0, http.NoBody
 	c.m.stats.rqTotal.Inc()
 	c.m.stats.rqHTTP1.Inc()
@@ -108,7 +108,7 @@ func (st *stream) mutate() {
 	c := st.c
 	m, s := c.m, &st.Stream
 	atEdge, internal := m.edge.apply(c, s)
-	st.asked = internal
+	st.internal = internal
 	h := &s.Request.Headers
 	if len(m.via) > 0 {
 		appendVia(s, h, m.via)

@@ -2,12 +2,16 @@ package route
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 
+	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
@@ -28,6 +32,48 @@ func parseRetryOn(list string) RetryOn {
 	}
 	return on
 }
+
+// AskedBy is the policy with what a trusted client asks for by request headers, which end
+// here; p, which stays as it is, may be nil. Only what retry_on says makes a policy where
+// the route has none.
+func (p *RetryPolicy) AskedBy(h *http.Headers) *RetryPolicy {
+	take := func(name string) string {
+		v := string(h.Get(name))
+		h.Remove(name)
+		return v
+	}
+	on := parseRetryOn(take("x-envoy-retry-on")) | parseRetryOn(take("x-envoy-retry-grpc-on"))
+	retries, codes, names := take("x-envoy-max-retries"), take("x-envoy-retriable-status-codes"), take("x-envoy-retriable-header-names")
+	for _, name := range []string{"x-envoy-hedge-on-per-try-timeout", "x-envoy-upstream-rq-timeout-alt-response", "x-envoy-upstream-alt-stat-name"} {
+		take(name) // without effect here
+	}
+	if p == nil && on == 0 {
+		return nil
+	}
+	out := RetryPolicy{Retries: 1, BackOffBase: defaultBackOff, BackOffMax: 10 * defaultBackOff}
+	if p != nil {
+		out = *p
+	}
+	out.On |= on
+	if n, err := strconv.ParseUint(retries, 10, 31); err == nil {
+		out.Retries = int(n)
+	}
+	out.StatusCodes = slices.Clip(out.StatusCodes)
+	for code := range strings.SplitSeq(codes, ",") {
+		if n, err := strconv.ParseUint(strings.TrimSpace(code), 10, 16); err == nil {
+			out.StatusCodes = append(out.StatusCodes, int(n))
+		}
+	}
+	out.RetriableHeaders = slices.Clip(out.RetriableHeaders)
+	for name := range strings.SplitSeq(names, ",") {
+		if m, err := match.NewHeader(&routev3.HeaderMatcher{Name: strings.TrimSpace(name)}); err == nil {
+			out.RetriableHeaders = append(out.RetriableHeaders, HeaderMatcher{m})
+		}
+	}
+	return &out
+}
+
+const defaultBackOff = 25 * time.Millisecond
 
 // inheritedRetry is the retry policy of the action, or else of its virtual host.
 func inheritedRetry(a *routev3.RouteAction, v *routev3.VirtualHost) (*RetryPolicy, error) {
@@ -98,7 +144,7 @@ func (r *RetryPolicy) setPriorities(p *routev3.RetryPolicy_RetryPriority) error 
 }
 
 func (r *RetryPolicy) setBackOff(b *routev3.RetryPolicy_RetryBackOff) (err error) {
-	if r.BackOffBase, err = duration("retry_back_off.base_interval", b.GetBaseInterval(), 25*time.Millisecond); err != nil {
+	if r.BackOffBase, err = duration("retry_back_off.base_interval", b.GetBaseInterval(), defaultBackOff); err != nil {
 		return err
 	}
 	r.BackOffBase = max(r.BackOffBase, time.Millisecond) // as Envoy rounds up

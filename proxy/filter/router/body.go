@@ -23,7 +23,7 @@ type replay struct {
 const defaultBodyLimit = 1 << 20
 
 func (b *replay) begin(k *call) {
-	b.keep = k.forward.Retry != nil || len(k.forward.Mirrors) > 0
+	b.keep = k.retry.policy != nil || len(k.forward.Mirrors) > 0
 	b.limit = defaultBodyLimit
 	if k.forward.MaxRequestBytes >= 0 {
 		b.limit = k.forward.MaxRequestBytes

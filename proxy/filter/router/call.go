@@ -270,7 +270,7 @@ func (k *call) noUpgrade() {
 // mayRepeat reports that the request can be sent again: it was wholly received and
 // its body is still there.
 func (k *call) mayRepeat() bool {
-	return k.forward.Retry != nil && k.s.Request.Body.Done() && k.pump.settled() && k.body.whole()
+	return k.retry.policy != nil && k.s.Request.Body.Done() && k.pump.settled() && k.body.whole()
 }
 
 // chargeEndpoint counts an answer for the endpoint.

@@ -62,7 +62,7 @@ func (k *call) dropFailed() {
 
 // unsent reports a failure before the first byte of the request was taken.
 func (k *call) unsent(reset *http.Reset) bool {
-	return k.forward.Retry != nil && reset.Unused && !k.pump.started() && k.body.untouched()
+	return k.retry.policy != nil && reset.Unused && !k.pump.started() && k.body.untouched()
 }
 
 // again asks the retry policy.

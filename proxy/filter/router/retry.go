@@ -3,7 +3,6 @@ package router
 import (
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
@@ -33,16 +32,11 @@ const (
 
 func (r *retryState) begin(k *call) {
 	p := k.forward.Retry
-	if p == nil {
-		return
+	if h := &k.s.Request.Headers; h.Has("x-envoy-internal") { // others may not ask
+		p = p.AskedBy(h)
 	}
-	r.policy, r.left, r.next = p, p.Retries, p.BackOffBase
-	h := &k.s.Request.Headers
-	if v := h.Get("x-envoy-max-retries"); v != nil {
-		if n, err := strconv.Atoi(string(v)); err == nil && n >= 0 {
-			r.left = n
-		}
-		h.Remove("x-envoy-max-retries")
+	if p != nil {
+		r.policy, r.left, r.next = p, p.Retries, p.BackOffBase
 	}
 }
 
