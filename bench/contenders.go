@@ -24,6 +24,7 @@ const (
 // A contender is one proxy that is up for the whole run; idle ones cost nothing measurable.
 type contender struct {
 	name, version string
+	argv          []string
 	port, pid     int
 }
 
@@ -43,73 +44,87 @@ const (
 // with a path of this machine.
 var versionNumber = regexp.MustCompile(`\d+\.\d+\.\d+|v?\d\S*-g[0-9a-f]+|dev`)
 
-// start builds the floor, writes the configurations and starts all contenders.
-func start(ctx context.Context, dir string) ([]contender, func(), error) {
-	if out, err := exec.CommandContext(ctx, "bench/install.sh").CombinedOutput(); err != nil {
-		return nil, nil, fmt.Errorf("bench/install.sh: %w: %s", err, out)
+// start builds the floor, writes the configurations and starts all contenders and the
+// backend behind them. stop ends what was started, also after an error.
+func start(ctx context.Context, dir string) (contenders []contender, stop func(), err error) {
+	r := &running{dir: dir}
+	if err := prepare(ctx, dir); err != nil {
+		return nil, r.stop, err
 	}
-	floor := filepath.Join(dir, "floor")
-	if out, err := exec.CommandContext(ctx, "gcc", "-O2", "-o", floor, "bench/floor/floor.c").CombinedOutput(); err != nil { //nolint:gosec // a path of our own
-		return nil, nil, fmt.Errorf("gcc: %w: %s", err, out)
+	if _, err := r.launch(loadCore, "nginx", "-c", filepath.Join(dir, "backend.conf"), "-p", dir); err != nil {
+		return nil, r.stop, err
 	}
-	if err := writeConfigs(dir); err != nil {
-		return nil, nil, err
-	}
-	envoy := envoyPath()
-	in := func(name string) string { return filepath.Join(dir, name) }
-	var running []*exec.Cmd
-	stop := func() {
-		for _, cmd := range running {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
+	contenders = all(dir)
+	for i, c := range contenders {
+		if contenders[i].pid, err = r.launch(proxyCore, c.argv...); err != nil {
+			return nil, r.stop, fmt.Errorf("%s: %w", c.name, err)
 		}
-	}
-	launch := func(core string, argv ...string) (int, error) {
-		cmd := exec.Command("taskset", append([]string{"-c", core}, argv...)...) //nolint:gosec // the peers named here
-		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		log, err := os.Create(in(filepath.Base(argv[0]) + "-" + strconv.Itoa(len(running)) + ".out"))
-		if err != nil {
-			return 0, err
-		}
-		defer log.Close()
-		cmd.Stdout, cmd.Stderr = log, log
-		if err := cmd.Start(); err != nil {
-			return 0, err
-		}
-		running = append(running, cmd)
-		return cmd.Process.Pid, nil
-	}
-	if _, err := launch(loadCore, "nginx", "-c", in("backend.conf"), "-p", dir); err != nil {
-		return nil, stop, err
-	}
-	contenders := []contender{
-		{name: "floor", version: "epoll relay in C", port: floorPort},
-		{name: "envoy", version: version(envoy, "--version"), port: envoyPort},
-		{name: "nginx", version: version("nginx", "-v"), port: nginxPort},
-		{name: "haproxy", version: version("haproxy", "-v"), port: haproxyPort},
-		{name: "lateen", version: version("bin/lateen-proxy", "--version"), port: oursPort},
-	}
-	commands := [][]string{
-		{floor, strconv.Itoa(floorPort), strconv.Itoa(backendPort)},
-		{envoy, "-c", in("envoy.json"), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"},
-		{"nginx", "-c", in("nginx.conf"), "-p", dir},
-		{"haproxy", "-db", "-f", in("haproxy.cfg")},
-		{"bin/lateen-proxy", "-c", in("lateen.json"), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"},
-	}
-	for i := range contenders {
-		pid, err := launch(proxyCore, commands[i]...)
-		if err != nil {
-			return nil, stop, fmt.Errorf("%s: %w", contenders[i].name, err)
-		}
-		contenders[i].pid = pid
 	}
 	for _, c := range contenders {
 		if err := awaitPort(ctx, c); err != nil {
-			return nil, stop, err
+			return nil, r.stop, err
 		}
 	}
-	return contenders, stop, nil
+	return contenders, r.stop, nil
+}
+
+func prepare(ctx context.Context, dir string) error {
+	if out, err := exec.CommandContext(ctx, "bench/install.sh").CombinedOutput(); err != nil {
+		return fmt.Errorf("bench/install.sh: %w: %s", err, out)
+	}
+	floor := filepath.Join(dir, "floor")
+	if out, err := exec.CommandContext(ctx, "gcc", "-O2", "-o", floor, "bench/floor/floor.c").CombinedOutput(); err != nil { //nolint:gosec // a path of our own
+		return fmt.Errorf("gcc: %w: %s", err, out)
+	}
+	return writeConfigs(dir)
+}
+
+// all are the contenders, in the order in which they run.
+func all(dir string) []contender {
+	in := func(name string) string { return filepath.Join(dir, name) }
+	envoy, ours := envoyPath(), "bin/lateen-proxy"
+	return []contender{
+		{name: "floor", version: "epoll relay in C", port: floorPort,
+			argv: []string{in("floor"), strconv.Itoa(floorPort), strconv.Itoa(backendPort)}},
+		{name: "envoy", version: version(envoy, "--version"), port: envoyPort,
+			argv: []string{envoy, "-c", in("envoy.json"), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"}},
+		{name: "nginx", version: version("nginx", "-v"), port: nginxPort,
+			argv: []string{"nginx", "-c", in("nginx.conf"), "-p", dir}},
+		{name: "haproxy", version: version("haproxy", "-v"), port: haproxyPort,
+			argv: []string{"haproxy", "-db", "-f", in("haproxy.cfg")}},
+		{name: "lateen", version: version(ours, "--version"), port: oursPort,
+			argv: []string{ours, "-c", in("lateen.json"), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"}},
+	}
+}
+
+// running is what was started.
+type running struct {
+	dir      string
+	commands []*exec.Cmd
+}
+
+func (r *running) launch(core string, argv ...string) (pid int, err error) {
+	cmd := exec.Command("taskset", append([]string{"-c", core}, argv...)...) //nolint:gosec // the peers named above
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, err := os.Create(filepath.Join(r.dir, filepath.Base(argv[0])+"-"+strconv.Itoa(len(r.commands))+".out"))
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	r.commands = append(r.commands, cmd)
+	return cmd.Process.Pid, nil
+}
+
+func (r *running) stop() {
+	for _, cmd := range r.commands {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
 }
 
 func awaitPort(ctx context.Context, c contender) error {

@@ -35,10 +35,10 @@ func run(ctx context.Context, rounds int, length time.Duration) error {
 	}
 	defer os.RemoveAll(dir)
 	contenders, stop, err := start(ctx, dir)
+	defer stop()
 	if err != nil {
 		return err
 	}
-	defer stop()
 	samples := map[string][]sample{}
 	for round := range rounds + 1 { // the first warms up and is not counted
 		for _, c := range contenders {
