@@ -54,6 +54,7 @@ type Log struct {
 type scope struct {
 	level slog.LevelVar
 	own   bool // named in the levels, does not follow the default
+	used  bool // has a logger
 }
 
 // New returns a log; the error is that of Options.Levels.
@@ -78,7 +79,23 @@ func Discard() *Log {
 func (l *Log) Scope(name string) *slog.Logger {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slog.New(&lines{sink: l.sink, scope: name, level: &l.scope(name).level})
+	s := l.scope(name)
+	s.used = true
+	return slog.New(&lines{sink: l.sink, scope: name, level: &s.level})
+}
+
+// Unused lists the scopes that have a level of their own and no logger, sorted: once
+// all loggers are made, those that were misspelt.
+func (l *Log) Unused() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(l.scopes)) {
+		if s := l.scopes[name]; s.own && !s.used {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // scope returns the named scope, made on first use. l.mu is held.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -79,6 +80,14 @@ func TestLevels(t *testing.T) {
 		}
 		if got, want := l.Levels(), "default:debug,ads:error"; got != want {
 			t.Errorf("levels %q, want %q", got, want)
+		}
+	})
+	t.Run("scopes that nobody has are known", func(t *testing.T) {
+		l, _ := newLog(t, logging.Options{Levels: "default:warn,adz:debug,ads:debug"})
+		l.Scope("ads")
+		l.Scope("config")
+		if got := l.Unused(); !slices.Equal(got, []string{"adz"}) {
+			t.Errorf("unused %q, want adz", got)
 		}
 	})
 	t.Run("a wrong word changes nothing", func(t *testing.T) {

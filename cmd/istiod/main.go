@@ -55,6 +55,9 @@ func newDiscovery() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if unused := log.Unused(); len(unused) > 0 {
+				log.Scope(logging.DefaultScope).Warn("--log_output_level names scopes that do not exist", "scopes", unused)
+			}
 			log.Scope(logging.DefaultScope).Info("istiod", "version", wellknown.Version(), "grpc", server.GRPCAddr(), "http", server.HTTPAddrs())
 			return server.Run(cmd.Context())
 		},

@@ -61,7 +61,7 @@ func TestDiscovery(t *testing.T) {
 	cmd := newCommand()
 	cmd.SetOut(&out)
 	cmd.SetArgs([]string{"discovery", "--configDir", dir, "--meshConfig", filepath.Join(dir, "mesh"), "--grpcAddr", "unix:" + filepath.Join(dir, "grpc"),
-		"--httpAddr", "unix:" + page, "--monitoringAddr", "127.0.0.1:0", "--secureGRPCAddr", "", "--registries", "Mock", "--log_as_json"})
+		"--httpAddr", "unix:" + page, "--monitoringAddr", "127.0.0.1:0", "--secureGRPCAddr", "", "--registries", "Mock", "--log_as_json", "--log_output_level", "adz:debug,ads:debug"})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.ExecuteContext(ctx) }()
@@ -80,6 +80,11 @@ func TestDiscovery(t *testing.T) {
 	})
 	t.Run("flags without effect are said, those of value \"\" are not", func(t *testing.T) {
 		if !strings.Contains(out.String(), `"msg":"flag has no effect yet","flag":"--registries"`) || strings.Contains(out.String(), "secureGRPCAddr") {
+			t.Errorf("log:\n%s", &out)
+		}
+	})
+	t.Run("EN-025 a scope that does not exist is said", func(t *testing.T) {
+		if !strings.Contains(out.String(), `"msg":"--log_output_level names scopes that do not exist","scopes":"[adz]"`) {
 			t.Errorf("log:\n%s", &out)
 		}
 	})
