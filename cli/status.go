@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -81,7 +83,7 @@ func printPorts(w io.Writer, st local.Status) {
 	fmt.Fprintln(t, "GATEWAY PORT\tLISTENS ON\tPROTOCOL\tHOSTS\tOBJECT")
 	for _, p := range st.Control.Proxies {
 		for _, l := range p.Listeners {
-			at := fmt.Sprintf("0.0.0.0:%d", l.HostPort)
+			at := net.JoinHostPort(l.Address, strconv.FormatUint(uint64(l.HostPort), 10))
 			if local.Refused(p, l.Port) {
 				at = "refused"
 			}

@@ -437,6 +437,14 @@ func TestPublish(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("sockets %v, want %v", got, want)
 	}
+	t.Run("the address that a Gateway binds is shown", func(t *testing.T) {
+		p := start(t, map[string]string{"gateway.yaml": strings.Replace(gateway, "  - port:", "  - bind: 127.0.0.1\n    port:", 1)}, nil)
+		p.connect(wellknown.ListenerType, nil).next("")
+		ports := p.server.Status().Proxies[0].Listeners
+		if len(ports) != 1 || ports[0].Address != "127.0.0.1" || len(ports[0].Objects) != 1 {
+			t.Errorf("ports %+v, want one at 127.0.0.1 with its Gateway", ports)
+		}
+	})
 }
 
 func TestMissingSecret(t *testing.T) {

@@ -86,10 +86,11 @@ type Refusal struct {
 	Error    string `json:"error"`
 }
 
-// A ListenerPort is a port of a gateway and where its machine has it.
+// A ListenerPort is an address and port of a gateway and where its machine has it.
 type ListenerPort struct {
 	Port     uint32   `json:"port"`
 	HostPort uint32   `json:"hostPort"`
+	Address  string   `json:"address"` // 0.0.0.0 unless a Gateway says bind
 	Protocol string   `json:"protocol,omitempty"`
 	Hosts    []string `json:"hosts,omitempty"`   // of the Gateways that claim it
 	Objects  []string `json:"objects,omitempty"` // these Gateways
@@ -161,31 +162,31 @@ func GatewayPorts(paths []string, stdin io.Reader, node *corepb.Node) ([]uint32,
 	for _, l := range listenerPorts(mesh.Build(store.Current(), mesh.Options{}), self) {
 		ports = append(ports, l.Port)
 	}
-	return ports, nil
+	return slices.Compact(ports), nil
 }
 
-// listenerPorts are the ports that a gateway listens on, by number.
+// listenerPorts are the ports that a gateway listens on, by number and address.
 func listenerPorts(snap *mesh.Snapshot, p *mesh.Proxy) []ListenerPort {
 	published, scope := publishingOf(p), snap.Scope(p)
 	var ports []ListenerPort
 	for _, l := range compile.Listeners(snap, scope, p) {
-		if l.Port == 0 || slices.ContainsFunc(ports, func(o ListenerPort) bool { return o.Port == l.Port }) {
+		if l.Port == 0 {
 			continue
 		}
-		port := ListenerPort{Port: l.Port, HostPort: published.hostPort(l.Port)}
+		port := ListenerPort{Port: l.Port, HostPort: published.hostPort(l.Port), Address: l.Address}
 		for _, g := range scope.Gateways() {
 			port.claim(g)
 		}
 		ports = append(ports, port)
 	}
-	slices.SortFunc(ports, func(a, b ListenerPort) int { return cmp.Compare(a.Port, b.Port) })
+	slices.SortFunc(ports, func(a, b ListenerPort) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Address, b.Address)) })
 	return ports
 }
 
 // claim adds what a Gateway has on the port.
 func (l *ListenerPort) claim(g *mesh.Gateway) {
 	for _, server := range g.Spec.GetServers() {
-		if server.GetPort().GetNumber() != l.Port {
+		if server.GetPort().GetNumber() != l.Port || cmp.Or(server.GetBind(), "0.0.0.0") != l.Address {
 			continue
 		}
 		l.Protocol = cmp.Or(l.Protocol, server.GetPort().GetProtocol())
