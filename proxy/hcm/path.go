@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"bytes"
+	"slices"
 
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
@@ -130,18 +131,22 @@ func unhex(c byte) int {
 func canonical(out []byte, start int) ([]byte, bool) {
 	from := append([]byte(nil), out[start:]...)
 	out = out[:start]
+	bare := start - 3 // where the last percent sign stands that begins no escape
 	for i := 0; i < len(from); i++ {
 		c := from[i]
 		switch {
-		case c == '%' && i+2 < len(from):
-			v := unhex(from[i+1])<<4 | unhex(from[i+2])
+		case c == '%':
+			v := escape(from[i:])
 			switch {
 			case v == 0:
 				return out, false
 			case v < 256 && unreserved(byte(v)):
-				out = append(out, byte(v))
 				i += 2
+				out = mend(append(out, byte(v)), bare, from[i+1:])
 			default:
+				if v >= 256 {
+					bare = len(out)
+				}
 				out = append(out, c)
 			}
 		case c == '\\':
@@ -153,6 +158,25 @@ func canonical(out []byte, start int) ([]byte, bool) {
 		}
 	}
 	return dots(out, start), true
+}
+
+// escape is the value of the escape that b begins with, 256 or more when it is none.
+func escape(b []byte) int {
+	if len(b) < 3 {
+		return 1 << 16
+	}
+	return unhex(b[1])<<4 | unhex(b[2])
+}
+
+// mend keeps a character that was just decoded from completing an escape with the bare
+// percent sign before it ("%%32e" must not become "%2e"): the sign is encoded.
+func mend(out []byte, bare int, next []byte) []byte {
+	after := out[max(bare, 0):]
+	switch n := len(out) - bare; {
+	case n == 2 && len(next) > 0 && escape([]byte{'%', after[1], next[0]}) < 256, n == 3 && escape(after) < 256:
+		return slices.Insert(out, bare+1, '2', '5')
+	}
+	return out
 }
 
 const hexDigits = "0123456789ABCDEF"
