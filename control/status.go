@@ -179,7 +179,9 @@ func listenerPorts(snap *mesh.Snapshot, p *mesh.Proxy) []ListenerPort {
 		}
 		ports = append(ports, port)
 	}
-	slices.SortFunc(ports, func(a, b ListenerPort) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Address, b.Address)) })
+	slices.SortFunc(ports, func(a, b ListenerPort) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Address, b.Address))
+	})
 	return ports
 }
 

@@ -3,7 +3,6 @@ package compile
 import (
 	"cmp"
 	"encoding/json"
-	"fmt"
 
 	meshconfig "istio.io/api/mesh/v1alpha1"
 
@@ -19,9 +18,8 @@ const textLogFormat = `[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH
 	`%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%` + "\n"
 
 // jsonLogFields are the fields of a JSON line in a mesh that does not set them.
-func jsonLogFields() map[string]ir.JSONField {
-	out := map[string]ir.JSONField{}
-	for name, format := range map[string]string{
+func jsonLogFields() map[string]any {
+	return map[string]any{
 		"authority":                         "%REQ(:AUTHORITY)%",
 		"bytes_received":                    "%BYTES_RECEIVED%",
 		"bytes_sent":                        "%BYTES_SENT%",
@@ -46,10 +44,7 @@ func jsonLogFields() map[string]ir.JSONField {
 		"upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
 		"user_agent":                        "%REQ(USER-AGENT)%",
 		"x_forwarded_for":                   "%REQ(X-FORWARDED-FOR)%",
-	} {
-		out[name] = ir.JSONField{Format: format}
 	}
-	return out
 }
 
 // accessLogs are the logs that the mesh configuration asks for.
@@ -76,26 +71,11 @@ func noRouteLogs(logs []ir.AccessLog) []ir.AccessLog {
 	return out
 }
 
-// jsonFormat reads a JSON object of format strings; anything else is the default.
-func jsonFormat(text string) map[string]ir.JSONField {
+// jsonFormat reads a JSON object of formats; anything else is the default.
+func jsonFormat(text string) map[string]any {
 	var given map[string]any
 	if text == "" || json.Unmarshal([]byte(text), &given) != nil || len(given) == 0 {
 		return jsonLogFields()
 	}
-	return jsonFields(given)
-}
-
-func jsonFields(object map[string]any) map[string]ir.JSONField {
-	out := make(map[string]ir.JSONField, len(object))
-	for name, value := range object {
-		switch v := value.(type) {
-		case string:
-			out[name] = ir.JSONField{Format: v}
-		case map[string]any:
-			out[name] = ir.JSONField{Fields: jsonFields(v)}
-		default:
-			out[name] = ir.JSONField{Format: fmt.Sprint(v)}
-		}
-	}
-	return out
+	return given
 }

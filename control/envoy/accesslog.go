@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"slices"
 	"strings"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -67,23 +68,27 @@ func formatters(used func(operator string) bool) []*corev3.TypedExtensionConfig 
 	return out
 }
 
-func uses(fields map[string]ir.JSONField, operator string) bool {
-	for _, f := range fields {
-		if strings.Contains(f.Format, operator) || uses(f.Fields, operator) {
-			return true
+// uses reports whether a format within a JSON value has the operator.
+func uses(value any, operator string) bool {
+	switch v := value.(type) {
+	case string:
+		return strings.Contains(v, operator)
+	case []any:
+		return slices.ContainsFunc(v, func(e any) bool { return uses(e, operator) })
+	case map[string]any:
+		for _, e := range v {
+			if uses(e, operator) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
-func jsonFormat(fields map[string]ir.JSONField) *structpb.Struct {
-	out := &structpb.Struct{Fields: map[string]*structpb.Value{}}
-	for name, f := range fields {
-		if f.Fields != nil {
-			out.Fields[name] = structpb.NewStructValue(jsonFormat(f.Fields))
-			continue
-		}
-		out.Fields[name] = structpb.NewStringValue(f.Format)
+func jsonFormat(fields map[string]any) *structpb.Struct {
+	out, err := structpb.NewStruct(fields)
+	if err != nil { // only for Go types that JSON does not have
+		out = &structpb.Struct{}
 	}
 	return out
 }

@@ -9,7 +9,7 @@ import (
 
 // TestFormatters: operators of extensions come with their extension, or Envoy refuses the listener.
 func TestFormatters(t *testing.T) {
-	nested := map[string]ir.JSONField{"a": {Fields: map[string]ir.JSONField{"b": {Format: "%METADATA(ROUTE:istio:config)%"}}}}
+	nested := map[string]any{"a": map[string]any{"b": []any{1.0, "%METADATA(ROUTE:istio:config)%"}}}
 	for _, c := range []struct {
 		name string
 		log  ir.AccessLog
