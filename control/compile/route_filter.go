@@ -24,9 +24,9 @@ func headerEdits(h *networking.Headers) (edits ir.HeaderEdits, authority string)
 		}
 	}
 	edits.RequestAdd = append(values(set, false), values(req.GetAdd(), true)...)
-	edits.RequestRemove = req.GetRemove()
+	edits.RequestRemove = slices.Clip(req.GetRemove()) // the object's own: what is appended must not reach it
 	edits.ResponseAdd = append(values(resp.GetSet(), false), values(resp.GetAdd(), true)...)
-	edits.ResponseRemove = resp.GetRemove()
+	edits.ResponseRemove = slices.Clip(resp.GetRemove())
 	return edits, authority
 }
 
