@@ -7,6 +7,8 @@ import (
 
 	metricspb "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	matcherpb "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+
+	"github.com/lateen-mesh/lateen/proxy/match"
 )
 
 // Buckets are the Prometheus bucket limits of the stats whose name Match accepts.
@@ -31,11 +33,11 @@ func Compile(c *metricspb.StatsConfig) (Options, error) {
 	}
 	o.Tags = tags
 	for i, b := range c.GetHistogramBucketSettings() {
-		match, err := compileString(b.GetMatch())
+		accept, err := compileString(b.GetMatch())
 		if err != nil {
 			return o, fmt.Errorf("histogram_bucket_settings[%d].match: %w", i, err)
 		}
-		o.Buckets = append(o.Buckets, Buckets{match, b.GetBuckets()})
+		o.Buckets = append(o.Buckets, Buckets{accept, b.GetBuckets()})
 	}
 	return o, nil
 }
@@ -111,33 +113,11 @@ func compileList(field string, patterns []*matcherpb.StringMatcher, found bool) 
 	}, nil
 }
 
-// compileString is a StringMatcher over stat names; package match is about requests
-// and this one may not import it.
+// compileString is a StringMatcher over stat names.
 func compileString(m *matcherpb.StringMatcher) (func(string) bool, error) {
-	fold := func(s string) string { return s }
-	if m.GetIgnoreCase() {
-		fold = strings.ToLower
+	s, err := match.NewString(m)
+	if err != nil {
+		return nil, err
 	}
-	over := func(f func(s, x string) bool, want string) func(string) bool {
-		want = fold(want)
-		return func(s string) bool { return f(fold(s), want) }
-	}
-	switch p := m.GetMatchPattern().(type) {
-	case *matcherpb.StringMatcher_Exact:
-		return over(func(s, x string) bool { return s == x }, p.Exact), nil
-	case *matcherpb.StringMatcher_Prefix:
-		return over(strings.HasPrefix, p.Prefix), nil
-	case *matcherpb.StringMatcher_Suffix:
-		return over(strings.HasSuffix, p.Suffix), nil
-	case *matcherpb.StringMatcher_Contains:
-		return over(strings.Contains, p.Contains), nil
-	case *matcherpb.StringMatcher_SafeRegex:
-		re, err := regexp.Compile(`^(?:` + p.SafeRegex.GetRegex() + `)$`)
-		if err != nil {
-			return nil, err
-		}
-		return re.MatchString, nil
-	default:
-		return nil, fmt.Errorf("%T is not supported", p)
-	}
+	return func(name string) bool { return s.Match([]byte(name)) }, nil
 }

@@ -13,6 +13,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // DecodeClient compiles the transport_socket of a cluster; nil is plain.
@@ -34,14 +36,9 @@ func DecodeClient(ts *corev3.TransportSocket, env Env) (ClientSocket, error) {
 // DecodeUpstreamTLS compiles the client's side of TLS. Without a validation context
 // the server is not verified, as by Envoy.
 func DecodeUpstreamTLS(c *tlsv3.UpstreamTlsContext, env Env) (ClientSocket, error) {
-	for field, set := range map[string]bool{
-		"allow_renegotiation":     c.GetAllowRenegotiation(),
-		"auto_host_sni":           c.GetAutoHostSni(),
-		"auto_sni_san_validation": c.GetAutoSniSanValidation(),
-	} {
-		if set {
-			return nil, fmt.Errorf("%s: not supported", field)
-		}
+	// How RSA keys may be used is crypto/tls's to check.
+	if err := xds.Only(c, "common_tls_context", "sni", "max_session_keys", "enforce_rsa_key_usage"); err != nil {
+		return nil, err
 	}
 	if n := len(c.GetCommonTlsContext().GetTlsCertificates()) + len(c.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs()); n > 1 {
 		return nil, errors.New("common_tls_context: multiple TLS certificates are not supported in client contexts")

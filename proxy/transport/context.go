@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // material is the compiled CommonTlsContext of a socket: parameters, and where its
@@ -35,7 +37,8 @@ type params struct {
 
 // compileMaterial compiles c; maxVersion is the default of this side.
 func compileMaterial(c *tlsv3.CommonTlsContext, secrets *Secrets, maxVersion uint16) (*material, error) {
-	if err := refuseContext(c); err != nil {
+	if err := xds.Only(c, "tls_params", "tls_certificates", "tls_certificate_sds_secret_configs", "validation_context",
+		"validation_context_sds_secret_config", "combined_validation_context", "alpn_protocols"); err != nil {
 		return nil, fmt.Errorf("common_tls_context.%w", err)
 	}
 	m := &material{secrets: secrets, alpn: c.GetAlpnProtocols(), ready: make(chan struct{}), done: make(chan struct{})}
@@ -46,20 +49,6 @@ func compileMaterial(c *tlsv3.CommonTlsContext, secrets *Secrets, maxVersion uin
 	}
 	m.watch()
 	return m, nil
-}
-
-func refuseContext(c *tlsv3.CommonTlsContext) error {
-	for field, set := range map[string]bool{
-		"tls_certificate_provider_instance": c.GetTlsCertificateProviderInstance() != nil,
-		"custom_tls_certificate_selector":   c.GetCustomTlsCertificateSelector() != nil,
-		"custom_handshaker":                 c.GetCustomHandshaker() != nil,
-		"key_log":                           c.GetKeyLog() != nil,
-	} {
-		if set {
-			return fmt.Errorf("%s: not supported", field)
-		}
-	}
-	return nil
 }
 
 func (m *material) compile(c *tlsv3.CommonTlsContext, maxVersion uint16) (err error) {
@@ -209,6 +198,9 @@ func (m *material) validation(v *version) *validation {
 
 func compileParams(p *tlsv3.TlsParameters, maxVersion uint16) (params, error) {
 	out := params{min: tls.VersionTLS12, max: maxVersion, curves: []tls.CurveID{tls.X25519, tls.CurveP256}}
+	if err := xds.Only(p, "tls_minimum_protocol_version", "tls_maximum_protocol_version", "cipher_suites", "ecdh_curves"); err != nil {
+		return out, err
+	}
 	if err := knownVersions(p); err != nil {
 		return out, err
 	}
@@ -217,12 +209,6 @@ func compileParams(p *tlsv3.TlsParameters, maxVersion uint16) (params, error) {
 	}
 	if v := p.GetTlsMaximumProtocolVersion(); v != tlsv3.TlsParameters_TLS_AUTO {
 		out.max = tls.VersionTLS10 + uint16(v-tlsv3.TlsParameters_TLSv1_0)
-	}
-	if len(p.GetSignatureAlgorithms()) > 0 {
-		return out, errors.New("signature_algorithms: not supported")
-	}
-	if len(p.GetCompliancePolicies()) > 0 {
-		return out, errors.New("compliance_policies: not supported")
 	}
 	var err error
 	if out.ciphers, err = compileCiphers(p.GetCipherSuites()); err != nil {

@@ -168,16 +168,8 @@ func compileSecret(pb *tlsv3.Secret) (*secretValue, error) {
 
 // compileCertificate loads a chain and its key; a key that does not fit is an error.
 func compileCertificate(c *tlsv3.TlsCertificate) (*tls.Certificate, error) {
-	for field, set := range map[string]bool{
-		"private_key_provider":         c.GetPrivateKeyProvider() != nil,
-		"password":                     c.GetPassword() != nil,
-		"watched_directory":            c.GetWatchedDirectory() != nil,
-		"pkcs12":                       c.GetPkcs12() != nil,
-		"signed_certificate_timestamp": len(c.GetSignedCertificateTimestamp()) > 0,
-	} {
-		if set {
-			return nil, fmt.Errorf("%s: not supported", field)
-		}
+	if err := xds.Only(c, "certificate_chain", "private_key", "ocsp_staple"); err != nil {
+		return nil, err
 	}
 	chain, from, err := read(c.GetCertificateChain())
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/lateen-mesh/lateen/proxy/stats"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // Env is what sockets use of the proxy around them.
@@ -71,14 +72,12 @@ func isRaw(ts *corev3.TransportSocket) bool {
 		url == "" && ts.GetName() == "envoy.transport_sockets.raw_buffer"
 }
 
-// DecodeDownstreamTLS compiles the server's side of TLS. session_timeout and
-// prefer_client_ciphers are crypto/tls's own choice and have no effect.
+// DecodeDownstreamTLS compiles the server's side of TLS. How long sessions live, which
+// ciphers come first and which certificate fits a name are crypto/tls's own choice.
 func DecodeDownstreamTLS(c *tlsv3.DownstreamTlsContext, env Env) (ServerSocket, error) {
-	switch {
-	case c.GetSessionTicketKeys() != nil, c.GetSessionTicketKeysSdsSecretConfig() != nil:
-		return nil, errors.New("session_ticket_keys: not supported")
-	case c.GetOcspStaplePolicy() != tlsv3.DownstreamTlsContext_LENIENT_STAPLING:
-		return nil, fmt.Errorf("ocsp_staple_policy: %s is not supported", c.GetOcspStaplePolicy())
+	if err := xds.Only(c, "common_tls_context", "require_client_certificate", "require_sni", "disable_stateless_session_resumption",
+		"disable_stateful_session_resumption", "session_timeout", "full_scan_certs_on_sni_mismatch", "prefer_client_ciphers"); err != nil {
+		return nil, err
 	}
 	m, err := compileMaterial(c.GetCommonTlsContext(), env.Secrets, tls.VersionTLS13)
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +18,9 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/lateen-mesh/lateen/proxy/match"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // spiffeValidator is the custom validator that trusts roots by trust domain.
@@ -64,18 +66,12 @@ func compileValidation(v *tlsv3.CertificateValidationContext) (*validation, erro
 
 // refuseValidation names what is asked for and not there: a check left out would be a hole.
 func refuseValidation(v *tlsv3.CertificateValidationContext) error {
-	for field, set := range map[string]bool{
-		"ca_certificate_provider_instance":     v.GetCaCertificateProviderInstance() != nil,
-		"watched_directory":                    v.GetWatchedDirectory() != nil,
-		"require_signed_certificate_timestamp": v.GetRequireSignedCertificateTimestamp().GetValue(),
-		"crl":                                  v.GetCrl() != nil,
-		"max_verify_depth":                     v.GetMaxVerifyDepth() != nil,
-	} {
-		if set {
-			return fmt.Errorf("%s: not supported", field)
-		}
+	if v.GetRequireSignedCertificateTimestamp().GetValue() {
+		return errors.New("require_signed_certificate_timestamp: not supported")
 	}
-	return nil
+	return xds.Only(v, "trusted_ca", "system_root_certs", "verify_certificate_spki", "verify_certificate_hash", "match_typed_subject_alt_names",
+		"match_subject_alt_names", "require_signed_certificate_timestamp", "allow_expired_certificate", "trust_chain_verification",
+		"custom_validator_config")
 }
 
 func (v *validation) compileRoots(c *tlsv3.CertificateValidationContext) error {
@@ -287,7 +283,7 @@ func (v *validation) pinned(leaf *x509.Certificate) bool {
 // A sanMatcher matches subject alternative names of one type, or of any.
 type sanMatcher struct {
 	kind  tlsv3.SubjectAltNameMatcher_SanType
-	match func(string) bool
+	text  match.String
 	exact string // of DNS: wildcard certificates match it too
 }
 
@@ -295,36 +291,8 @@ func compileSAN(kind tlsv3.SubjectAltNameMatcher_SanType, m *matcherv3.StringMat
 	if kind == tlsv3.SubjectAltNameMatcher_OTHER_NAME {
 		return sanMatcher{}, errors.New("san_type: OTHER_NAME is not supported")
 	}
-	match, err := compileString(m)
-	return sanMatcher{kind: kind, match: match, exact: m.GetExact()}, err
-}
-
-func compileString(m *matcherv3.StringMatcher) (func(string) bool, error) {
-	fold := func(s string) string { return s }
-	if m.GetIgnoreCase() {
-		fold = strings.ToLower
-	}
-	switch p := m.GetMatchPattern().(type) {
-	case *matcherv3.StringMatcher_Exact:
-		want := fold(p.Exact)
-		return func(s string) bool { return fold(s) == want }, nil
-	case *matcherv3.StringMatcher_Prefix:
-		want := fold(p.Prefix)
-		return func(s string) bool { return strings.HasPrefix(fold(s), want) }, nil
-	case *matcherv3.StringMatcher_Suffix:
-		want := fold(p.Suffix)
-		return func(s string) bool { return strings.HasSuffix(fold(s), want) }, nil
-	case *matcherv3.StringMatcher_Contains:
-		want := fold(p.Contains)
-		return func(s string) bool { return strings.Contains(fold(s), want) }, nil
-	case *matcherv3.StringMatcher_SafeRegex:
-		re, err := regexp.Compile("^(?:" + p.SafeRegex.GetRegex() + ")$")
-		if err != nil {
-			return nil, fmt.Errorf("safe_regex: %w", err)
-		}
-		return re.MatchString, nil
-	}
-	return nil, errors.New("match_pattern: not supported")
+	text, err := match.NewString(m)
+	return sanMatcher{kind: kind, text: text, exact: m.GetExact()}, err
 }
 
 func matchSAN(matchers []sanMatcher, leaf *x509.Certificate) bool {
@@ -340,28 +308,30 @@ func (m *sanMatcher) matches(leaf *x509.Certificate) bool {
 	every := m.kind == tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED
 	if every || m.kind == tlsv3.SubjectAltNameMatcher_DNS {
 		for _, n := range leaf.DNSNames {
-			if m.match(n) || m.exact != "" && wildcardMatch(n, m.exact) {
+			if m.text.Match([]byte(n)) || m.exact != "" && wildcardMatch(n, m.exact) {
 				return true
 			}
 		}
 	}
 	if every || m.kind == tlsv3.SubjectAltNameMatcher_URI {
 		for _, u := range leaf.URIs {
-			if m.match(u.String()) {
+			if m.text.Match([]byte(u.String())) {
 				return true
 			}
 		}
 	}
 	if every || m.kind == tlsv3.SubjectAltNameMatcher_IP_ADDRESS {
 		for _, ip := range leaf.IPAddresses {
-			if m.match(ip.String()) {
+			if m.text.Match([]byte(ip.String())) {
 				return true
 			}
 		}
 	}
 	if every || m.kind == tlsv3.SubjectAltNameMatcher_EMAIL {
-		if slices.ContainsFunc(leaf.EmailAddresses, m.match) {
-			return true
+		for _, a := range leaf.EmailAddresses {
+			if m.text.Match([]byte(a)) {
+				return true
+			}
 		}
 	}
 	return false
