@@ -33,13 +33,15 @@ type resolver struct {
 	upstream []string                // HOST:PORT
 	udp      *net.UDPConn
 	tcp      net.Listener
-	slots    chan struct{}
+	forwards chan struct{} // queries by UDP that are forwarded
+	callers  chan struct{} // connections
 	serving  sync.WaitGroup
 }
 
 // newResolver listens on a free port of loopback, the same for UDP and TCP.
 func newResolver(names map[string][]netip.Addr, upstream []string) (*resolver, error) {
-	r := &resolver{names: map[string][]netip.Addr{}, upstream: upstream, slots: make(chan struct{}, maxDNSQueries)}
+	r := &resolver{names: map[string][]netip.Addr{}, upstream: upstream,
+		forwards: make(chan struct{}, maxDNSQueries), callers: make(chan struct{}, maxDNSQueries)}
 	for name, addrs := range names {
 		r.names[strings.ToLower(strings.TrimSuffix(name, "."))] = addrs
 	}
@@ -79,15 +81,23 @@ func (r *resolver) serveUDP(ctx context.Context) {
 		if err != nil {
 			continue
 		}
-		query := append([]byte(nil), buf[:n]...)
+		q, ok := parseQuery(buf[:n])
+		if !ok {
+			continue
+		}
+		if reply, given := r.given(q); given { // at once, whatever became of the others
+			_, _ = r.udp.WriteToUDPAddrPort(reply, from)
+			continue
+		}
+		q.raw = append([]byte(nil), q.raw...)
 		select {
-		case r.slots <- struct{}{}:
+		case r.forwards <- struct{}{}:
 		default:
 			continue
 		}
 		r.serving.Go(func() {
-			defer func() { <-r.slots }()
-			if reply := r.answer(ctx, query, "udp"); reply != nil {
+			defer func() { <-r.forwards }()
+			if reply := r.forward(ctx, q, "udp"); reply != nil {
 				_, _ = r.udp.WriteToUDPAddrPort(reply, from)
 			}
 		})
@@ -101,13 +111,13 @@ func (r *resolver) serveTCP(ctx context.Context) {
 			return
 		}
 		select {
-		case r.slots <- struct{}{}:
+		case r.callers <- struct{}{}:
 		default:
 			_ = c.Close()
 			continue
 		}
 		r.serving.Go(func() {
-			defer func() { <-r.slots }()
+			defer func() { <-r.callers }()
 			defer c.Close()
 			_ = c.SetDeadline(time.Now().Add(2 * forwardTime))
 			query, err := readFrame(c)
@@ -122,25 +132,42 @@ func (r *resolver) serveTCP(ctx context.Context) {
 }
 
 // answer is the reply to a query, nil for none.
-func (r *resolver) answer(ctx context.Context, query []byte, network string) []byte {
+func (r *resolver) answer(ctx context.Context, raw []byte, network string) []byte {
+	q, ok := parseQuery(raw)
+	if !ok {
+		return nil
+	}
+	if reply, given := r.given(q); given {
+		return reply
+	}
+	return r.forward(ctx, q, network)
+}
+
+// A query is one question, parsed.
+type query struct {
+	raw      []byte
+	head     dnsmessage.Header
+	question dnsmessage.Question
+}
+
+func parseQuery(raw []byte) (query, bool) {
 	var p dnsmessage.Parser
-	head, err := p.Start(query)
+	head, err := p.Start(raw)
 	if err != nil || head.Response {
-		return nil
+		return query{}, false
 	}
-	q, err := p.Question()
-	if err != nil {
-		return nil
+	question, err := p.Question()
+	return query{raw, head, question}, err == nil
+}
+
+// given is the reply for a name that the resolver was given; false for other names.
+func (r *resolver) given(q query) ([]byte, bool) {
+	addrs, known := r.names[strings.ToLower(strings.TrimSuffix(q.question.Name.String(), "."))]
+	if !known || q.question.Class != dnsmessage.ClassINET {
+		return nil, false
 	}
-	addrs, known := r.names[strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))]
-	if !known || q.Class != dnsmessage.ClassINET {
-		return r.forward(ctx, query, head, q, network)
-	}
-	reply, err := reply(head, q, dnsmessage.RCodeSuccess, addrs)
-	if err != nil {
-		return nil
-	}
-	return reply
+	text, err := reply(q.head, q.question, dnsmessage.RCodeSuccess, addrs)
+	return text, err == nil
 }
 
 func reply(head dnsmessage.Header, q dnsmessage.Question, code dnsmessage.RCode, addrs []netip.Addr) ([]byte, error) {
@@ -170,13 +197,13 @@ func reply(head dnsmessage.Header, q dnsmessage.Question, code dnsmessage.RCode,
 
 // forward asks the system's servers in turn; when none answers the client is told
 // so, which is quicker for it than silence.
-func (r *resolver) forward(ctx context.Context, query []byte, head dnsmessage.Header, q dnsmessage.Question, network string) []byte {
+func (r *resolver) forward(ctx context.Context, q query, network string) []byte {
 	for _, server := range r.upstream {
-		if reply, err := exchange(ctx, network, server, query); err == nil {
+		if reply, err := exchange(ctx, network, server, q.raw); err == nil {
 			return reply
 		}
 	}
-	failure, err := reply(head, q, dnsmessage.RCodeServerFailure, nil)
+	failure, err := reply(q.head, q.question, dnsmessage.RCodeServerFailure, nil)
 	if err != nil {
 		return nil
 	}

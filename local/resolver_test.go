@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -87,6 +88,44 @@ func TestResolver(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Names that were given are answered, however many other questions wait for servers
+// that do not answer, and callers for nothing.
+func TestResolverUnderSiege(t *testing.T) {
+	silent, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	_ = silent.SetReadDeadline(time.Now().Add(10 * time.Second))
+	r := startResolver(t, map[string][]netip.Addr{"a.example": {netip.MustParseAddr("127.0.0.1")}}, silent.LocalAddr().String())
+	other, err := (&dnsmessage.Message{Questions: []dnsmessage.Question{
+		{Name: dnsmessage.MustNewName("b.example."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asker, err := net.Dial("udp4", r.udp.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer asker.Close()
+	for range maxDNSQueries { // each is taken before the next is sent, so that all slots are
+		if _, err := asker.Write(other); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := silent.ReadFromUDPAddrPort(make([]byte, 512)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp4", r.tcp.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	if got := lookup(t, "udp", r.port(), "a.example.", dnsmessage.TypeA); got != "127.0.0.1" {
+		t.Errorf("got %q", got)
 	}
 }
 
