@@ -9,29 +9,21 @@ import (
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
-// Node metadata by which a gateway without Kubernetes says where on its machine the
-// ports of Gateways are published. Names of listeners and routes keep the port
-// of the Gateway; only the socket differs, so it works with any Envoy.
-const (
-	// publishKey maps ports: "80=8080,443=8443".
-	publishKey = "LATEEN_PUBLISH"
-	// publishOffsetKey is added to ports below 1024 that the map does not name, for
-	// a gateway that may not open them.
-	publishOffsetKey = "LATEEN_PUBLISH_OFFSET"
-)
-
-// publishing is a gateway's map of ports.
+// publishing is where on its machine a gateway without Kubernetes publishes the ports of
+// Gateways. Names of listeners and routes keep the port of the Gateway; only the socket
+// differs, so it works with any Envoy.
 type publishing struct {
-	ports  map[uint32]uint32
-	offset uint32
+	ports  map[uint32]uint32 // PublishKey: "80=8080,443=8443"
+	offset uint32            // PublishOffsetKey, of ports below 1024 that are not among ports
 }
 
 // publishingOf reads a proxy's map; what cannot be read counts as not given.
 func publishingOf(p *mesh.Proxy) publishing {
 	out := publishing{ports: map[uint32]uint32{}}
-	if list, ok := p.Metadata[publishKey].(string); ok {
+	if list, ok := p.Metadata[wellknown.PublishKey].(string); ok {
 		for item := range strings.SplitSeq(list, ",") {
 			from, to, ok := strings.Cut(item, "=")
 			f, err1 := strconv.ParseUint(from, 10, 16)
@@ -41,7 +33,7 @@ func publishingOf(p *mesh.Proxy) publishing {
 			}
 		}
 	}
-	if v, ok := p.Metadata[publishOffsetKey]; ok {
+	if v, ok := p.Metadata[wellknown.PublishOffsetKey]; ok {
 		if n, err := strconv.ParseUint(fmt.Sprint(v), 10, 16); err == nil && n < 64000 {
 			out.offset = uint32(n)
 		}

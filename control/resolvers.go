@@ -10,16 +10,14 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
-// resolversKey is the node metadata by which a proxy says what DNS servers it is to
-// ask: "127.0.0.1:5353,…". Its bootstrap cannot say so: a cluster that configures
-// the resolver, as ours do, puts the bootstrap's setting out of force.
-const resolversKey = "LATEEN_RESOLVERS"
-
-// resolversOf reads a proxy's DNS servers; what cannot be read counts as not given.
+// resolversOf reads the DNS servers that a proxy is to ask, "127.0.0.1:5353,…" in its
+// metadata; what cannot be read counts as not given. The bootstrap cannot say so: a
+// cluster that configures the resolver, as ours do, puts its setting out of force.
 func resolversOf(p *mesh.Proxy) []*corepb.Address {
-	list, _ := p.Metadata[resolversKey].(string)
+	list, _ := p.Metadata[wellknown.ResolversKey].(string)
 	var all []*corepb.Address
 	for text := range strings.SplitSeq(list, ",") {
 		a, err := netip.ParseAddrPort(text)

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"net"
 	"strconv"
+
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // gatewayConfig is what a gateway's bootstrap depends on.
@@ -70,14 +72,14 @@ func node(c gatewayConfig) object {
 		"NAME": c.Name, "NAMESPACE": gatewayNamespace, "LABELS": labels, "CLUSTER_ID": "Kubernetes", "MESH_ID": "cluster.local",
 		"WORKLOAD_NAME": gatewayName, "SERVICE_ACCOUNT": gatewayName + "-service-account", "INSTANCE_IPS": gatewayAddress,
 		"ISTIO_VERSION": istioVersion, "ENVOY_STATUS_PORT": c.Health, "ENVOY_PROMETHEUS_PORT": c.Metrics,
-		"PROXY_CONFIG":   object{"serviceCluster": gatewayName + "." + gatewayNamespace, "statusPort": c.Health, "proxyAdminPort": c.Admin},
-		"LATEEN_PUBLISH": c.Publish,
+		"PROXY_CONFIG":       object{"serviceCluster": gatewayName + "." + gatewayNamespace, "statusPort": c.Health, "proxyAdminPort": c.Admin},
+		wellknown.PublishKey: c.Publish,
 	}
 	if c.Offset != 0 {
-		metadata["LATEEN_PUBLISH_OFFSET"] = strconv.Itoa(c.Offset)
+		metadata[wellknown.PublishOffsetKey] = strconv.Itoa(c.Offset)
 	}
 	if c.DNS != 0 {
-		metadata["LATEEN_RESOLVERS"] = net.JoinHostPort("127.0.0.1", strconv.Itoa(c.DNS))
+		metadata[wellknown.ResolversKey] = net.JoinHostPort("127.0.0.1", strconv.Itoa(c.DNS))
 	}
 	return object{
 		"id":       fmt.Sprintf("router~%s~%s.%s~%s.svc.cluster.local", gatewayAddress, c.Name, gatewayNamespace, gatewayNamespace),

@@ -1,5 +1,5 @@
 // Package wellknown holds the names that both halves of the mesh must spell
-// alike: xDS type URLs, filter names, ports, header and metadata keys.
+// alike: xDS type URLs, names of clusters, ports, keys of node metadata.
 package wellknown
 
 // xDS resource types.
@@ -16,6 +16,14 @@ const (
 	PassthroughCluster        = "PassthroughCluster"
 	BlackHoleCluster          = "BlackHoleCluster"
 	InboundPassthroughCluster = "InboundPassthroughCluster" //nolint:gosec // no password, though it reads like one
+)
+
+// Node metadata by which a gateway without Kubernetes says how its machine differs from
+// a pod. Package control says what they mean.
+const (
+	PublishKey       = "LATEEN_PUBLISH"
+	PublishOffsetKey = "LATEEN_PUBLISH_OFFSET"
+	ResolversKey     = "LATEEN_RESOLVERS"
 )
 
 // Ports of a proxy.
