@@ -32,6 +32,8 @@ type conn struct {
 	cert   []byte
 	began  time.Time
 	uses   uint32
+	remote bool // the client ended the connection
+	torn   bool // it ended in the middle of a request
 
 	// made once, so that they cost nothing per request
 	sourceIP func() string
@@ -109,6 +111,15 @@ func (c *conn) account() {
 		n.cxSSLActive.Dec()
 	}
 	n.cxDestroy.Inc()
+	whole, amid := n.cxDestroyLocal, n.cxDestroyLocalActive
+	if c.remote {
+		whole, amid = n.cxDestroyRemote, n.cxDestroyRemoteActive
+	}
+	whole.Inc()
+	if c.torn {
+		n.cxDestroyActive.Inc()
+		amid.Inc()
+	}
 	n.cxLength.Record(uint64(time.Since(c.began).Milliseconds()))
 }
 
@@ -144,8 +155,8 @@ func (c *conn) refused(err error) bool {
 		return false
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return c.woken()
-	case errors.Is(err, io.EOF):
 	}
+	c.remote = true
 	return false
 }
 
@@ -245,6 +256,7 @@ func (c *conn) linger() {
 	var sink [512]byte
 	for {
 		if _, err := c.nc.Read(sink[:]); err != nil {
+			c.remote = c.remote || errors.Is(err, io.EOF)
 			return
 		}
 	}

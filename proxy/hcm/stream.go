@@ -32,6 +32,7 @@ type stream struct {
 	informed    bool // a 1xx head of the upstream was handed on
 	headWritten bool
 	broken      bool // the response broke off, or could not be written
+	tunnel      bool // the connection carries another protocol
 }
 
 // begin makes st ready for the request that was read.
@@ -158,7 +159,12 @@ func lower(b []byte) []byte {
 func (st *stream) ClearRoute() { st.routed = false }
 
 // Tunnel ends the reading ahead, so that the bytes of the other protocol can be read.
-func (st *stream) Tunnel() { st.c.watch.tunnel() }
+func (st *stream) Tunnel() {
+	st.tunnel = true
+	st.c.m.stats.upgradesTotal.Inc()
+	st.c.m.stats.upgradesActive.Inc()
+	st.c.watch.tunnel()
+}
 
 // StopBody ends a blocked read of the request's body.
 func (st *stream) StopBody() {
@@ -287,6 +293,7 @@ func (st *stream) abandoned() {
 // lost notes that the client has left.
 func (st *stream) lost() {
 	st.closing, st.broken = true, true
+	st.c.remote, st.c.torn = true, true
 	st.Info.Flags.Set(streaminfo.DownstreamConnectionTermination)
 	st.Info.CodeDetails = "downstream_remote_disconnect"
 	st.c.m.stats.rqRxReset.Inc()
@@ -322,9 +329,17 @@ func (st *stream) expire(why *limit) {
 	if why.flag != 0 {
 		st.Info.Flags.Set(why.flag)
 	}
+	switch n := &st.c.m.stats; why {
+	case limitIdle:
+		n.rqIdleTimeout.Inc()
+	case limitRequest:
+		n.rqTimeout.Inc()
+	case limitStream:
+		n.rqMaxDuration.Inc()
+	}
 	if st.headWritten {
 		st.Info.CodeDetails = why.details
-		st.closing, st.broken = true, true
+		st.closing, st.broken, st.c.torn = true, true, true
 		return
 	}
 	r := http.Reply{Status: 408, Body: []byte(why.text), Details: why.details, GRPCStatus: -1}
@@ -369,7 +384,7 @@ func (st *stream) copyBody() {
 // upstreamFailed ends a response that broke off in its body.
 func (st *stream) upstreamFailed(err error) {
 	_ = st.c.codec.Flush() // what came is the client's; the connection ends anyway
-	st.closing, st.broken = true, true
+	st.closing, st.broken, st.c.torn = true, true, true
 	var reset *http.Reset
 	switch {
 	case st.Left():
@@ -400,6 +415,10 @@ func (st *stream) finish() bool {
 		st.Info.RequestReceived = max(st.Info.UpstreamRequestSent, 1) // with its head, if nothing was sent on
 	}
 	m.stats.rqActive.Dec()
+	if st.tunnel {
+		st.tunnel = false
+		m.stats.upgradesActive.Dec()
+	}
 	if st.Info.Code > 0 {
 		m.stats.answered(st.Info.Code)
 	}

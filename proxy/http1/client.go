@@ -45,6 +45,7 @@ type Exchange struct {
 	raw      bool        // the connection carries another protocol now
 	anything atomic.Bool // a byte of the request was written
 	timed    bool        // a deadline is set
+	ended    atomic.Bool // the peer ended the connection before the exchange was complete
 	state    atomic.Uint32
 }
 
@@ -279,8 +280,12 @@ func (x *Exchange) End() {
 	x.framing = framing{}
 }
 
-// Conn is the connection beneath.
-func (x *Exchange) Conn() transport.Conn { return x.conn }
+// Complete reports that request and answer have ended, Broken that the peer has ended
+// the connection before. The Owner may ask once it is told.
+func (x *Exchange) Complete() bool { return x.answered && x.in.done.Load() && x.sent.Load() }
+
+// Broken reports that the peer has ended the connection too early.
+func (x *Exchange) Broken() bool { return x.ended.Load() }
 
 // LocalAddr is our end of the connection.
 func (x *Exchange) LocalAddr() netip.AddrPort { return x.local }
@@ -308,8 +313,10 @@ func (x *Exchange) broken(err error) error {
 	case errors.As(err, &refused):
 		return &http.Reset{Reason: http.ProtocolError}
 	case errors.Is(err, io.ErrUnexpectedEOF):
+		x.ended.Store(x.state.Load() == running)
 		return &http.Reset{Reason: http.ProtocolError} // cut off within its framing
 	}
+	x.ended.Store(x.state.Load() == running)
 	return &http.Reset{Reason: http.ConnectionTermination, Unused: !x.anything.Load()}
 }
 

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -105,6 +106,27 @@ func (c *conn) close(remote bool) {
 	c.pool.gone()
 }
 
+// Read counts what comes from the endpoint.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.pool.opts.Stats.CxRxBytes.Add(uint64(n))
+	return n, err
+}
+
+// Write counts what goes there, and so does WriteBuffers.
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.pool.opts.Stats.CxTxBytes.Add(uint64(n))
+	return n, err
+}
+
+// WriteBuffers is Write of several slices.
+func (c *conn) WriteBuffers(bufs *net.Buffers) (int64, error) {
+	n, err := c.Conn.WriteBuffers(bufs)
+	c.pool.opts.Stats.CxTxBytes.Add(uint64(n))
+	return n, err
+}
+
 // exchanges holds exchanges that are not in use, with their buffers.
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
@@ -122,7 +144,7 @@ func (c *conn) begin() *exchange {
 	p.ep.Requests.Add(1)
 	p.ep.Active.Add(1)
 	x := exchanges.Get().(*exchange)
-	x.Start(c.Conn, c, http1.ExchangeOptions{PreserveCase: p.opts.PreserveCase, Trailers: p.opts.Trailers})
+	x.Start(c, c, http1.ExchangeOptions{PreserveCase: p.opts.PreserveCase, Trailers: p.opts.Trailers})
 	return x
 }
 
@@ -133,7 +155,7 @@ func (x *exchange) Release() {
 }
 
 // Finished takes the connection back from its exchange.
-func (c *conn) Finished(_ *http1.Exchange, reusable bool) {
+func (c *conn) Finished(x *http1.Exchange, reusable bool) {
 	p := c.pool
 	p.opts.Stats.RqActive.Dec()
 	p.ep.Active.Add(-1)
@@ -143,10 +165,25 @@ func (c *conn) Finished(_ *http1.Exchange, reusable bool) {
 		reusable = false
 	}
 	if !reusable {
-		c.close(false)
+		c.countTorn(x)
+		c.close(x.Broken())
 		return
 	}
 	p.put(c)
+}
+
+// countTorn counts a connection that ends in the middle of an exchange.
+func (c *conn) countTorn(x *http1.Exchange) {
+	if x.Complete() {
+		return
+	}
+	st := c.pool.opts.Stats
+	st.CxDestroyWithActive.Inc()
+	if x.Broken() {
+		st.CxDestroyRemoteWithActive.Inc()
+	} else {
+		st.CxDestroyLocalWithActive.Inc()
+	}
 }
 
 // A Prober is a connection that knows without blocking that it is not to be used again:
