@@ -1,7 +1,10 @@
 package format_test
 
 import (
+	"crypto/x509"
 	"encoding/json"
+	"math/big"
+	"net"
 	"net/netip"
 	"os"
 	"regexp"
@@ -223,6 +226,18 @@ func TestMoreOperators(t *testing.T) {
 		if text(t, "%STREAM_ID%", rec) == one {
 			t.Error("another connection has the same")
 		}
+	})
+	t.Run("OB-033 a client's certificate", func(t *testing.T) {
+		rec := tcpRecord()
+		const all = "%DOWNSTREAM_PEER_DNS_SAN% %DOWNSTREAM_PEER_IP_SAN% %DOWNSTREAM_PEER_ISSUER% %DOWNSTREAM_PEER_SERIAL% %DOWNSTREAM_PEER_CERT_V_START% %DOWNSTREAM_PEER_CERT_V_END(%Y)% %DOWNSTREAM_PEER_FINGERPRINT_1% %DOWNSTREAM_PEER_FINGERPRINT_256%"
+		equal(t, text(t, all, rec), "- - - - - - - -")
+		rec.Info.PeerDNSSANs, rec.Info.PeerIssuer = []string{"a.test", "b.test"}, "CN=ca"
+		rec.Info.Peer = &x509.Certificate{
+			Raw: []byte("certificate"), SerialNumber: big.NewInt(0x0a0b), IPAddresses: []net.IP{net.IPv4(10, 0, 0, 1), net.IPv6loopback},
+			NotBefore: rec.Info.Start, NotAfter: rec.Info.Start.AddDate(1, 0, 0),
+		}
+		equal(t, text(t, all, rec), "a.test,b.test 10.0.0.1,::1 CN=ca 0a0b 2026-11-21T12:35:26.136Z 2027 "+
+			"735ad571c189d7ba84464bf4a9f1d2280175b128 03d66dd08835c1ca3f128cceacd1f31ac94163096b20f445ae84285bc0832d72")
 	})
 	t.Run("addresses of version 6", func(t *testing.T) {
 		rec := tcpRecord()

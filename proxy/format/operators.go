@@ -2,7 +2,9 @@ package format
 
 import (
 	"crypto/rand"
+	"crypto/sha1" //nolint:gosec // see DOWNSTREAM_PEER_FINGERPRINT_1
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"os"
@@ -105,11 +107,19 @@ var operators = map[string]operator{
 	"COMMON_DURATION":               {needsParams, false, buildCommonDuration},
 
 	// Downstream.
-	"DOWNSTREAM_PEER_URI_SAN":  optional(func(dst []byte, r Record) []byte { return joined(dst, r.Info.PeerURISANs) }),
-	"DOWNSTREAM_LOCAL_URI_SAN": optional(func(dst []byte, r Record) []byte { return joined(dst, r.Info.LocalURISANs) }),
-	"DOWNSTREAM_PEER_SUBJECT":  text(func(i *streaminfo.Info) string { return i.PeerSubject }),
-	"DOWNSTREAM_TLS_VERSION":   text(func(i *streaminfo.Info) string { return i.TLSVersion }),
-	"DOWNSTREAM_TLS_CIPHER":    text(func(i *streaminfo.Info) string { return i.TLSCipher }),
+	"DOWNSTREAM_PEER_URI_SAN":         optional(func(dst []byte, r Record) []byte { return joined(dst, r.Info.PeerURISANs) }),
+	"DOWNSTREAM_LOCAL_URI_SAN":        optional(func(dst []byte, r Record) []byte { return joined(dst, r.Info.LocalURISANs) }),
+	"DOWNSTREAM_PEER_SUBJECT":         text(func(i *streaminfo.Info) string { return i.PeerSubject }),
+	"DOWNSTREAM_PEER_DNS_SAN":         optional(func(dst []byte, r Record) []byte { return joined(dst, r.Info.PeerDNSSANs) }),
+	"DOWNSTREAM_PEER_IP_SAN":          ofPeer(addresses),
+	"DOWNSTREAM_PEER_ISSUER":          text(func(i *streaminfo.Info) string { return i.PeerIssuer }),
+	"DOWNSTREAM_PEER_SERIAL":          ofPeer(serial),
+	"DOWNSTREAM_PEER_FINGERPRINT_256": ofPeer(func(dst []byte, c *x509.Certificate) []byte { return fingerprint(dst, sha256.New(), c) }),
+	"DOWNSTREAM_PEER_FINGERPRINT_1":   ofPeer(func(dst []byte, c *x509.Certificate) []byte { return fingerprint(dst, sha1.New(), c) }), //nolint:gosec // the operator's
+	"DOWNSTREAM_PEER_CERT_V_START":    {mayHaveParams, false, buildTime(validity(func(c *x509.Certificate) time.Time { return c.NotBefore }), time.UTC)},
+	"DOWNSTREAM_PEER_CERT_V_END":      {mayHaveParams, false, buildTime(validity(func(c *x509.Certificate) time.Time { return c.NotAfter }), time.UTC)},
+	"DOWNSTREAM_TLS_VERSION":          text(func(i *streaminfo.Info) string { return i.TLSVersion }),
+	"DOWNSTREAM_TLS_CIPHER":           text(func(i *streaminfo.Info) string { return i.TLSCipher }),
 
 	"DOWNSTREAM_REMOTE_ADDRESS":                     address(downstreamRemote),
 	"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT":        host(downstreamRemote),

@@ -321,7 +321,11 @@ func (ch *chain) describeTLS(i *streaminfo.Info, st *tls.ConnectionState) {
 		return
 	}
 	leaf := st.PeerCertificates[0]
-	i.PeerSubject = transport.Visible(leaf.Subject.String())
+	i.Peer = leaf
+	i.PeerSubject, i.PeerIssuer = transport.Visible(leaf.Subject.String()), transport.Visible(leaf.Issuer.String())
+	for _, name := range leaf.DNSNames {
+		i.PeerDNSSANs = append(i.PeerDNSSANs, transport.Visible(name))
+	}
 	for _, u := range leaf.URIs {
 		i.PeerURISANs = append(i.PeerURISANs, u.String())
 	}

@@ -3,6 +3,7 @@
 package streaminfo
 
 import (
+	"crypto/x509"
 	"net/netip"
 	"time"
 
@@ -54,11 +55,13 @@ type Info struct {
 	FilterChain            string
 
 	// Handshake is when, after the connection was accepted, its TLS handshake was done; 0 without TLS.
-	Handshake             time.Duration
-	TLSVersion, TLSCipher string
-	PeerURISANs           []string
-	LocalURISANs          []string
-	PeerSubject           string
+	Handshake               time.Duration
+	TLSVersion, TLSCipher   string
+	PeerURISANs             []string
+	LocalURISANs            []string
+	PeerDNSSANs             []string
+	PeerSubject, PeerIssuer string
+	Peer                    *x509.Certificate // the client's, nil when it showed none
 
 	// Metadata is dynamic metadata by filter name, nil until set.
 	Metadata map[string]map[string]any
@@ -81,5 +84,6 @@ func (i *Info) Reset() {
 		DownstreamRemote: i.DownstreamDirectRemote, DownstreamDirectRemote: i.DownstreamDirectRemote, ServerName: i.ServerName,
 		FilterChain: i.FilterChain, Handshake: i.Handshake, TLSVersion: i.TLSVersion, TLSCipher: i.TLSCipher,
 		PeerURISANs: i.PeerURISANs, LocalURISANs: i.LocalURISANs, PeerSubject: i.PeerSubject,
+		PeerDNSSANs: i.PeerDNSSANs, PeerIssuer: i.PeerIssuer, Peer: i.Peer,
 	}
 }
