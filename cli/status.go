@@ -48,7 +48,11 @@ func printStatus(w io.Writer, st local.Status) {
 	t := table(w)
 	fmt.Fprintln(t, "PART\tPID\tSTATE\tRESTARTS\tLOG")
 	for _, p := range st.Parts {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%s\n", p.Name, p.PID, p.State, p.Restarts, p.Log)
+		pid := "-" // between two lives
+		if p.PID != 0 {
+			pid = strconv.Itoa(p.PID)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", p.Name, pid, p.State, p.Restarts, p.Log)
 	}
 	_ = t.Flush()
 	if st.Control == nil {
@@ -70,7 +74,7 @@ func printStatus(w io.Writer, st local.Status) {
 			stale++
 		}
 	}
-	fmt.Fprintf(w, "\n%d objects from %d files, %d of them stale\n", st.Control.Objects, len(st.Control.Files), stale)
+	fmt.Fprintf(w, "\n%s from %s, %d of them stale\n", count(st.Control.Objects, "object"), count(len(st.Control.Files), "file"), stale)
 	printProblems(w, st)
 }
 
@@ -130,5 +134,13 @@ func problems(st local.Status) []string {
 }
 
 func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 3, ' ', 0) }
+
+// count is "1 file", "2 files".
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
 
 func dash(s string) string { return cmp.Or(s, "-") }

@@ -105,12 +105,8 @@ func printReady(out, errs io.Writer, r local.Ready) {
 	printPorts(out, r.Status)
 	printProblems(errs, r.Status)
 	ready := fmt.Sprintf("mesh ready in %.2f s", r.Took.Seconds())
-	switch n := len(problems(r.Status)); n {
-	case 0:
-	case 1:
-		ready += ", with a problem"
-	default:
-		ready += fmt.Sprintf(", with %d problems", n)
+	if n := len(problems(r.Status)); n > 0 {
+		ready += ", with " + count(n, "problem")
 	}
 	fmt.Fprintln(out, ready)
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -190,8 +191,11 @@ func secretProblems(snap *mesh.Snapshot, p *mesh.Proxy, names []string, now time
 func secretProblem(snap *mesh.Snapshot, p *mesh.Proxy, name string, now time.Time) Problem {
 	secret, err := compile.Secret(snap, p, name)
 	if err != nil {
-		return Problem{Message: err.Error(), Severity: config.Error.String(),
-			Hint: fmt.Sprintf("the proxy %s reads Secrets of its own namespace, %s", p.Name, p.Namespace)}
+		found := Problem{Message: err.Error(), Severity: config.Error.String()}
+		if errors.Is(err, compile.ErrNotFound) {
+			found.Hint = fmt.Sprintf("the proxy %s reads Secrets of its own namespace, %s", p.Name, p.Namespace)
+		}
+		return found
 	}
 	if err := compile.SecretExpired(secret, now); err != nil {
 		return Problem{Message: err.Error(), Severity: config.Warning.String()}

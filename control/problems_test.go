@@ -94,7 +94,7 @@ func TestSecretProblems(t *testing.T) {
 	want := []control.Problem{
 		{Place: place, Object: "Gateway default/web", Field: "servers[0].tls.credentialName", Severity: "error",
 			Message: "Secret istio-system/missing: not found", Hint: hint},
-		{Place: place, Object: "Gateway default/web", Field: "servers[1].tls.credentialName", Severity: "error", Hint: hint,
+		{Place: place, Object: "Gateway default/web", Field: "servers[1].tls.credentialName", Severity: "error",
 			Message: "Secret istio-system/mismatch: tls.crt and tls.key do not make a key pair: tls: private key does not match public key"},
 		{Place: place, Object: "Gateway default/web", Field: "servers[2].tls.credentialName", Severity: "warning",
 			Message: "secret kubernetes://expired: certificate expired on " + expiry.Format(time.RFC3339)},

@@ -24,6 +24,9 @@ const (
 	configMapScheme  = "configmap://"
 )
 
+// ErrNotFound is the reason of Secret where there is no object of the name.
+var ErrNotFound = errors.New("not found")
+
 // maxPEM bounds each part of a secret; Kubernetes allows no larger object.
 const maxPEM = 1 << 20
 
@@ -79,7 +82,7 @@ func secretObject(name, own string) (namespace, object string, err error) {
 func certificate(s *mesh.Snapshot, namespace, object, name string) (*ir.Secret, error) {
 	c := s.Config.Get(config.Secret, namespace, object)
 	if c == nil {
-		return nil, fmt.Errorf("%s: not found", config.Key{Kind: config.Secret, Namespace: namespace, Name: object})
+		return nil, fmt.Errorf("%s: %w", config.Key{Kind: config.Secret, Namespace: namespace, Name: object}, ErrNotFound)
 	}
 	fields := secretFields(c)
 	for _, layout := range [][2]string{{"cert", "key"}, {"tls.crt", "tls.key"}} {
@@ -139,7 +142,7 @@ func secretCA(s *mesh.Snapshot, namespace, object, base, name string) (*ir.Secre
 		c = s.Config.Get(config.Secret, namespace, base)
 	}
 	if c == nil {
-		return nil, fmt.Errorf("%s: not found, nor is %s", config.Key{Kind: config.Secret, Namespace: namespace, Name: object}, base)
+		return nil, fmt.Errorf("%s: %w, nor is %s", config.Key{Kind: config.Secret, Namespace: namespace, Name: object}, ErrNotFound, base)
 	}
 	fields := secretFields(c)
 	for _, layout := range [][2]string{{"cacert", "crl"}, {"ca.crt", "ca.crl"}} {
@@ -157,7 +160,7 @@ func configMapCA(s *mesh.Snapshot, namespace, object, name string) (*ir.Secret, 
 	object = strings.TrimSuffix(object, caSuffix)
 	c := s.Config.Get(config.ConfigMap, namespace, object)
 	if c == nil {
-		return nil, fmt.Errorf("%s: not found", config.Key{Kind: config.ConfigMap, Namespace: namespace, Name: object})
+		return nil, fmt.Errorf("%s: %w", config.Key{Kind: config.ConfigMap, Namespace: namespace, Name: object}, ErrNotFound)
 	}
 	ca := []byte(c.Spec.(*corev1.ConfigMap).Data["ca.crt"])
 	if len(ca) == 0 {
