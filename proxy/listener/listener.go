@@ -174,6 +174,9 @@ func take(list *[]*socket, a address, o bindOptions) *socket {
 
 func (l *listener) closeSockets() {
 	for _, s := range l.sockets {
+		for _, raw := range s.pending() {
+			l.set.wg.Go(func() { l.serve(raw) })
+		}
 		s.close()
 	}
 	l.sockets = nil

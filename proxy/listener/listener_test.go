@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -195,6 +197,37 @@ func TestDrainOfArrivals(t *testing.T) {
 		if err := f.WaitIdle(t.Context()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A socket that is about to be closed gives up the connections that wait in it.
+func TestPending(t *testing.T) {
+	s, err := bind(address{ip: netip.MustParseAddrPort("127.0.0.1:0")}, bindOptions{backlog: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.pending(); len(got) > 0 {
+		t.Errorf("a socket that does not listen yet has %d", len(got))
+	}
+	if err := s.listen(); err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	f := newFixture(t, nil)
+	clients := []client{f.dial(s.addr.String()), f.dial(s.addr.String())}
+	conns := s.pending()
+	if len(conns) != len(clients) {
+		t.Fatalf("%d connections", len(conns))
+	}
+	for i, c := range conns {
+		_, _ = io.WriteString(c, "hello\n")
+		if got := clients[i].line(); got != "hello" {
+			t.Error(got)
+		}
+		_ = c.Close()
+	}
+	if got := s.pending(); len(got) > 0 {
+		t.Errorf("%d more", len(got))
 	}
 }
 

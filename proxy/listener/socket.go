@@ -226,6 +226,37 @@ func (s *socket) listen() error {
 	return nil
 }
 
+// pending takes the connections that wait to be accepted. They are there for their
+// clients, whose requests would be lost if the socket were closed over them.
+func (s *socket) pending() (conns []net.Conn) {
+	l, ok := s.ln.(syscall.Conn)
+	if !ok { // it does not listen
+		return nil
+	}
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	_ = raw.Control(func(fd uintptr) { // fails on a closed socket, where nobody waits
+		for {
+			n, _, err := unix.Accept4(int(fd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED) {
+				continue
+			}
+			if err != nil {
+				return
+			}
+			f := os.NewFile(uintptr(n), s.addr.String())
+			c, err := net.FileConn(f) // duplicates the descriptor
+			_ = f.Close()
+			if err == nil {
+				conns = append(conns, c)
+			}
+		}
+	})
+	return conns
+}
+
 func (s *socket) close() {
 	if s.ln != nil {
 		_ = s.ln.Close()
