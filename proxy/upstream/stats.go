@@ -27,7 +27,7 @@ type Stats struct {
 	RqTime                                                                                   *stats.Histogram
 	RetryOrShadowAbandoned                                                                   *stats.Counter
 
-	all, internal, external codes
+	all, internal, external, retried codes
 }
 
 // NewStats returns the stats in scope, which is "cluster.<name>.".
@@ -55,14 +55,13 @@ func NewStats(scope *stats.Scope) *Stats {
 		RqCompleted: c("upstream_rq_completed"), RqActive: g("upstream_rq_active"), RqPendingActive: g("upstream_rq_pending_active"),
 		RqTime: h("upstream_rq_time"), RetryOrShadowAbandoned: c("retry_or_shadow_abandoned"),
 	}
-	s.all.scope, s.internal.scope, s.external.scope = scope, scope.Scope("internal"), scope.Scope("external")
+	s.all.scope, s.internal.scope, s.external.scope, s.retried.scope = scope, scope.Scope("internal"), scope.Scope("external"), scope.Scope("retry")
 	return s
 }
 
 // CountCode counts a finished request under upstream_rq_<code>, upstream_rq_<class>xx
 // and upstream_rq_completed, and the same below "internal." or "external.".
 func (s *Stats) CountCode(code int, internal bool) {
-	s.RqCompleted.Inc()
 	s.all.count(code)
 	if internal {
 		s.internal.count(code)
@@ -71,6 +70,9 @@ func (s *Stats) CountCode(code int, internal bool) {
 	}
 }
 
+// CountRetried counts an answer that another attempt follows, below "retry.".
+func (s *Stats) CountRetried(code int) { s.retried.count(code) }
+
 // codes are counters by status; they come into being with the first such answer.
 type codes struct {
 	scope *stats.Scope
@@ -78,19 +80,21 @@ type codes struct {
 }
 
 type codeCounter struct {
-	code       int
-	one, class *stats.Counter
+	code                  int
+	one, class, completed *stats.Counter
 }
 
 var classNames = [...]string{1: "upstream_rq_1xx", "upstream_rq_2xx", "upstream_rq_3xx", "upstream_rq_4xx", "upstream_rq_5xx"}
 
 func (c *codes) count(code int) {
 	if code < 100 || code >= 600 {
+		c.scope.Counter("upstream_rq_completed").Inc()
 		return
 	}
 	n := c.find(code)
 	n.one.Inc()
 	n.class.Inc()
+	n.completed.Inc()
 }
 
 func (c *codes) find(code int) codeCounter {
@@ -105,7 +109,7 @@ func (c *codes) find(code int) codeCounter {
 				return list[i]
 			}
 		}
-		n := codeCounter{code, c.scope.Counter("upstream_rq_" + strconv.Itoa(code)), c.scope.Counter(classNames[code/100])}
+		n := codeCounter{code, c.scope.Counter("upstream_rq_" + strconv.Itoa(code)), c.scope.Counter(classNames[code/100]), c.scope.Counter("upstream_rq_completed")}
 		longer := append(slices.Clip(list), n)
 		if c.seen.CompareAndSwap(old, &longer) {
 			return n

@@ -220,6 +220,7 @@ func (k *call) answered() bool {
 	if k.mayRepeat() {
 		switch k.retry.response(k, &s.Response) {
 		case again:
+			k.stats.CountRetried(code)
 			k.drop()
 			return true
 		case exhausted:
