@@ -35,6 +35,9 @@ func (e *edge) apply(c *conn, s *http.Stream) (atEdge, internal bool) {
 	if h.Has("te") {
 		sanitizeTE(h)
 	}
+	if all, ok := h.Value("x-forwarded-for", 0); ok {
+		h.Set("x-forwarded-for", all) // one line: the nearest proxy's address may be on a second one
+	}
 	scheme := schemeHTTP
 	if c.tls {
 		scheme = schemeHTTPS
