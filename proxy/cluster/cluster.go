@@ -102,9 +102,11 @@ func (c *Cluster) Pick(x *lb.Context) *endpoint.Endpoint {
 	return nil
 }
 
-// HTTP is the pool of HTTP connections to ep, an endpoint of this cluster, made on
-// first use. It takes no lock after that.
-func (c *Cluster) HTTP(ep *endpoint.Endpoint) *upstream.Pool { return ep.Owner.(*host).http() }
+// HTTP is the pool of HTTP connections to ep, an endpoint of this cluster, for requests
+// of a priority (0 default, 1 high), made on first use. It takes no lock after that.
+func (c *Cluster) HTTP(ep *endpoint.Endpoint, priority int) *upstream.Pool {
+	return ep.Owner.(*host).http(priority)
+}
 
 // AutoSNI reports that TLS connections ask for the host of the request (auto_sni);
 // the router then takes its pool from HTTPFor instead of HTTP.
@@ -112,13 +114,13 @@ func (c *Cluster) AutoSNI() bool { return c.config.http.autoSNI }
 
 // HTTPFor is the pool of connections to ep whose server name is the host of authority.
 // Without TLS, and for an address, which is no server name, it is the pool of HTTP.
-func (c *Cluster) HTTPFor(ep *endpoint.Endpoint, authority string) *upstream.Pool {
+func (c *Cluster) HTTPFor(ep *endpoint.Endpoint, priority int, authority string) *upstream.Pool {
 	h := ep.Owner.(*host)
 	name := serverName(authority)
 	if name == "" || !h.socket.Secure() {
-		return h.http()
+		return h.http(priority)
 	}
-	return h.httpFor(name)
+	return h.httpFor(named{name, priority})
 }
 
 // serverName is the host of an authority without its port, "" for an address.

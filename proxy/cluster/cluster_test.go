@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
+	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/stats"
 	"github.com/lateen-mesh/lateen/proxy/transport"
@@ -488,10 +489,10 @@ func TestGetAllocatesNothing(t *testing.T) {
 	cs := statics(t, `{"name": "a", "load_assignment": `+to("127.0.0.1:1", "127.0.0.1:2")+`}`)
 	x := &lb.Context{}
 	ep := cs.Get("a").Pick(x)
-	cs.Get("a").HTTP(ep)
+	cs.Get("a").HTTP(ep, 0)
 	if n := testing.AllocsPerRun(100, func() {
 		c := cs.Get("a")
-		c.HTTP(c.Pick(x))
+		c.HTTP(c.Pick(x), 0)
 		c.Report(ep, 200)
 		c.Limits(0)
 		c.Stats()
@@ -556,5 +557,27 @@ func TestPipe(t *testing.T) {
 	}
 	if conn.TCP() != nil || conn.RemoteAddr().IsValid() {
 		t.Error("a pipe has neither a TCP socket nor an IP address")
+	}
+}
+
+// TestPriorities: requests of high priority have circuit breakers and connections of
+// their own.
+func TestPriorities(t *testing.T) {
+	cs := statics(t, `{"name": "a", "load_assignment": `+to("127.0.0.1:1")+`, "circuit_breakers": {"thresholds": [
+		{"priority": "DEFAULT", "max_requests": 0}, {"priority": "HIGH", "max_requests": 1}]}}`)
+	c := cs.Get("a")
+	ep := c.Endpoints()[0]
+	reset := func(priority int) http.ResetReason {
+		var r *http.Reset
+		if _, err := c.HTTP(ep, priority).Acquire(nil, time.Time{}); !errors.As(err, &r) {
+			t.Fatal(err)
+		}
+		return r.Reason
+	}
+	if got := reset(0); got != http.Overflow {
+		t.Errorf("default priority: %s", got)
+	}
+	if got := reset(1); got != http.RemoteConnectionFailure {
+		t.Errorf("high priority: %s", got)
 	}
 }

@@ -18,39 +18,46 @@ type host struct {
 	cluster *Cluster
 	ep      *endpoint.Endpoint
 	socket  transport.ClientSocket
-	pool    atomic.Pointer[upstream.Pool]
+	pools   [2]atomic.Pointer[upstream.Pool] // by priority
 	outlier outlierState
 	used    atomic.Bool // since the last sweep (ORIGINAL_DST)
 
 	mu     sync.Mutex
-	byName map[string]*upstream.Pool // auto_sni
+	byName map[named]*upstream.Pool // auto_sni
 	closed bool
 }
 
-// http is the pool of the host, made on first use.
-func (h *host) http() *upstream.Pool {
-	if p := h.pool.Load(); p != nil {
+// named tells apart the pools of one endpoint.
+type named struct {
+	server   string
+	priority int
+}
+
+// http is the pool of the host for a priority, made on first use.
+func (h *host) http(priority int) *upstream.Pool {
+	pool := &h.pools[priority]
+	if p := pool.Load(); p != nil {
 		return p
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if p := h.pool.Load(); p != nil {
+	if p := pool.Load(); p != nil {
 		return p
 	}
-	p := h.newPool(transport.Target{})
-	h.pool.Store(p)
+	p := h.newPool(transport.Target{}, priority)
+	pool.Store(p)
 	return p
 }
 
 // httpFor is the pool of the host for one server name.
-func (h *host) httpFor(name string) *upstream.Pool {
+func (h *host) httpFor(name named) *upstream.Pool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if p := h.byName[name]; p != nil {
 		return p
 	}
 	if h.byName == nil {
-		h.byName = map[string]*upstream.Pool{}
+		h.byName = map[named]*upstream.Pool{}
 	}
 	for other, p := range h.byName {
 		if len(h.byName) < maxNames {
@@ -59,13 +66,13 @@ func (h *host) httpFor(name string) *upstream.Pool {
 		p.Close()
 		delete(h.byName, other)
 	}
-	p := h.newPool(transport.Target{SNI: name, VerifySNI: h.cluster.config.http.autoSAN})
+	p := h.newPool(transport.Target{SNI: name.server, VerifySNI: h.cluster.config.http.autoSAN}, name.priority)
 	h.byName[name] = p
 	return p
 }
 
 // newPool makes a pool; after close it is one that keeps nothing idle. The caller holds mu.
-func (h *host) newPool(t transport.Target) *upstream.Pool {
+func (h *host) newPool(t transport.Target, priority int) *upstream.Pool {
 	c := h.cluster
 	p := upstream.NewPool(h.ep, upstream.Options{
 		Dial:                  func(ctx context.Context) (transport.Conn, error) { return h.connect(ctx, t) },
@@ -75,7 +82,7 @@ func (h *host) newPool(t transport.Target) *upstream.Pool {
 		MaxRequestsPerConn:    c.config.http.maxRequests,
 		PreserveCase:          c.config.http.preserveCase,
 		Trailers:              c.config.http.trailers,
-		Limits:                c.Limits(0),
+		Limits:                c.Limits(priority),
 		Stats:                 c.Stats(),
 	})
 	if h.closed {
@@ -107,21 +114,23 @@ func (h *host) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
-	if p := h.pool.Load(); p != nil {
-		p.Close()
-	}
-	for _, p := range h.byName {
-		p.Close()
-	}
+	h.each((*upstream.Pool).Close)
 }
 
 func (h *host) drain() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if p := h.pool.Load(); p != nil {
-		p.Drain()
+	h.each((*upstream.Pool).Drain)
+}
+
+// each does f to every pool. The caller holds mu.
+func (h *host) each(f func(*upstream.Pool)) {
+	for i := range h.pools {
+		if p := h.pools[i].Load(); p != nil {
+			f(p)
+		}
 	}
 	for _, p := range h.byName {
-		p.Drain()
+		f(p)
 	}
 }

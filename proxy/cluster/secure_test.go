@@ -99,9 +99,9 @@ func answer(c net.Conn) {
 func get(t testing.TB, c *Cluster, host string) (int, error) {
 	t.Helper()
 	ep := c.Pick(&lb.Context{})
-	pool := c.HTTP(ep)
+	pool := c.HTTP(ep, 0)
 	if c.AutoSNI() {
-		pool = c.HTTPFor(ep, host)
+		pool = c.HTTPFor(ep, 0, host)
 	}
 	x, err := pool.Acquire(nil, time.Time{})
 	if err != nil {

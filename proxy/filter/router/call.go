@@ -117,9 +117,9 @@ func (k *call) limit() time.Time {
 
 func (k *call) pool() *upstream.Pool {
 	if k.cluster.AutoSNI() {
-		return k.cluster.HTTPFor(k.endpoint, string(k.s.Request.Authority))
+		return k.cluster.HTTPFor(k.endpoint, k.forward.Priority, string(k.s.Request.Authority))
 	}
-	return k.cluster.HTTP(k.endpoint)
+	return k.cluster.HTTP(k.endpoint, k.forward.Priority)
 }
 
 // exchange writes the request and reads the answer's head.

@@ -33,11 +33,11 @@ type Cluster interface {
 	Name() string
 	// Pick chooses an endpoint, nil when none may take traffic.
 	Pick(*lb.Context) *endpoint.Endpoint
-	// HTTP is the pool of connections to an endpoint of the cluster.
-	HTTP(*endpoint.Endpoint) *upstream.Pool
+	// HTTP is the pool of connections to an endpoint of the cluster for a priority.
+	HTTP(ep *endpoint.Endpoint, priority int) *upstream.Pool
 	// AutoSNI reports that the pool depends on the host of the request: HTTPFor.
 	AutoSNI() bool
-	HTTPFor(ep *endpoint.Endpoint, host string) *upstream.Pool
+	HTTPFor(ep *endpoint.Endpoint, priority int, host string) *upstream.Pool
 	Limits(priority int) *upstream.Limits
 	Stats() *upstream.Stats
 	// Report tells outlier detection how an endpoint answered: a status, 504 for a

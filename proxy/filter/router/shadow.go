@@ -81,9 +81,9 @@ func (r *router) mirror(c Cluster, req *http.Request, body []byte, limit time.Du
 	if ep == nil {
 		return
 	}
-	pool := c.HTTP(ep)
+	pool := c.HTTP(ep, 0)
 	if c.AutoSNI() {
-		pool = c.HTTPFor(ep, string(req.Authority))
+		pool = c.HTTPFor(ep, 0, string(req.Authority))
 	}
 	deadline := time.Now().Add(limit)
 	x, err := pool.Acquire(nil, deadline)
