@@ -198,11 +198,10 @@ func (f *filter) OnEnd(s *http.Stream, slot http.Slot) {
 // begin counts the stream as an active fault, once; false when there are too many.
 func (f *filter) begin(s *http.Stream, slot http.Slot, c *settings) bool {
 	if s.State(slot) == nil {
-		if c.limit >= 0 && f.active.Load() >= c.limit {
+		if !f.claim(c.limit) {
 			f.overflow.Inc()
 			return false
 		}
-		f.active.Add(1)
 		f.gauge.Inc()
 		s.SetState(slot, counted)
 	}
@@ -213,6 +212,19 @@ func (f *filter) begin(s *http.Stream, slot http.Slot, c *settings) bool {
 		s.Info.Metadata[Name] = c.metadata
 	}
 	return true
+}
+
+// claim counts an active fault unless limit of them are; below 0 there is no limit.
+func (f *filter) claim(limit int64) bool {
+	for {
+		n := f.active.Load()
+		if limit >= 0 && n >= limit {
+			return false
+		}
+		if f.active.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
 }
 
 // applies reports whether the request is one that faults are meant for.

@@ -3,6 +3,8 @@ package fault_test
 import (
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,6 +176,25 @@ func TestDelay(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestFaultsAtOnce: requests that come at once are not more faults than the bound allows.
+func TestFaultsAtOnce(t *testing.T) {
+	const bound, requests = 8, 200
+	f := newFixture(t, abort503+`,"maxActiveFaults":8`)
+	var aborted atomic.Int64
+	var wg sync.WaitGroup
+	for range requests {
+		wg.Go(func() {
+			if f.OnRequest(stream(nil), 0) == http.Replied {
+				aborted.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := aborted.Load(); n != bound {
+		t.Errorf("%d active faults, want %d", n, bound)
+	}
 }
 
 func TestLimit(t *testing.T) {
