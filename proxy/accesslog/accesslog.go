@@ -4,10 +4,10 @@
 // Loggers: a filter, a format (package format) and a file. Files owns the open files
 // of the proxy, one for each path however many loggers write to it. A line is
 // formatted outside of any lock and copied into the file's buffer; one goroutine for
-// each file writes the buffer out at 64 KiB or a second after its first line, while
-// lines go on into a second buffer. When the disk is slower than the traffic, lines
-// beyond 1 MiB are dropped and counted (filesystem.write_dropped); a stream never
-// waits for its log.
+// each file writes the buffer out at 64 KiB or an interval after its first line (the
+// proxy's --file-flush-interval-msec), while lines go on into a second buffer. When the
+// disk is slower than the traffic, lines beyond 1 MiB are dropped and counted
+// (filesystem.write_dropped); a stream never waits for its log.
 package accesslog
 
 import (
