@@ -104,7 +104,7 @@ func (s *Source) Load() error {
 		}
 		s.stdin = text
 	}
-	found, gone := s.list()
+	found, gone := s.tree().Files()
 	for _, p := range s.options.Paths {
 		if err := gone[filepath.Clean(p)]; err != nil {
 			return err
@@ -130,12 +130,22 @@ func (s *Source) Run(ctx context.Context) error {
 	}
 }
 
+func (s *Source) tree() Tree {
+	return Tree{Paths: s.options.Paths, Hidden: s.state.path, Log: s.log}
+}
+
+func (s *Source) territory() territory {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tree().territory(slices.Collect(maps.Keys(s.files)))
+}
+
 // Refresh looks at the disk now and returns the set in force afterwards. Files
 // named in changed are read again even if they look the same.
 func (s *Source) Refresh(changed ...string) *config.Set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found, gone := s.list()
+	found, gone := s.tree().Files()
 	return s.look(found, gone, changed)
 }
 
@@ -202,7 +212,7 @@ func within(file string, gone map[string]error) error {
 
 // text gives the function that reads a path.
 func (s *Source) text(path string) func() ([]byte, stamp, error) {
-	if path == stdinName {
+	if path == Stdin {
 		return func() ([]byte, stamp, error) { return s.stdin, stamp{size: int64(len(s.stdin))}, nil }
 	}
 	return func() ([]byte, stamp, error) { return readFile(path) }

@@ -45,7 +45,7 @@ func (d *stateDir) open() error {
 // file is the state file of a configuration file: by hash, because paths hold
 // characters that names cannot.
 func (d *stateDir) file(path string) string {
-	if abs, err := filepath.Abs(path); err == nil && path != stdinName {
+	if abs, err := filepath.Abs(path); err == nil && path != Stdin {
 		path = abs
 	}
 	sum := sha256.Sum256([]byte(path))
