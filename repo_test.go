@@ -67,9 +67,12 @@ var imports = map[string]string{
 	"proxy/dns":                      "",
 	"proxy/admin":                    "proxy/stats",
 
-	"agent": "",
-	"local": "control/... proxy/... samples/...",
-	"cli":   "control/config control/file local samples/...",
+	"agent": "", "agent/redirect": "",
+	"local":         "control/... proxy/... samples/...",
+	"local/outside": "", "local/network": "local/outside agent/redirect",
+	"cli": "control/config control/file local samples/...",
+
+	"install/crds": "", "install/crds/gen": "",
 
 	"samples/httpbin": "", "samples/site": "", "samples/testca": "",
 	"test":         "control/... proxy/... local cli samples/... test/...",
