@@ -121,7 +121,7 @@ func istio(t *testing.T, dir string) map[string]object {
 // it is dropped.
 func TestWhatIsValidIsTakenWhole(t *testing.T) {
 	root, api := shared(t), newServer(t)
-	for _, dir := range []string{"samples", "scenarios", "golden", "data/samples-extra", "data/tasks", "data/authz", "data/gatewayapi/ingress"} {
+	for _, dir := range []string{"samples", "scenarios", "golden", "data/samples-extra", "data/authz", "data/gatewayapi/ingress"} {
 		t.Run("VS-001 VS-002 "+dir, func(t *testing.T) {
 			objects := istio(t, filepath.Join(root, dir))
 			for name, o := range objects {
