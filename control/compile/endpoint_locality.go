@@ -43,7 +43,7 @@ func (b *clusterBuilder) spread(localities []*locality, p policy) []*locality {
 	if setting == nil {
 		return localities
 	}
-	own := b.proxy.Locality
+	own := b.mesh.LocalityOf(b.proxy)
 	switch {
 	case len(setting.Distribute) > 0:
 		if own == (registry.Locality{}) {
@@ -161,7 +161,7 @@ func within(l registry.Locality, pattern string) bool {
 // byLabels splits localities by how many of the labels, counted from the first,
 // an endpoint has in common with the proxy: more in common is tried first.
 func (b *clusterBuilder) byLabels(localities []*locality, keys []string) []*locality {
-	own := placed(b.proxy.Labels, b.proxy.Locality, b.proxy.Network, b.proxy.ClusterID)
+	own := placed(b.proxy.Labels, b.mesh.LocalityOf(b.proxy), b.proxy.Network, b.proxy.ClusterID)
 	var out []*locality
 	for _, l := range localities {
 		byPriority := map[uint32]*locality{}

@@ -10,6 +10,9 @@ package config
 import (
 	"fmt"
 	"time"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/api/equality"
 )
 
 // A Kind names a kind of object, as in the `kind:` line of YAML.
@@ -25,8 +28,10 @@ const (
 	Sidecar         Kind = "Sidecar"
 
 	Namespace     Kind = "Namespace"
+	Node          Kind = "Node"
 	Service       Kind = "Service"
 	EndpointSlice Kind = "EndpointSlice"
+	Pod           Kind = "Pod"
 	Secret        Kind = "Secret"
 	ConfigMap     Kind = "ConfigMap"
 )
@@ -75,4 +80,18 @@ type Config struct {
 	// Kubernetes kinds the k8s.io/api type (*corev1.Service, *discoveryv1.EndpointSlice, …).
 	Spec   any
 	Source Source
+}
+
+// Equal reports whether two objects of one key say the same, from the same place.
+func (c *Config) Equal(o *Config) bool {
+	if c.Source != o.Source || c.APIVersion != o.APIVersion || !c.CreationTime.Equal(o.CreationTime) ||
+		!equality.Semantic.DeepEqual(c.Labels, o.Labels) || !equality.Semantic.DeepEqual(c.Annotations, o.Annotations) {
+		return false
+	}
+	mine, isProto := c.Spec.(proto.Message)
+	other, both := o.Spec.(proto.Message)
+	if isProto && both {
+		return proto.Equal(mine, other)
+	}
+	return equality.Semantic.DeepEqual(c.Spec, o.Spec)
 }

@@ -40,8 +40,10 @@ func kinds() []kindSchema {
 		{kind: Sidecar, group: istioNetworking, versions: served, message: (*networking.Sidecar)(nil), validate: validateSidecar},
 
 		{kind: Namespace, versions: core, cluster: true, object: reflect.TypeFor[corev1.Namespace](), validate: validateNamespace},
+		{kind: Node, versions: core, cluster: true, object: reflect.TypeFor[corev1.Node](), validate: validateNode},
 		{kind: Service, versions: core, object: reflect.TypeFor[corev1.Service](), validate: validateService},
 		{kind: EndpointSlice, group: discovery, versions: core, object: reflect.TypeFor[discoveryv1.EndpointSlice](), validate: validateEndpointSlice},
+		{kind: Pod, versions: core, object: reflect.TypeFor[corev1.Pod](), validate: validatePod},
 		{kind: Secret, versions: core, object: reflect.TypeFor[corev1.Secret](), validate: validateSecret},
 		{kind: ConfigMap, versions: core, object: reflect.TypeFor[corev1.ConfigMap](), validate: validateConfigMap},
 	}
@@ -86,8 +88,8 @@ func otherKinds() map[string][]string {
 		"extensions.istio.io":       {"WasmPlugin", "TrafficExtension"},
 		"install.istio.io":          {"IstioOperator"},
 		"gateway.networking.k8s.io": {"GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "UDPRoute", "ReferenceGrant", "BackendTLSPolicy"},
-		"": {"Pod", "ServiceAccount", "Endpoints", "PersistentVolume", "PersistentVolumeClaim", "ReplicationController",
-			"ResourceQuota", "LimitRange", "Node", "Event", "PodTemplate"},
+		"": {"ServiceAccount", "Endpoints", "PersistentVolume", "PersistentVolumeClaim", "ReplicationController",
+			"ResourceQuota", "LimitRange", "Event", "PodTemplate"},
 		"apps":                         {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ControllerRevision"},
 		"batch":                        {"Job", "CronJob"},
 		"autoscaling":                  {"HorizontalPodAutoscaler"},

@@ -49,6 +49,39 @@ func newSet(generation uint64, objects map[Key]*Config, prev *Set, changed map[K
 	return s
 }
 
+// Join is the set of the objects of two, at the sum of their generations. Of an object
+// that both have the first's stands; shadowed are the second's of this sort, in the order
+// of All. Lists of kinds that only one of the sets has are shared with it.
+func Join(first, second *Set) (joined *Set, shadowed []*Config) {
+	switch {
+	case second.Len() == 0 && second.Generation() == 0:
+		return first, nil
+	case first.Len() == 0 && first.Generation() == 0:
+		return second, nil
+	}
+	joined = &Set{generation: first.Generation() + second.Generation(), objects: maps.Clone(second.objects), lists: map[Kind][]*Config{}}
+	maps.Copy(joined.objects, first.objects)
+	maps.Copy(joined.lists, second.lists)
+	for _, kind := range slices.Sorted(maps.Keys(first.lists)) {
+		mine, others := first.lists[kind], second.lists[kind]
+		list := slices.Clone(mine)
+		for _, o := range others {
+			if first.objects[o.Key] != nil {
+				shadowed = append(shadowed, o)
+			} else {
+				list = append(list, o)
+			}
+		}
+		if len(others) == 0 {
+			list = mine
+		} else {
+			slices.SortFunc(list, conflictOrder)
+		}
+		joined.lists[kind] = list
+	}
+	return joined, shadowed
+}
+
 // conflictOrder is Istio's: the older object first, then by name, then by namespace.
 func conflictOrder(a, b *Config) int {
 	return cmp.Or(a.CreationTime.Compare(b.CreationTime), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Namespace, b.Namespace))

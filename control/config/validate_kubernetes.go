@@ -16,6 +16,20 @@ func validateNamespace(p place, o *Config) {
 	}
 }
 
+// validateNode has nothing to judge: of a Node its labels count.
+func validateNode(place, *Config) {}
+
+// validatePod judges what the mesh reads of a Pod: where it runs.
+func validatePod(p place, o *Config) {
+	pod := o.Spec.(*corev1.Pod)
+	if ip := pod.Status.PodIP; ip != "" {
+		p.field("status.podIP").wrong(ipAddress(ip))
+	}
+	for i, ip := range pod.Status.PodIPs {
+		p.field("status").at("podIPs", i).field("ip").wrong(ipAddress(ip.IP))
+	}
+}
+
 var serviceName = regexp.MustCompile(`^[a-z](?:[-a-z0-9]*[a-z0-9])?$`)
 
 func validateService(p place, o *Config) {

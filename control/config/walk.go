@@ -33,6 +33,7 @@ type walker struct {
 	warnings int
 
 	unknown Severity // of a field that the schema does not have
+	lenient bool     // nothing is said of such fields
 	secret  bool     // keep values out of messages
 }
 
@@ -120,6 +121,9 @@ func (w *walker) record(n *yaml.Node, s shape) bool {
 }
 
 func (w *walker) unknownField(e entry, s shape) {
+	if w.lenient {
+		return
+	}
 	hint := didYouMean(e.key, s.fields.names())
 	if names := s.fields.names(); hint == "" && len(names) > 0 && len(names) <= 8 {
 		hint = "fields here: " + strings.Join(names, ", ")

@@ -10,9 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/api/equality"
-
 	"github.com/lateen-mesh/lateen/control/config"
 )
 
@@ -109,7 +106,7 @@ func (f *fileState) parse(namespace string) {
 	f.fresh = nil
 	written := map[config.Key]bool{}
 	for _, o := range objects {
-		if old := before[o.Key]; old != nil && equal(old, o) {
+		if old := before[o.Key]; old != nil && old.Equal(o) {
 			o = old // the store sees no change
 		}
 		f.fresh = append(f.fresh, o)
@@ -145,17 +142,4 @@ func brokenObjects(problems []config.Problem) (broken map[config.Key]bool, uncle
 		}
 	}
 	return broken, unclear
-}
-
-func equal(a, b *config.Config) bool {
-	if a.Source != b.Source || a.APIVersion != b.APIVersion || !a.CreationTime.Equal(b.CreationTime) ||
-		!equality.Semantic.DeepEqual(a.Labels, b.Labels) || !equality.Semantic.DeepEqual(a.Annotations, b.Annotations) {
-		return false
-	}
-	pa, isProto := a.Spec.(proto.Message)
-	pb, both := b.Spec.(proto.Message)
-	if isProto && both {
-		return proto.Equal(pa, pb)
-	}
-	return equality.Semantic.DeepEqual(a.Spec, b.Spec)
 }

@@ -71,6 +71,16 @@ func (s *Snapshot) RootNamespace() string {
 	return cmp.Or(s.MeshConfig.RootNamespace, config.DefaultRootNamespace)
 }
 
+// LocalityOf is where a proxy runs: what it says itself, else where its Pod does.
+func (s *Snapshot) LocalityOf(p *Proxy) registry.Locality {
+	if p.Locality == (registry.Locality{}) {
+		if w := s.Registry.WorkloadAt(p.Addresses); w != nil {
+			return w.Locality
+		}
+	}
+	return p.Locality
+}
+
 func (s *Snapshot) indexGateways() {
 	for _, c := range s.Config.List(config.Gateway) {
 		s.index.gateways = append(s.index.gateways, &Gateway{Config: c, Spec: c.Spec.(*networking.Gateway)})

@@ -80,7 +80,7 @@ func (b *builder) entryEndpoints(c *config.Config, se *networking.ServiceEntry, 
 		return nil
 	}
 	if len(s.Selector) > 0 {
-		return b.selected(s)
+		return append(b.selected(s), b.selectedPods(s)...)
 	}
 	if len(se.Endpoints) == 0 {
 		if s.Resolution != DNSLB && s.Resolution != DNSRoundRobin {
@@ -183,7 +183,7 @@ func (b *builder) workload(s *Service, we *networking.WorkloadEntry, namespace, 
 			e.Port = 0
 		}
 		if we.ServiceAccount != "" {
-			e.ServiceAccount = fmt.Sprintf("spiffe://%s/ns/%s/sa/%s", b.opts.TrustDomain, namespace, we.ServiceAccount)
+			e.ServiceAccount = b.identity(namespace, we.ServiceAccount)
 		}
 		list = append(list, e)
 	}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,11 +37,11 @@ func (b *builder) kubernetes() {
 	}
 }
 
-func (b *builder) slicesByService() map[string][]*discoveryv1.EndpointSlice {
-	m := map[string][]*discoveryv1.EndpointSlice{}
+func (b *builder) slicesByService() map[string][]*config.Config {
+	m := map[string][]*config.Config{}
 	for _, c := range b.set.List(config.EndpointSlice) {
 		k := c.Namespace + "/" + c.Labels[discoveryv1.LabelServiceName]
-		m[k] = append(m[k], c.Spec.(*discoveryv1.EndpointSlice))
+		m[k] = append(m[k], c)
 	}
 	return m
 }
@@ -98,44 +99,65 @@ func kubernetesPort(p corev1.ServicePort) Port {
 	return port
 }
 
-// sliceEndpoints are the endpoints of one slice. What a workload is called and
-// labelled is known only from its pod, of which the slice gives the name.
-func (b *builder) sliceEndpoints(s *Service, svc *corev1.Service, es *discoveryv1.EndpointSlice) []*Endpoint {
+// sliceEndpoints are the endpoints of one slice, told apart by the Pods that it names. An
+// endpoint whose Pod is not known is taken as it is; but a slice that an API server holds
+// is about Pods of that server: until such a Pod is known, nothing could say whether to
+// speak TLS to it and what to expect there, so it waits.
+func (b *builder) sliceEndpoints(s *Service, svc *corev1.Service, c *config.Config) []*Endpoint {
+	es := c.Spec.(*discoveryv1.EndpointSlice)
 	if es.AddressType == discoveryv1.AddressTypeFQDN {
 		return nil
 	}
 	var list []*Endpoint
 	for _, e := range es.Endpoints {
-		name := ""
-		if e.TargetRef != nil {
-			name = e.TargetRef.Name
+		pod, named := b.podOf(c.Namespace, e.TargetRef)
+		if named && pod == nil && c.Source.File == "" {
+			continue
 		}
-		ready := e.Conditions.Ready == nil || *e.Conditions.Ready || svc.Spec.PublishNotReadyAddresses
-		serving := e.Conditions.Serving != nil && *e.Conditions.Serving
-		terminating := e.Conditions.Terminating != nil && *e.Conditions.Terminating
 		for _, p := range es.Ports {
 			if p.Port == nil {
 				continue
 			}
-			portName := ""
-			if p.Name != nil {
-				portName = *p.Name
-			}
 			for _, address := range e.Addresses {
-				list = append(list, &Endpoint{
-					Address:      address,
-					Port:         uint32(*p.Port),
-					PortName:     portName,
-					Weight:       1,
-					Cluster:      b.opts.ClusterID,
-					Namespace:    s.Namespace,
-					WorkloadName: name,
-					TLSMode:      "disabled",
-					Unhealthy:    !ready,
-					Draining:     terminating && serving && !ready,
-				})
+				list = append(list, b.sliceEndpoint(s, svc, e, p, address, pod))
 			}
 		}
 	}
 	return list
+}
+
+// podOf is the Pod that a slice says is behind an address; named is whether it says one.
+func (b *builder) podOf(namespace string, ref *corev1.ObjectReference) (pod *Workload, named bool) {
+	if ref == nil || ref.Kind != string(config.Pod) || ref.Name == "" {
+		return nil, false
+	}
+	return b.workloads[cmp.Or(ref.Namespace, namespace)+"/"+ref.Name], true
+}
+
+func (b *builder) sliceEndpoint(s *Service, svc *corev1.Service, e discoveryv1.Endpoint, p discoveryv1.EndpointPort, address string, pod *Workload) *Endpoint {
+	isTrue := func(v *bool) bool { return v != nil && *v }
+	ready := e.Conditions.Ready == nil || *e.Conditions.Ready || svc.Spec.PublishNotReadyAddresses
+	out := &Endpoint{
+		Address:   address,
+		Port:      uint32(*p.Port),
+		Weight:    1,
+		Cluster:   b.opts.ClusterID,
+		Namespace: s.Namespace,
+		TLSMode:   "disabled",
+		Unhealthy: !ready,
+		Draining:  isTrue(e.Conditions.Terminating) && isTrue(e.Conditions.Serving) && !ready,
+	}
+	if p.Name != nil {
+		out.PortName = *p.Name
+	}
+	if e.TargetRef != nil {
+		out.WorkloadName = e.TargetRef.Name
+	}
+	switch {
+	case pod != nil:
+		b.describe(out, pod)
+	case e.NodeName != nil:
+		out.Locality = b.localities[*e.NodeName]
+	}
+	return out
 }

@@ -35,6 +35,9 @@ type Registry struct {
 	byHost    map[string][]*Service    // in conflict order
 	endpoints map[*Service][]*Endpoint // of all ports
 	byAddress map[string][]Instance
+
+	workloads  []*Workload
+	workloadAt map[string]*Workload
 }
 
 // An Instance is an endpoint together with what it serves.
@@ -49,6 +52,7 @@ type Instance struct {
 // yields a service that nothing is sent to.
 func Build(set *config.Set, opts Options) *Registry {
 	b := builder{set: set, opts: opts.withDefaults(), endpoints: map[*Service][]*Endpoint{}}
+	b.indexWorkloads()
 	b.kubernetes()
 	b.entries()
 	return b.registry()
@@ -92,6 +96,10 @@ type builder struct {
 	aliases   map[string]string // ExternalName host → target
 	endpoints map[*Service][]*Endpoint
 	byLabel   map[labelKey][]*config.Config // WorkloadEntries; nil until one is looked for
+
+	pods       []*Workload
+	workloads  map[string]*Workload // pods by "namespace/name"
+	localities map[string]Locality  // of Nodes
 }
 
 func (b *builder) add(s *Service, endpoints []*Endpoint) {
@@ -114,6 +122,7 @@ func (b *builder) registry() *Registry {
 	r.endpoints, r.services = b.merge()
 	b.alias(r.services)
 	allocateAddresses(r.services)
+	r.indexWorkloads(b.pods)
 	for _, s := range r.services {
 		r.byHost[s.Host] = append(r.byHost[s.Host], s)
 		r.indexAddresses(s)

@@ -1,6 +1,10 @@
 // Package registry knows the services of the mesh and their endpoints, from
-// Kubernetes Services with EndpointSlices and from ServiceEntries with
-// WorkloadEntries. A Registry is built whole from a config.Set and is immutable.
+// Kubernetes Services with EndpointSlices and Pods and from ServiceEntries with
+// WorkloadEntries and Pods. A Registry is built whole from a config.Set and is immutable.
+//
+// An EndpointSlice says which addresses serve a Service and in what state they are; the
+// Pod of an address says who serves there (labels, service account, place). A Service's
+// sessionAffinity is for traffic that no proxy sees and has no part in this.
 package registry
 
 import (
@@ -108,4 +112,19 @@ type Endpoint struct {
 	TLSMode        string // "istio", "disabled"; tunnelling mode of a workload's proxy
 	Unhealthy      bool
 	Draining       bool
+}
+
+// A Workload is one Pod that has an address.
+type Workload struct {
+	Name           string // of the Pod
+	Namespace      string
+	Addresses      []string
+	Labels         map[string]string
+	ServiceAccount string // name, not identity
+	Owner          string // name of the Deployment, StatefulSet, … that the Pod is of, else its own
+	Locality       Locality
+	Network        string
+	TLSMode        string // as in Endpoint
+	Ready          bool
+	HostNetwork    bool // its addresses are those of its node
 }
