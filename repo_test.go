@@ -68,7 +68,10 @@ var imports = map[string]string{
 	"proxy/admin":                    "proxy/stats",
 
 	"agent": "", "agent/redirect": "",
-	"local":         "control/... proxy/... samples/...",
+	"local":         "control control/config control/file agent install/crds local/apply local/namespace local/outside",
+	"local/apply":   "control/config control/file",
+	"local/node":    "local/container local/kubelet local/namespace local/network local/outside",
+	"local/namespace": "", "local/container": "local/namespace local/container/stage", "local/container/stage": "", "cmd/lateen-init": "local/container/stage",
 	"local/outside": "", "local/network": "local/outside agent/redirect",
 	"cli": "control/config control/file local samples/...",
 
@@ -80,7 +83,7 @@ var imports = map[string]string{
 	"test/report":  "", "test/fuzzall": "",
 	"bench": "control/... proxy/... samples/...",
 
-	"cmd/istiod": "control", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent", "cmd/lateen": "cli local",
+	"cmd/istiod": "control", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-node": "local/node",
 }
 
 // forbiddenFolders say how something is built, not what it is.
@@ -176,10 +179,15 @@ func importProblem(s source, allowed, path string) string {
 		return "ir imports the standard library only, not " + path
 	case strings.HasPrefix(s.dir, "proxy/") && path == "net/http" && !slices.Contains(netHTTP, s.dir):
 		return "net/http is for proxy/admin and proxy/http3"
-	case strings.HasPrefix(path, "k8s.io/client-go") && !slices.Contains([]string{"control/kube", "local", "cli", "cni"}, s.dir):
+	case strings.HasPrefix(path, "k8s.io/client-go") && !within(s.dir, "control/kube", "local", "cli", "cni"):
 		return "a Kubernetes client is for control/kube, local, cli and cni"
 	}
 	return ""
+}
+
+// within reports whether a folder is one of some, or below it.
+func within(dir string, tops ...string) bool {
+	return slices.ContainsFunc(tops, func(top string) bool { return dir == top || strings.HasPrefix(dir, top+"/") })
 }
 
 // crossing keeps the halves apart in tests too.

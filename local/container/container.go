@@ -24,8 +24,9 @@ type Config struct {
 	Mounts   []Mount
 	Files    map[string]string // files of /etc by name: resolv.conf, hosts, hostname …
 	Hostname string
-	UID, GID int  // as the container sees itself; 0, 0 unless securityContext says otherwise
-	NetAdmin bool // keeps NET_ADMIN and NET_RAW: proxies, which mark their packets
+	UID, GID int   // as the container sees itself; 0, 0 unless securityContext says otherwise
+	Groups   []int // supplementary groups; an ordinary user cannot give them
+	NetAdmin bool  // keeps NET_ADMIN and NET_RAW: proxies, which mark their packets
 	TTY      bool
 	// Stdin may be nil (/dev/null). Stdout and Stderr are files; with TTY Stdin and Stdout are
 	// the terminal's ends and Stderr is unused.
@@ -61,6 +62,8 @@ type Container interface {
 	Done() <-chan struct{}
 	Signal(sig int) error
 	Kill() error // SIGKILL to every process of the container
+	// Resize sets the window of the container's terminal, in characters; without TTY it is an error.
+	Resize(width, height uint16) error
 	// Exec runs another program in the container's namespaces.
 	Exec(ctx context.Context, c Exec) (Process, error)
 }

@@ -1,0 +1,7 @@
+// Command lateen-init makes the root of a container and becomes its program. lateen-node starts
+// it; by hand it does nothing.
+package main
+
+import "github.com/lateen-mesh/lateen/local/container/stage"
+
+func main() { stage.Main() }

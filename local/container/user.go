@@ -1,0 +1,68 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lateen-mesh/lateen/local/container/stage"
+)
+
+// An idMap is which users there are in this user namespace.
+type idMap []idRange
+
+type idRange struct{ first, outside, size uint64 }
+
+// parseIDs reads /proc/PID/uid_map. Lines that it does not know are left out.
+func parseIDs(text string) idMap {
+	var m idMap
+	for line := range strings.Lines(text) {
+		var r idRange
+		if n, _ := fmt.Sscan(line, &r.first, &r.outside, &r.size); n == 3 {
+			m = append(m, r)
+		}
+	}
+	return m
+}
+
+// nested reports whether this is not the machine's own user namespace.
+func (m idMap) nested() bool {
+	return !slices.Equal(m, idMap{{0, 0, 1<<32 - 1}})
+}
+
+// many reports whether a process can become another user.
+func (m idMap) many() bool {
+	return len(m) > 0 && (len(m) > 1 || m[0].size > 1)
+}
+
+// rights of a stage whose user is not root in its user namespace: execution would take them.
+var rights = [...]uintptr{
+	unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_SETPCAP, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_CHOWN,
+}
+
+// ownUser reports whether a container is to see another user where there is only one: an
+// ordinary user's. It gets a user namespace for that, unless its program may mark packets: rights
+// over the pod's network are those of the namespace above.
+func (r *engine) ownUser(c Config) bool {
+	return !r.ids.many() && !c.NetAdmin && (c.UID != 0 || c.GID != 0)
+}
+
+// mapUser gives the one user of a process's user namespace its name there. It is done while the
+// stage waits, and not by the command, which would look for the process in the /proc of the
+// container that it joins.
+func mapUser(pid int, c stage.Config) error {
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	for _, entry := range [...]struct{ file, text string }{
+		{"setgroups", "deny"},
+		{"uid_map", fmt.Sprintf("%d %d 1", c.UID, os.Getuid())},
+		{"gid_map", fmt.Sprintf("%d %d 1", c.GID, os.Getgid())},
+	} {
+		if err := os.WriteFile(dir+entry.file, []byte(entry.text), 0); err != nil {
+			return fmt.Errorf("run as user %d: %w", c.UID, err)
+		}
+	}
+	return nil
+}
