@@ -10,12 +10,21 @@ FUZZTIME ?= 2m
 ENGINE  ?= standalone
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
+# The Kubernetes API is a module of its own, for its dependencies.
+API     := local/apiserver
+KUBERNETES := $(shell sed -n 's,^.*k8s.io/kubernetes \(v[0-9.]*\).*,\1,p' $(API)/go.mod | head -1)
+APIFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES) -X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)
+SHELL   := bash
+# Package names of `go build -v` become a count on a terminal, so that a long build is seen to go on.
+PROGRESS := awk -v tty=$(if $(MAKE_TERMERR),1,0) '/^[A-Za-z0-9_.\/-]+$$/ { n++; if (tty) printf "\r%d packages compiled", n > "/dev/stderr"; next } { print > "/dev/stderr" } END { if (n && tty) print "" > "/dev/stderr" }'
+
 .DEFAULT_GOAL := build
 .PHONY: build demo check test race lint e2e bench fuzz spec diff replay golden peers help
 
-build: ## build bin/lateen, bin/istioctl (a link), bin/istiod, bin/pilot-agent, bin/lateen-proxy
+build: ## build all programs into bin/; the first time takes minutes, most of them for the Kubernetes API
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+	@echo 'building the programs of cmd/' && set -o pipefail && $(GO) build -v -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/... 2>&1 | $(PROGRESS)
+	@echo 'building the Kubernetes API' && set -o pipefail && $(GO) build -C $(API) -v -trimpath -ldflags '$(APIFLAGS)' -o $(CURDIR)/$(BIN)/lateen-apiserver . 2>&1 | $(PROGRESS)
 	@ln -sf lateen $(BIN)/istioctl
 
 demo: build ## run the mesh of samples/external-services with stand-ins for its sites; Ctrl-C ends it
@@ -26,13 +35,17 @@ check: lint test race ## all that must hold before a change lands: lint, tests, 
 lint: ## gofmt, go vet, golangci-lint
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'error: files are not formatted'; echo 'hint: gofmt -w FILE'; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -C $(API) ./...
 	$(GO) run $(GOLANGCI) run
+	cd $(API) && $(GO) run $(GOLANGCI) run --config $(CURDIR)/.golangci.yml
 
 test: peers ## all tests, those against a real Envoy included
 	$(GO) test ./...
+	$(GO) test -C $(API) ./...
 
 race: ## the tests of every package under the race detector
 	$(GO) test -race -short ./...
+	$(GO) test -C $(API) -race -short ./...
 
 e2e: build peers ## the tests that run the built binaries: scenarios, README tour, differential cases
 	$(GO) test -count=1 ./test/... ./cli/... ./local/...

@@ -30,6 +30,7 @@ var imports = map[string]string{
 	"control":          "control/...",
 	"control/config":   "",
 	"control/file":     "control/config",
+	"control/kube":     "control/config",
 	"control/registry": "control/config",
 	"control/mesh":     "control/config control/registry",
 	"control/ir":       "",
@@ -83,7 +84,7 @@ var imports = map[string]string{
 	"test/report":  "", "test/fuzzall": "",
 	"bench": "control/... proxy/... samples/...",
 
-	"cmd/istiod": "control", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-node": "local/node",
+	"cmd/istiod": "control control/kube", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-node": "local/node",
 }
 
 // forbiddenFolders say how something is built, not what it is.

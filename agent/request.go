@@ -1,5 +1,6 @@
-// Package agent is what runs beside a proxy in its pod: it hands requests to the
-// proxy's admin API. Bootstrap, certificates and probes come with sidecars.
+// Package agent is what runs beside a proxy in its pod: it writes the proxy's
+// bootstrap, runs the proxy, and hands requests to its admin API. Certificates and
+// probes come with sidecars.
 package agent
 
 import (
@@ -18,15 +19,15 @@ import (
 // maxPage bounds an admin page that is read.
 const maxPage = 256 << 20
 
-// Command is the `pilot-agent` command line.
-func Command() *cobra.Command {
+// Command is the `pilot-agent` command line; run is the proxy it holds.
+func Command(run Proxy) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "pilot-agent",
 		Short:         "Runs beside a proxy in its pod",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(newRequestCommand(), newVersionCommand())
+	cmd.AddCommand(newProxyCommand(run), newRequestCommand(), newVersionCommand())
 	return cmd
 }
 

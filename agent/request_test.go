@@ -34,7 +34,7 @@ func TestRequest(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var out bytes.Buffer
-			cmd := Command()
+			cmd := Command(nil)
 			cmd.SetOut(&out)
 			cmd.SetArgs(append(tt.args, "--debug-addr", address))
 			err := cmd.Execute()

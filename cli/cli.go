@@ -34,7 +34,7 @@ type Streams struct {
 // exit code. It ends early when the context does.
 func Run(ctx context.Context, args []string, s Streams) int {
 	name := filepath.Base(args[0])
-	root := newLateen()
+	root := newLateen(s)
 	if name == "istioctl" {
 		root = newIstioctl()
 	}
@@ -46,6 +46,9 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	if err == nil {
 		return 0
 	}
+	if code, ok := errors.AsType[exitCode](err); ok {
+		return int(code)
+	}
 	fmt.Fprintln(s.Err, "error:", err)
 	if hint := hintOf(err); hint != "" {
 		fmt.Fprintln(s.Err, "hint:", hint)
@@ -56,14 +59,16 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	return 1
 }
 
-func newLateen() *cobra.Command {
+func newLateen(s Streams) *cobra.Command {
 	root := &cobra.Command{
 		Use: "lateen", Short: "A service mesh for this machine and for Kubernetes", Version: wellknown.Version(),
 		SilenceErrors: true, SilenceUsage: true, Args: cobra.ArbitraryArgs,
 		RunE: noCommand,
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newUp(), newDown(), newStatus(), newVersion(), newSampleCommand())
+	root.AddGroup(&cobra.Group{ID: kubectlGroup, Title: "Commands of kubectl, on the mesh of --state DIR:"})
+	root.AddCommand(newUp(), newDown(), newStatus(), newLogs(s), newVersion(), newSampleCommand())
+	root.AddCommand(newKubectlCommands(s)...)
 	return root
 }
 

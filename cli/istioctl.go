@@ -10,7 +10,7 @@ import (
 
 // newIstioctl is the program under the name that Istio's users know.
 func newIstioctl() *cobra.Command {
-	root := newLateen()
+	root := newLateen(Streams{})
 	root.Use, root.Short, root.Version = "istioctl", "Istio's command line", wellknown.Version()
 	root.ResetCommands()
 	root.AddCommand(newVersion())

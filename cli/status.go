@@ -8,8 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/lateen-mesh/lateen/local"
 )
@@ -55,6 +57,7 @@ func printStatus(w io.Writer, st local.Status) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", p.Name, pid, p.State, p.Restarts, p.Log)
 	}
 	_ = t.Flush()
+	printPods(w, st)
 	if st.Control == nil {
 		fmt.Fprintf(w, "\nthe control plane does not answer: %s\n", st.Problem)
 		return
@@ -68,6 +71,11 @@ func printStatus(w io.Writer, st local.Status) {
 		fmt.Fprintf(t, "%s\t%d of %d\t%s\t%d\n", p.ID, p.Generation, st.Control.Generation, map[bool]string{true: "yes", false: "no"}[p.Synced], len(p.Refused))
 	}
 	_ = t.Flush()
+	if st.Files > 0 || st.Objects > 0 {
+		fmt.Fprintf(w, "\n%s applied from %s\n", count(st.Objects, "object"), count(st.Files, "file"))
+		printProblems(w, st)
+		return
+	}
 	stale := 0
 	for _, f := range st.Control.Files {
 		if f.Stale {
@@ -76,6 +84,24 @@ func printStatus(w io.Writer, st local.Status) {
 	}
 	fmt.Fprintf(w, "\n%s from %s, %d of them stale\n", count(st.Control.Objects, "object"), count(len(st.Control.Files), "file"), stale)
 	printProblems(w, st)
+}
+
+// printPods is the table of the pods, in kubectl's columns.
+func printPods(w io.Writer, st local.Status) {
+	if st.NoPods != "" {
+		fmt.Fprintf(w, "\nno pods can run on this machine: %s\n", st.NoPods)
+	}
+	if len(st.Pods) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	t := table(w)
+	fmt.Fprintln(t, "NAMESPACE\tPOD\tREADY\tSTATUS\tRESTARTS\tAGE\tIP")
+	for _, p := range st.Pods {
+		fmt.Fprintf(t, "%s\t%s\t%d/%d\t%s\t%d\t%s\t%s\n", p.Namespace, p.Name, p.Up, p.Of, p.Phase, p.Restarts,
+			duration.HumanDuration(time.Since(p.Since)), dash(p.Address))
+	}
+	_ = t.Flush()
 }
 
 // printPorts is the table of the gateway's ports.
@@ -87,7 +113,11 @@ func printPorts(w io.Writer, st local.Status) {
 	fmt.Fprintln(t, "GATEWAY PORT\tLISTENS ON\tPROTOCOL\tHOSTS\tOBJECT")
 	for _, p := range st.Control.Proxies {
 		for _, l := range p.Listeners {
-			at := net.JoinHostPort(l.Address, strconv.FormatUint(uint64(l.HostPort), 10))
+			host := int(l.HostPort)
+			if st.Published != nil {
+				host = st.Published[int(l.Port)]
+			}
+			at := net.JoinHostPort(l.Address, strconv.Itoa(host))
 			if local.Refused(p, l.Port) {
 				at = "refused"
 			}
@@ -106,10 +136,22 @@ func printProblems(w io.Writer, st local.Status) {
 
 // problems are what is wrong in files, in the mesh and at proxies, each with its hint.
 func problems(st local.Status) []string {
-	if st.Control == nil {
-		return nil
-	}
 	var list []string
+	for _, p := range st.Problems {
+		text := p.Severity.String() + ": " + p.Error()
+		if p.Hint != "" {
+			text += "\nhint: " + p.Hint
+		}
+		list = append(list, text)
+	}
+	for _, p := range st.Pods {
+		if p.Problem != "" {
+			list = append(list, fmt.Sprintf("error: Pod %s/%s: %s", p.Namespace, p.Name, p.Problem))
+		}
+	}
+	if st.Control == nil {
+		return list
+	}
 	for _, f := range st.Control.Files {
 		for _, p := range f.Problems {
 			list = append(list, p.String())

@@ -17,22 +17,30 @@ import (
 
 // upFlags are the flags of `lateen up` as they are written.
 type upFlags struct {
-	resolve, publish, set                       []string
+	resolve, publish, set, image                []string
 	state, meshConfig, logLevels, binary, proxy string
-	detach                                      bool
+	detach, pods                                bool
+	apiPort                                     int
 }
 
 func newUp() *cobra.Command {
 	var f upFlags
 	cmd := &cobra.Command{
-		Use:   "up PATH...",
-		Short: "Run a mesh on this machine: control plane and ingress gateway on the YAML of the paths",
-		Long: `Run a mesh on this machine: control plane and ingress gateway on the YAML of the paths.
+		Use:   "up [PATH...]",
+		Short: "Run a mesh on this machine, with the YAML of the paths",
+		Long: `Run a mesh on this machine, with the YAML of the paths.
 
 PATH is a file, a directory or "-" for standard input. Files are watched; a change is
-in force within a second. The gateway listens on the ports of the Gateways, and on
-port 80 in any case. A port that is taken or not allowed is published as port + 8000.`,
-		Args: arguments(cobra.MinimumNArgs(1)),
+in force within a second.
+
+Where the paths hold a workload (a Deployment, a Pod, a Job …), where there is no path,
+or with --pods, the mesh runs pods and has a Kubernetes API: the kubeconfig is in the
+state directory, and lateen get, apply, logs, exec … use it. An image is a command of
+this machine: those of the samples are built in, --image says others.
+
+Else it is control plane and ingress gateway alone. The gateway listens on the ports
+of the Gateways, and on port 80 in any case. A port of this machine that is taken or
+not allowed is published as port + 8000.`,
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			o, err := f.options(paths)
 			if err != nil {
@@ -54,6 +62,9 @@ port 80 in any case. A port that is taken or not allowed is published as port + 
 	set.StringVar(&f.logLevels, "log_output_level", "", "levels of the control plane: SCOPE:LEVEL,…")
 	set.StringVar(&f.binary, "bin", "", "directory of istiod and lateen-proxy (default that of this program)")
 	set.StringVar(&f.proxy, "proxy", "", "program of the gateway, any Envoy (default lateen-proxy)")
+	set.BoolVar(&f.pods, "pods", false, "run pods and the Kubernetes API although no file has a workload")
+	set.IntVar(&f.apiPort, "api-port", 0, "port of the Kubernetes API on 127.0.0.1 (default 6443, or a free one)")
+	set.StringArrayVar(&f.image, "image", nil, "IMAGE=COMMAND or IMAGE=oci:DIR: what an image runs on this machine")
 	set.BoolVar(&f.detach, "detach", false, "return when the mesh is ready; lateen down ends it")
 	return cmd
 }
@@ -66,7 +77,12 @@ func up(cmd *cobra.Command, o local.Options) error {
 		o.Stdout = io.Discard // each process has its log
 		o.Ready = reporter.Ready
 	} else {
-		o.Ready = func(r local.Ready) { printReady(cmd.OutOrStdout(), cmd.ErrOrStderr(), r) }
+		spinner := newProgress(cmd.ErrOrStderr())
+		o.Progress = spinner.show
+		o.Ready = func(r local.Ready) {
+			spinner.clear()
+			printReady(cmd.OutOrStdout(), cmd.ErrOrStderr(), r)
+		}
 	}
 	err := local.Up(cmd.Context(), o)
 	if err != nil && detached {
@@ -82,7 +98,7 @@ func (f upFlags) detached(cmd *cobra.Command, paths []string) error {
 		return err
 	}
 	args := []string{"up", "--state", state}
-	for flag, values := range map[string][]string{"--resolve": f.resolve, "--publish": f.publish, "--set": f.set} {
+	for flag, values := range map[string][]string{"--resolve": f.resolve, "--publish": f.publish, "--set": f.set, "--image": f.image} {
 		for _, v := range values {
 			args = append(args, flag, v)
 		}
@@ -91,6 +107,12 @@ func (f upFlags) detached(cmd *cobra.Command, paths []string) error {
 		if v != "" {
 			args = append(args, flag, v)
 		}
+	}
+	if f.pods {
+		args = append(args, "--pods")
+	}
+	if f.apiPort != 0 {
+		args = append(args, "--api-port", strconv.Itoa(f.apiPort))
 	}
 	ready, err := local.Detach(cmd.Context(), state, cmd.InOrStdin(), append(append(args, "--"), paths...)...)
 	if err != nil {
@@ -113,7 +135,7 @@ func printReady(out, errs io.Writer, r local.Ready) {
 
 func (f upFlags) options(paths []string) (local.Options, error) {
 	o := local.Options{Paths: paths, MeshConfig: f.meshConfig, Set: f.set, LogLevels: f.logLevels, Bin: f.binary, Proxy: f.proxy,
-		Resolve: map[string][]netip.Addr{}, Publish: map[int]int{}}
+		Resolve: map[string][]netip.Addr{}, Publish: map[int]int{}, Images: map[string]string{}, Pods: f.pods, APIPort: f.apiPort}
 	var err error
 	if o.State, err = stateDir(f.state); err != nil {
 		return o, err
@@ -131,6 +153,13 @@ func (f upFlags) options(paths []string) (local.Options, error) {
 			return o, &usageError{fmt.Errorf("--publish %s: %w", item, err), "for example: --publish 80=8080"}
 		}
 		o.Publish[port] = host
+	}
+	for _, item := range f.image {
+		image, command, ok := strings.Cut(item, "=")
+		if !ok || image == "" || command == "" {
+			return o, &usageError{fmt.Errorf("--image %s: must be IMAGE=COMMAND or IMAGE=oci:DIR", item), "for example: --image my/app:v1='/usr/local/bin/app --port 8080'"}
+		}
+		o.Images[image] = command
 	}
 	return o, nil
 }

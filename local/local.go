@@ -45,8 +45,12 @@ type Options struct {
 	Stdin      io.Reader               // what "-" means
 	Stdout     io.Writer               // what the processes print, each line with its part
 	Ready      func(Ready)             // called once, when traffic can flow
-	Bin        string                  // directory of istiod and lateen-proxy; "" is that of this program
-	Proxy      string                  // program of the gateway, any Envoy; "" is lateen-proxy
+	Bin        string                  // directory of our programs; "" is that of this program
+	Proxy      string                  // program of a gateway without pods, any Envoy; "" is lateen-proxy
+	Pods       bool                    // run the Kubernetes API and pods although no file has a workload
+	APIPort    int                     // of the Kubernetes API; 0 is 6443, or another one where that is in use
+	Images     map[string]string       // command, or oci:DIR, by image
+	Progress   func(string)            // called with what the start is at; may be nil
 }
 
 // An Error is an error with what to do about it.

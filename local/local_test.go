@@ -16,49 +16,12 @@ import (
 	"testing"
 	"time"
 
-	bootstrappb "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"go.uber.org/goleak"
-	"google.golang.org/protobuf/encoding/protojson"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func itoa(n int) string { return strconv.Itoa(n) }
-
-func TestBootstrap(t *testing.T) {
-	raw, err := bootstrap(gatewayConfig{Name: "gw", XDSSocket: "/s/xds.sock", Admin: 1, Health: 2, Metrics: 3, DNS: 4, Publish: "80=8080", Offset: 8000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bootstrappb.Bootstrap
-	if err := protojson.Unmarshal(raw, &b); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.ValidateAll(); err != nil {
-		t.Error(err)
-	}
-	meta := b.Node.Metadata.AsMap()
-	for key, want := range map[string]any{"LATEEN_PUBLISH": "80=8080", "LATEEN_PUBLISH_OFFSET": "8000", "LATEEN_RESOLVERS": "127.0.0.1:4"} {
-		if meta[key] != want {
-			t.Errorf("metadata %s is %v, want %v", key, meta[key], want)
-		}
-	}
-	if want := "router~127.0.2.1~gw.istio-system~istio-system.svc.cluster.local"; b.Node.Id != want {
-		t.Errorf("node id %q, want %q", b.Node.Id, want)
-	}
-	for _, l := range b.StaticResources.Listeners {
-		if a := l.GetAddress().GetSocketAddress().GetAddress(); a != "127.0.0.1" {
-			t.Errorf("listener %s on %s, want loopback", l.Name, a)
-		}
-	}
-	if a := b.Admin.GetAddress().GetSocketAddress().GetAddress(); a != "127.0.0.1" {
-		t.Errorf("admin on %s, want loopback", a)
-	}
-}
 
 // occupy takes a port of all addresses until the test ends.
 func occupy(t *testing.T, port int) int {
@@ -94,7 +57,7 @@ func TestPublishing(t *testing.T) {
 		return Options{Paths: []string{dir}}
 	}
 	decide := func(t *testing.T, o Options) (map[int]int, error) {
-		s := &supervisor{o: o, state: &state{sockets: "/s"}}
+		s := &supervisor{o: o, state: &state{sockets: "/s"}, gateway: gatewayBootstrap("/s/xds.sock")}
 		node, err := s.node()
 		if err != nil {
 			t.Fatal(err)

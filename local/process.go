@@ -43,6 +43,8 @@ type process struct {
 	log     *logFile
 	input   []byte // standard input of each start
 	changed func()
+	// dress changes the command of a start, and gives what ends with it; may be nil.
+	dress func(context.Context, *exec.Cmd) (end func(), err error)
 
 	mu   sync.Mutex
 	part Part
@@ -103,6 +105,13 @@ func (p *process) once(ctx context.Context) error {
 	}
 	sink := &lines{prefixed: p.out, log: p.log}
 	cmd.Stdout, cmd.Stderr = sink, sink
+	if p.dress != nil {
+		end, err := p.dress(ctx, cmd)
+		if err != nil {
+			return err
+		}
+		defer end()
+	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/lateen-mesh/lateen/control/config"
 )
 
 // maxSocketPath is what a Unix socket's address holds on every system.
@@ -74,7 +76,7 @@ func (s *state) close() {
 		_ = os.RemoveAll(s.sockets)
 	}
 	s.ports.close()
-	_ = os.Remove(s.path("parts.json"))
+	_ = os.Remove(s.path(recordName))
 	_ = s.lock.Close() // and with it the lock
 }
 
@@ -118,9 +120,20 @@ func notRunning(dir string) error {
 	return &Error{fmt.Errorf("no mesh runs in %s", dir), "start one with: lateen up PATH, or name its directory: --state DIR"}
 }
 
-// saveParts lets `status` see the processes.
-func (s *state) saveParts(parts []Part) {
-	if text, err := json.MarshalIndent(parts, "", "  "); err == nil {
-		_ = s.write("parts.json", text)
+// A record is what a supervisor lets `status` see.
+type record struct {
+	Parts     []Part           `json:"parts"`
+	Objects   int              `json:"objects,omitempty"` // applied from files
+	Files     int              `json:"files,omitempty"`
+	Problems  []config.Problem `json:"problems,omitempty"`
+	Published map[int]int      `json:"published,omitempty"` // port of a pod → port of this machine
+	NoPods    string           `json:"noPods,omitempty"`    // why there are none
+}
+
+func (s *state) save(r record) {
+	if text, err := json.MarshalIndent(r, "", "  "); err == nil {
+		_ = s.write(recordName, text)
 	}
 }
+
+const recordName = "parts.json"

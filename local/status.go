@@ -16,15 +16,23 @@ import (
 	"time"
 
 	"github.com/lateen-mesh/lateen/control"
+	"github.com/lateen-mesh/lateen/control/config"
 )
 
 // A Status is a running mesh.
 type Status struct {
-	State   string          `json:"state"` // directory
-	PID     int             `json:"pid"`   // of the supervisor
-	Parts   []Part          `json:"parts"`
-	Control *control.Status `json:"mesh,omitempty"`  // nil while the control plane does not answer
-	Problem string          `json:"error,omitempty"` // why it does not
+	State  string `json:"state"` // directory
+	PID    int    `json:"pid"`   // of the supervisor
+	Parts  []Part `json:"parts"`
+	Pods   []Pod  `json:"pods,omitempty"`
+	NoPods string `json:"noPods,omitempty"` // why pods cannot run on this machine
+	// Objects, Files and Problems are those of files that are applied to the API.
+	Objects   int              `json:"objects,omitempty"`
+	Files     int              `json:"files,omitempty"`
+	Problems  []config.Problem `json:"problems,omitempty"`
+	Published map[int]int      `json:"published,omitempty"` // port of a pod → port of this machine
+	Control   *control.Status  `json:"mesh,omitempty"`      // nil while the control plane does not answer
+	Problem   string           `json:"error,omitempty"`     // why it does not
 }
 
 // Refused reports that a gateway refuses the listener of one of its ports, so that
@@ -58,17 +66,17 @@ func useless(st Status) error {
 // ReadStatus asks the mesh of a state directory. While the control plane does not
 // answer, the Status without it comes with the error.
 func ReadStatus(ctx context.Context, dir string) (Status, error) {
-	st := Status{State: dir}
-	pid, err := running(dir)
+	st, err := ReadRecord(dir)
 	if err != nil {
 		return st, err
 	}
-	if pid == 0 {
+	if st.PID == 0 {
 		return st, notRunning(dir)
 	}
-	st.PID = pid
-	if text, err := os.ReadFile(filepath.Join(dir, "parts.json")); err == nil {
-		_ = json.Unmarshal(text, &st.Parts) // replaced whole, so never half
+	if socket, err := socketOf(dir, "api.sock"); err == nil {
+		if client, err := apiClient(socket); err == nil {
+			st.Pods, _ = listPods(ctx, client) // none while the API is away, which its part shows
+		}
 	}
 	st.Control, err = controlStatus(ctx, dir)
 	if err != nil {
@@ -81,12 +89,38 @@ func ReadStatus(ctx context.Context, dir string) (Status, error) {
 	return st, nil
 }
 
-func controlStatus(ctx context.Context, dir string) (*control.Status, error) {
+// ReadRecord is what the supervisor of a state directory has written down, without
+// asking any part. PID is 0 where none runs.
+func ReadRecord(dir string) (Status, error) {
+	st := Status{State: dir}
+	pid, err := running(dir)
+	if err != nil || pid == 0 {
+		return st, err
+	}
+	st.PID = pid
+	var r record
+	if text, err := os.ReadFile(filepath.Join(dir, recordName)); err == nil && json.Unmarshal(text, &r) == nil { // replaced whole, so never half
+		st.Parts, st.NoPods, st.Objects, st.Files, st.Problems, st.Published = r.Parts, r.NoPods, r.Objects, r.Files, r.Problems, r.Published
+	}
+	return st, nil
+}
+
+// socketOf finds a socket of a running mesh.
+func socketOf(dir, name string) (string, error) {
 	sockets, err := os.ReadFile(filepath.Join(dir, "sockets"))
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(strings.TrimSpace(string(sockets)), name)
+	_, err = os.Stat(path)
+	return path, err
+}
+
+func controlStatus(ctx context.Context, dir string) (*control.Status, error) {
+	path, err := socketOf(dir, "control.sock")
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(strings.TrimSpace(string(sockets)), "control.sock")
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

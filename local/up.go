@@ -6,19 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
-	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"google.golang.org/protobuf/encoding/protojson"
-
-	"github.com/lateen-mesh/lateen/control"
-	"github.com/lateen-mesh/lateen/wellknown"
+	"github.com/lateen-mesh/lateen/agent"
 )
 
 // maxStdin bounds configuration from standard input.
@@ -32,31 +27,38 @@ type Ready struct {
 
 // A supervisor is one running mesh.
 type supervisor struct {
-	o       Options
-	state   *state
-	began   time.Time
-	stdin   []byte
-	gateway gatewayConfig
+	o     Options
+	state *state
+	began time.Time
+	stdin []byte
+	out   *prefixes
+	parts []*process
+	dns   *resolver
+
 	control *process
-	proxy   *process
-	dns     *resolver
+	gateway agent.Bootstrap // of the gateway on this machine; the zero value where it is a pod
+	proxy   *process        // likewise
+	engine  *engine         // nil without pods
 }
 
 // Up runs a mesh until the context ends, which is no error. It fails when the mesh
 // cannot start: a path, port or program that is not to be had, or a state directory
 // that another mesh uses.
 func Up(ctx context.Context, o Options) error {
-	s := &supervisor{o: o, began: time.Now()}
+	s := &supervisor{o: o, began: time.Now(), out: &prefixes{out: o.Stdout}}
 	var err error
 	if s.state, err = openState(o.State); err != nil {
 		return err
 	}
 	defer s.state.close()
+	defer func() {
+		for _, p := range s.parts {
+			p.log.close()
+		}
+	}()
 	if err := s.prepare(); err != nil {
 		return err
 	}
-	defer s.control.log.close()
-	defer s.proxy.log.close()
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -67,16 +69,12 @@ func Up(ctx context.Context, o Options) error {
 	if s.dns != nil {
 		spawn(s.dns.run)
 	}
-	spawn(s.control.run)
-	if err := s.await(ctx, s.control, "the control plane", func() error { _, err := s.Status(ctx); return err }); err != nil {
-		return err
+	start := s.startGateway
+	if s.engine != nil {
+		start = s.startEngine
 	}
-	spawn(s.proxy.run)
-	if err := s.await(ctx, s.proxy, "the gateway", func() error { return s.gatewayReady(ctx) }); err != nil {
+	if err := start(ctx, spawn); err != nil || ctx.Err() != nil {
 		return err
-	}
-	if ctx.Err() != nil {
-		return nil
 	}
 	status, err := s.Status(ctx)
 	if err == nil {
@@ -93,14 +91,6 @@ func Up(ctx context.Context, o Options) error {
 
 // prepare does all that can fail before anything runs.
 func (s *supervisor) prepare() error {
-	istiod, err := s.o.binary("istiod")
-	if err != nil {
-		return err
-	}
-	gateway, err := s.gatewayProgram()
-	if err != nil {
-		return err
-	}
 	if err := s.readStdin(); err != nil {
 		return err
 	}
@@ -109,37 +99,22 @@ func (s *supervisor) prepare() error {
 			return &Error{fmt.Errorf("MeshConfig: %w", err), "name a file with --meshConfig, or leave the flag out for the defaults"}
 		}
 	}
-	if err := s.choosePorts(); err != nil {
-		return err
-	}
-	if len(s.o.Resolve) > 0 {
-		if s.dns, err = newResolver(s.o.Resolve, systemServers("/etc/resolv.conf")); err != nil {
-			return err
-		}
-		s.gateway.DNS = s.dns.port()
-	}
-	text, err := bootstrap(s.gateway)
+	istiod, err := s.o.binary("istiod")
 	if err != nil {
 		return err
 	}
-	if err := s.state.write("gateway.json", text); err != nil {
+	pods, err := s.wantsPods()
+	if err != nil {
 		return err
 	}
-	out := &prefixes{out: s.o.Stdout}
-	if s.control, err = s.newProcess("istiod", prefixedWriter{out, "istiod   | "}, s.controlArgs(istiod)); err != nil {
+	if s.control, err = s.newProcess("istiod", s.controlArgs(istiod, pods)); err != nil {
 		return err
 	}
-	s.control.input = s.stdin
-	s.proxy, err = s.newProcess("gateway", prefixedWriter{out, "gateway  | "}, []string{gateway, "-c", s.state.path("gateway.json"),
-		"--concurrency", "2", "-l", "warning", "--component-log-level", "misc:error", "--file-flush-interval-msec", "200", "--drain-time-s", strconv.Itoa(int(drainTime.Seconds())), "--use-dynamic-base-id"})
-	return err
-}
-
-func (s *supervisor) gatewayProgram() (string, error) {
-	if s.o.Proxy != "" {
-		return executable(s.o.Proxy)
+	if !pods {
+		s.control.input = s.stdin
+		return s.prepareGateway()
 	}
-	return s.o.binary("lateen-proxy")
+	return s.prepareEngine()
 }
 
 func (s *supervisor) readStdin() error {
@@ -160,47 +135,15 @@ func (s *supervisor) readStdin() error {
 	return nil
 }
 
-// choosePorts finds the gateway's own ports and where those of Gateways are published.
-func (s *supervisor) choosePorts() error {
-	g := &s.gateway
-	g.Name = gatewayName + "-local"
-	g.XDSSocket = s.state.socket("xds.sock")
-	for _, p := range []struct {
-		port   *int
-		wanted int
-	}{{&g.Admin, wellknown.ProxyAdminPort}, {&g.Health, wellknown.ProxyStatusPort}, {&g.Metrics, wellknown.ProxyMetricsPort}} {
-		var err error
-		if *p.port, err = s.state.ports.loopback(p.wanted); err != nil {
-			return err
-		}
-	}
-	node, err := s.node()
-	if err != nil {
-		return err
-	}
-	ports, offset, err := s.state.ports.publishing(s.o, s.stdin, node)
-	if err != nil {
-		return err
-	}
-	g.Publish, g.Offset = publishList(ports), offset
-	return nil
-}
-
-// node is the gateway's, as its bootstrap will have it.
-func (s *supervisor) node() (*corepb.Node, error) {
-	text, err := bootstrapNode(s.gateway)
-	if err != nil {
-		return nil, err
-	}
-	n := &corepb.Node{}
-	return n, protojson.Unmarshal(text, n)
-}
-
-func (s *supervisor) controlArgs(istiod string) []string {
-	args := []string{istiod, "discovery", "--grpcAddr", "unix:" + s.gateway.XDSSocket, "--httpAddr", "unix:" + s.state.socket("control.sock"),
+func (s *supervisor) controlArgs(istiod string, pods bool) []string {
+	args := []string{istiod, "discovery", "--grpcAddr", "unix:" + s.state.socket("xds.sock"), "--httpAddr", "unix:" + s.state.socket("control.sock"),
 		"--monitoringAddr", "", "--secureGRPCAddr", "", "--httpsAddr", "", "--state", s.state.path("config"), "--meshConfig", s.o.MeshConfig}
-	for _, p := range s.o.Paths {
-		args = append(args, "--configDir", p)
+	if pods {
+		args = append(args, "--kubeSocket", s.state.socket("api.sock"))
+	} else {
+		for _, p := range s.o.Paths {
+			args = append(args, "--configDir", p)
+		}
 	}
 	for _, v := range s.o.Set {
 		args = append(args, "--set", v)
@@ -211,24 +154,28 @@ func (s *supervisor) controlArgs(istiod string) []string {
 	return args
 }
 
-func (s *supervisor) newProcess(name string, out io.Writer, argv []string) (*process, error) {
+// newProcess prepares a part: a program that is kept running once it is started.
+func (s *supervisor) newProcess(name string, argv []string) (*process, error) {
 	path := filepath.Join(s.state.dir, "logs", name+".log")
 	log, err := openLog(path)
 	if err != nil {
 		return nil, err
 	}
-	return &process{name: name, argv: argv, out: out, log: log, changed: s.save,
-		part: Part{Name: name, State: "starting", Since: time.Now(), Log: path}}, nil
+	p := &process{name: name, argv: argv, out: prefixedWriter{s.out, fmt.Sprintf("%-9s| ", name)}, log: log, changed: s.save,
+		part: Part{Name: name, State: "starting", Since: time.Now(), Log: path}}
+	s.parts = append(s.parts, p)
+	return p, nil
 }
 
 func (s *supervisor) save() {
-	var parts []Part
-	for _, p := range []*process{s.control, s.proxy} {
-		if p != nil {
-			parts = append(parts, p.status())
-		}
+	record := record{}
+	for _, p := range s.parts {
+		record.Parts = append(record.Parts, p.status())
 	}
-	s.state.saveParts(parts)
+	if s.engine != nil {
+		s.engine.record(&record)
+	}
+	s.state.save(record)
 }
 
 // startTime bounds the start of the mesh; a process that ends in it is an error
@@ -269,34 +216,9 @@ func lastWords(p Part) string {
 	return string(bytes.TrimPrefix(all[len(all)-1], []byte("error: ")))
 }
 
-// gatewayReady reports what the gateway still waits for: its own readiness, and the
-// newest generation active. What it refuses does not keep it from serving the rest.
-func (s *supervisor) gatewayReady(ctx context.Context) error {
-	status, err := s.Status(ctx)
-	if err != nil {
-		return err
-	}
-	active := slices.ContainsFunc(status.Control.Proxies, func(p control.ProxyStatus) bool {
-		return p.Synced || len(p.Refused) > 0
-	})
-	if !active {
-		return errors.New("the configuration is not active yet")
-	}
-	url := "http://127.0.0.1:" + strconv.Itoa(s.gateway.Admin) + "/ready"
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	reply, err := client.Do(r)
-	if err != nil {
-		return err
-	}
-	defer reply.Body.Close()
-	if reply.StatusCode != http.StatusOK {
-		return errors.New("its /ready says " + reply.Status)
-	}
-	return nil
+// log is where the engine itself writes: up.log's lines are those of all parts.
+func (s *supervisor) log() *slog.Logger {
+	return slog.New(slog.NewTextHandler(prefixedWriter{s.out, "up       | "}, nil))
 }
 
 // Status describes the mesh from inside.

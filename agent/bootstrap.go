@@ -1,4 +1,4 @@
-package local
+package agent
 
 import (
 	"encoding/json"
@@ -10,25 +10,37 @@ import (
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
-// gatewayConfig is what a gateway's bootstrap depends on.
-type gatewayConfig struct {
-	Name      string // of the proxy: istio-ingressgateway-…
-	XDSSocket string // path of the control plane's Unix socket
-	Admin     int    // loopback ports
-	Health    int
-	Metrics   int
-	DNS       int // 0: the system's resolver
-	Publish   string
-	Offset    int
+// istioVersion is the release whose behaviour a node claims.
+const istioVersion = "1.31.0"
+
+// A Bootstrap is what a proxy starts from: who it is, where its control plane and its
+// own pages are.
+type Bootstrap struct {
+	Type           string // "router" or "sidecar"
+	Name           string // of the pod
+	Namespace      string
+	Address        string // of the workload
+	Workload       string // Deployment or the like
+	ServiceAccount string
+	Labels         map[string]string
+	Annotations    map[string]string
+	Domain         string // DNS suffix of services, "" is cluster.local
+
+	XDSSocket              string // path of the control plane's Unix socket
+	Bind                   string // address of the health and metrics pages, "" is loopback
+	Admin, Health, Metrics int    // ports; the admin API is on loopback in any case
+	DNS                    int    // port of a resolver on loopback; 0 is the system's
+	Publish                string // where ports of listeners are on this machine: "80=8080,…"
+	Offset                 int    // added to ports below 1024 that Publish does not name
 }
 
 type object = map[string]any
 
-// bootstrap is an Envoy v3 bootstrap in the shape of the original's, without the
-// agent: the health listener asks the admin API instead.
-func bootstrap(c gatewayConfig) ([]byte, error) {
+// JSON is an Envoy v3 bootstrap in the shape of the original's; the health page is the
+// admin API's.
+func (c Bootstrap) JSON() ([]byte, error) {
 	b := object{
-		"node":              node(c),
+		"node":              c.node(),
 		"admin":             object{"profile_path": "/dev/null", "address": loopback(c.Admin)},
 		"dynamic_resources": dynamicResources(),
 		"layered_runtime": object{"layers": []any{
@@ -46,8 +58,8 @@ func bootstrap(c gatewayConfig) ([]byte, error) {
 				xdsCluster(c.XDSSocket),
 			},
 			"listeners": []any{
-				pageListener("0.0.0.0_15090", c.Metrics, "stats", "/stats/prometheus", object{"cluster": "prometheus_stats"}),
-				pageListener("0.0.0.0_15021", c.Health, "agent", "/healthz/ready", object{"cluster": "agent", "prefix_rewrite": "/ready"}),
+				pageListener("0.0.0.0_15090", c.bind(c.Metrics), "stats", "/stats/prometheus", object{"cluster": "prometheus_stats"}),
+				pageListener("0.0.0.0_15021", c.bind(c.Health), "agent", "/healthz/ready", object{"cluster": "agent", "prefix_rewrite": "/ready"}),
 			},
 		},
 	}
@@ -60,20 +72,21 @@ func bootstrap(c gatewayConfig) ([]byte, error) {
 	return json.MarshalIndent(b, "", "  ")
 }
 
-// bootstrapNode is the node of the bootstrap alone.
-func bootstrapNode(c gatewayConfig) ([]byte, error) { return json.Marshal(node(c)) }
+// NodeJSON is the node of the bootstrap alone.
+func (c Bootstrap) NodeJSON() ([]byte, error) { return json.Marshal(c.node()) }
 
-func node(c gatewayConfig) object {
-	labels := object{
-		"app": "istio-ingressgateway", "istio": "ingressgateway",
-		"service.istio.io/canonical-name": "istio-ingressgateway", "service.istio.io/canonical-revision": "latest",
-	}
+func (c Bootstrap) node() object {
 	metadata := object{
-		"NAME": c.Name, "NAMESPACE": gatewayNamespace, "LABELS": labels, "CLUSTER_ID": "Kubernetes", "MESH_ID": "cluster.local",
-		"WORKLOAD_NAME": gatewayName, "SERVICE_ACCOUNT": gatewayName + "-service-account", "INSTANCE_IPS": gatewayAddress,
+		"NAME": c.Name, "NAMESPACE": c.Namespace, "LABELS": c.Labels, "CLUSTER_ID": "Kubernetes", "MESH_ID": "cluster.local",
+		"WORKLOAD_NAME": c.Workload, "SERVICE_ACCOUNT": c.ServiceAccount, "INSTANCE_IPS": c.Address,
 		"ISTIO_VERSION": istioVersion, "ENVOY_STATUS_PORT": c.Health, "ENVOY_PROMETHEUS_PORT": c.Metrics,
-		"PROXY_CONFIG":       object{"serviceCluster": gatewayName + "." + gatewayNamespace, "statusPort": c.Health, "proxyAdminPort": c.Admin},
-		wellknown.PublishKey: c.Publish,
+		"PROXY_CONFIG": object{"serviceCluster": c.cluster(), "statusPort": c.Health, "proxyAdminPort": c.Admin},
+	}
+	if len(c.Annotations) > 0 {
+		metadata["ANNOTATIONS"] = c.Annotations
+	}
+	if c.Publish != "" {
+		metadata[wellknown.PublishKey] = c.Publish
 	}
 	if c.Offset != 0 {
 		metadata[wellknown.PublishOffsetKey] = strconv.Itoa(c.Offset)
@@ -81,11 +94,25 @@ func node(c gatewayConfig) object {
 	if c.DNS != 0 {
 		metadata[wellknown.ResolversKey] = net.JoinHostPort("127.0.0.1", strconv.Itoa(c.DNS))
 	}
+	domain := c.Domain
+	if domain == "" {
+		domain = "cluster.local"
+	}
 	return object{
-		"id":       fmt.Sprintf("router~%s~%s.%s~%s.svc.cluster.local", gatewayAddress, c.Name, gatewayNamespace, gatewayNamespace),
-		"cluster":  gatewayName + "." + gatewayNamespace,
+		"id":       fmt.Sprintf("%s~%s~%s.%s~%s.svc.%s", c.Type, c.Address, c.Name, c.Namespace, c.Namespace, domain),
+		"cluster":  c.cluster(),
 		"locality": object{}, "metadata": metadata,
 	}
+}
+
+// cluster is the proxy's own name in stats and spans: WORKLOAD.NAMESPACE.
+func (c Bootstrap) cluster() string { return c.Workload + "." + c.Namespace }
+
+func (c Bootstrap) bind(port int) object {
+	if c.Bind == "" {
+		return loopback(port)
+	}
+	return socketAddress(c.Bind, port)
 }
 
 func dynamicResources() object {
@@ -99,8 +126,10 @@ func dynamicResources() object {
 	}
 }
 
-func loopback(port int) object {
-	return object{"socket_address": object{"protocol": "TCP", "address": "127.0.0.1", "port_value": port}}
+func loopback(port int) object { return socketAddress("127.0.0.1", port) }
+
+func socketAddress(host string, port int) object {
+	return object{"socket_address": object{"protocol": "TCP", "address": host, "port_value": port}}
 }
 
 func staticCluster(name, timeout string, address object) object {
@@ -128,10 +157,10 @@ func merged(o object, key string, value any) object {
 	return out
 }
 
-// pageListener serves one path of the admin API, on loopback.
-func pageListener(name string, port int, statPrefix, prefix string, route object) object {
+// pageListener serves one path of the admin API.
+func pageListener(name string, address object, statPrefix, prefix string, route object) object {
 	return object{
-		"name": name, "address": loopback(port), "ignore_global_conn_limit": true, "bypass_overload_manager": true,
+		"name": name, "address": address, "ignore_global_conn_limit": true, "bypass_overload_manager": true,
 		"filter_chains": []any{object{"filters": []any{object{
 			"name": "envoy.filters.network.http_connection_manager",
 			"typed_config": object{

@@ -1,0 +1,195 @@
+// Package apply keeps the objects of files applied to a Kubernetes API.
+//
+// An Applier reads a tree of YAML files, applies each object that changed by
+// server-side apply with strict field validation, and watches the tree. The files
+// say what there is: an object that disappears from them is deleted, also when that
+// happened while nobody watched, for what was applied is remembered in a file. What
+// somebody changes through the API stays until the file changes.
+//
+// Faults stay where they are. An object that the API refuses is named with file,
+// line and field, and is tried again; a file that cannot be read or parsed deletes
+// nothing.
+package apply
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+
+	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/file"
+)
+
+// FieldManager is how the API calls the owner of fields that files set.
+const FieldManager = "lateen-up"
+
+// Times between attempts at what failed.
+const (
+	firstRetry = 100 * time.Millisecond
+	maxRetry   = 15 * time.Second
+)
+
+// Options say what is applied where.
+type Options struct {
+	Config *rest.Config
+	Tree   file.Tree
+	Stdin  []byte            // what "-" means
+	Own    []config.Document // objects of the engine itself, applied before those of files
+	Memory string            // file that remembers what was applied; "" forgets
+	Log    *slog.Logger
+}
+
+// A Status says what an Applier has done.
+type Status struct {
+	Objects  int              `json:"objects"` // applied as their files say
+	Files    int              `json:"files"`
+	Problems []config.Problem `json:"problems,omitempty"`
+}
+
+// An Applier is made by New. Its methods are safe for concurrent use.
+type Applier struct {
+	o      Options
+	client dynamic.Interface
+	mapper *restmapper.DeferredDiscoveryRESTMapper
+	first  chan struct{} // closed after the first pass that reached the API
+
+	mu      sync.Mutex
+	status  Status
+	applied map[identity]record // what the API has from files
+	files   map[string][]byte   // last text that was read
+}
+
+// New prepares an Applier; nothing is read or applied yet.
+func New(o Options) (*Applier, error) {
+	c := rest.CopyConfig(o.Config)
+	c.QPS, c.WarningHandler = -1, rest.NoWarnings{}
+	client, err := dynamic.NewForConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	d, err := discovery.NewDiscoveryClientForConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	a := &Applier{o: o, client: client, mapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(d)),
+		first: make(chan struct{}), files: map[string][]byte{}}
+	a.applied, err = recall(o.Memory)
+	return a, err
+}
+
+// Applied is closed once everything was offered to the API.
+func (a *Applier) Applied() <-chan struct{} { return a.first }
+
+// Status is that of the last pass.
+func (a *Applier) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.status
+	s.Problems = slices.Clone(s.Problems)
+	return s
+}
+
+// Place is where files have an object, false when they do not.
+func (a *Applier) Place(o config.Key) (config.Source, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, r := range a.applied {
+		if string(o.Kind) == id.Kind && o.Name == id.Name && (o.Namespace == id.Namespace || id.Namespace == "" && o.Namespace == config.DefaultNamespace) {
+			return config.Source{File: r.File, Line: r.Line}, true
+		}
+	}
+	return config.Source{}, false
+}
+
+// Run applies and watches until ctx ends.
+func (a *Applier) Run(ctx context.Context) {
+	changed := make(chan struct{}, 1)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		a.o.Tree.Watch(ctx, func([]string) {
+			select {
+			case changed <- struct{}{}:
+			default: // one is waiting already
+			}
+		})
+	})
+	defer watching.Wait()
+	retry := firstRetry
+	for {
+		again := time.NewTimer(maxRetry)
+		if a.pass(ctx) {
+			retry = firstRetry
+		} else {
+			again.Reset(retry)
+			retry = min(2*retry, maxRetry)
+		}
+		select {
+		case <-ctx.Done():
+			again.Stop()
+			return
+		case <-changed:
+			retry = firstRetry
+		case <-again.C:
+		}
+		again.Stop()
+	}
+}
+
+// pass brings the API up to what the files say and reports whether nothing is left to
+// try again.
+func (a *Applier) pass(ctx context.Context) bool {
+	want := a.read()
+	work := a.compare(want)
+	failed, reached := a.offer(ctx, work.apply)
+	if reached {
+		failed = append(failed, a.withdraw(ctx, work.remove)...)
+	}
+	if ctx.Err() != nil {
+		return true
+	}
+	a.conclude(want, failed)
+	if reached {
+		select {
+		case <-a.first:
+		default:
+			close(a.first)
+		}
+	}
+	return reached && len(failed) == 0
+}
+
+// conclude notes what a pass found, and logs what is new in it.
+func (a *Applier) conclude(want wanted, failed []config.Problem) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := map[string]bool{}
+	for _, p := range a.status.Problems {
+		before[p.Error()] = true
+	}
+	problems := append(slices.Clone(want.problems), failed...)
+	for _, p := range problems {
+		if !before[p.Error()] {
+			a.o.Log.Error(p.Error())
+		}
+	}
+	a.status = Status{Objects: len(a.applied), Files: want.files, Problems: problems}
+	if err := remember(a.o.Memory, a.applied); err != nil {
+		a.o.Log.Error("what was applied cannot be written down: objects that disappear from files before the next start will stay", "error", err)
+	}
+}
+
+// reset forgets what the mapper knew: kinds may have come or gone.
+func (a *Applier) reset(err error) {
+	if meta.IsNoMatchError(err) {
+		a.mapper.Reset()
+	}
+}

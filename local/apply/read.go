@@ -1,0 +1,199 @@
+package apply
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/file"
+)
+
+// maxFile bounds one file, in bytes.
+const maxFile = 16 << 20
+
+// An identity names an object whatever version it is written in.
+type identity struct{ Group, Kind, Namespace, Name string }
+
+// A record is what is remembered of an applied object.
+type record struct {
+	Version string `json:"version"`
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Hash    string `json:"hash"` // of the object as it was written
+}
+
+// wanted is what the files say now.
+type wanted struct {
+	docs     []config.Document
+	unclear  map[string]bool // files that could not be read whole: nothing of them is deleted
+	problems []config.Problem
+	files    int
+}
+
+// read looks at all files. One that cannot be read keeps its last text.
+func (a *Applier) read() wanted {
+	w := wanted{docs: slices.Clone(a.o.Own), unclear: map[string]bool{}}
+	found, gone := a.o.Tree.Files()
+	for path, err := range gone {
+		w.problems = append(w.problems, config.Problem{Source: config.Source{File: path}, Message: err.Error(),
+			Hint: "objects from there stay as they are"})
+	}
+	texts := map[string][]byte{}
+	for _, path := range found {
+		text, err := a.text(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // deleted since it was listed
+		}
+		if err != nil {
+			w.problems = append(w.problems, config.Problem{Source: config.Source{File: path}, Message: err.Error()})
+			text, w.unclear[path] = a.files[path], true
+		}
+		texts[path] = text
+		docs, problems := config.Documents(path, text)
+		w.unclear[path] = w.unclear[path] || len(problems) > 0
+		w.docs, w.problems = append(w.docs, docs...), append(w.problems, problems...)
+	}
+	for path := range gone {
+		for known := range a.files {
+			if known == path || strings.HasPrefix(known, path+"/") {
+				texts[known], w.unclear[known] = a.files[known], true
+			}
+		}
+		w.unclear[path] = true
+	}
+	a.files, w.files = texts, len(found)
+	return w
+}
+
+func (a *Applier) text(path string) ([]byte, error) {
+	if path == file.Stdin {
+		return a.o.Stdin, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("file is larger than %d MiB", maxFile>>20)
+	}
+	return text, err
+}
+
+// work is what a pass has to do.
+type work struct {
+	apply  []config.Document
+	remove map[identity]record
+}
+
+// compare finds what differs from what was applied. Of two documents with the same
+// object the first counts.
+func (a *Applier) compare(want wanted) work {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	todo, present := work{remove: map[identity]record{}}, map[identity]bool{}
+	for _, d := range want.docs {
+		id := identify(d)
+		if present[id] {
+			continue
+		}
+		present[id] = true
+		if r, done := a.applied[id]; !done || r.Hash != hash(d) {
+			todo.apply = append(todo.apply, d)
+		} else if r.File != d.Source.File || r.Line != d.Source.Line {
+			r.File, r.Line = d.Source.File, d.Source.Line
+			a.applied[id] = r
+		}
+	}
+	for id, r := range a.applied {
+		if !present[id] && !want.unclear[r.File] && !want.within(r.File) {
+			todo.remove[id] = r
+		}
+	}
+	return todo
+}
+
+// within reports whether a file belongs to a path that has gone as a whole.
+func (w wanted) within(name string) bool {
+	for path, unclear := range w.unclear {
+		if unclear && strings.HasPrefix(name, path+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+func identify(d config.Document) identity {
+	group := ""
+	if gv, err := schema.ParseGroupVersion(d.APIVersion); err == nil {
+		group = gv.Group
+	}
+	return identity{group, string(d.Object.Kind), d.Object.Namespace, d.Object.Name}
+}
+
+func hash(d config.Document) string {
+	sum := sha256.Sum256(append([]byte(d.APIVersion+"\n"), d.JSON...))
+	return hex.EncodeToString(sum[:16])
+}
+
+// An entry is a record in the file.
+type entry struct {
+	identity
+	record
+}
+
+func recall(path string) (map[identity]record, error) {
+	all := map[identity]record{}
+	if path == "" {
+		return all, nil
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return all, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list []entry
+	if err := json.Unmarshal(text, &list); err != nil {
+		// Damaged: everything is applied anew, nothing is deleted.
+		return all, os.Rename(path, path+".damaged")
+	}
+	for _, e := range list {
+		all[e.identity] = e.record
+	}
+	return all, nil
+}
+
+func remember(path string, all map[identity]record) error {
+	if path == "" {
+		return nil
+	}
+	var list []entry
+	for id, r := range all {
+		list = append(list, entry{id, r})
+	}
+	slices.SortFunc(list, func(a, b entry) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Name, b.Name))
+	})
+	text, err := json.MarshalIndent(list, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".part", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".part", path)
+}

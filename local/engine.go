@@ -1,0 +1,300 @@
+package local
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	_ "embed" // the gateway's manifest
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/file"
+	"github.com/lateen-mesh/lateen/install/crds"
+	"github.com/lateen-mesh/lateen/local/apply"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+//go:embed gateway.yaml
+var gatewayManifest []byte
+
+const (
+	nodeName = "lateen"
+	apiPort  = 6443
+	// podsWait bounds how long the start waits for pods that neither get ready nor fail.
+	podsWait = 60 * time.Second
+)
+
+// An engine is what a mesh with pods has beyond one without: the Kubernetes API, the
+// node that runs the pods, and the objects of files, which it applies.
+type engine struct {
+	api, node *process
+	outside   *outsideHalf // nil where pods cannot run
+	client    kubernetes.Interface
+	files     *apply.Applier
+	noPods    string // why pods cannot run on this machine, "" when they can
+}
+
+// wantsPods reports whether the API and the node are wanted: asked for, implied by
+// workloads in the files, or by there being no files at all.
+func (s *supervisor) wantsPods() (bool, error) {
+	if s.o.Pods || len(s.o.Paths) == 0 {
+		return true, nil
+	}
+	files, gone := s.tree().Files()
+	for path, err := range gone {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, path := range files {
+		text := s.stdin
+		if path != file.Stdin {
+			var err error
+			if text, err = os.ReadFile(path); err != nil {
+				return false, err
+			}
+		}
+		docs, _ := config.Documents(path, text)
+		if slices.ContainsFunc(docs, func(d config.Document) bool { return isWorkload(d.Object.Kind) }) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func isWorkload(k config.Kind) bool {
+	switch k {
+	case "Pod", "Deployment", "ReplicaSet", "ReplicationController", "StatefulSet", "DaemonSet", "Job", "CronJob":
+		return true
+	}
+	return false
+}
+
+func (s *supervisor) tree() file.Tree {
+	return file.Tree{Paths: s.o.Paths, Hidden: s.state.dir, Log: s.log()}
+}
+
+// prepareEngine does all that can fail before the parts of a mesh with pods run.
+func (s *supervisor) prepareEngine() error {
+	e := &engine{}
+	s.engine = e
+	for _, dir := range []string{s.state.path("api"), s.state.socket("mesh")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return &Error{fmt.Errorf("state directory: %w", err), "name another one: --state DIR"}
+		}
+	}
+	port, err := s.apiPort()
+	if err != nil {
+		return err
+	}
+	if err := s.state.write("crds.yaml", crds.All()); err != nil {
+		return err
+	}
+	if err := s.prepareAPI(port); err != nil {
+		return err
+	}
+	if err := s.prepareNode(port); err != nil {
+		return err
+	}
+	own, err := s.ownObjects()
+	if err != nil {
+		return err
+	}
+	api := &rest.Config{Host: "http://api", QPS: -1, Dial: s.dialAPI}
+	if e.client, err = kubernetes.NewForConfig(api); err != nil {
+		return err
+	}
+	e.files, err = apply.New(apply.Options{Config: api, Tree: s.tree(), Stdin: s.stdin, Own: own, Memory: s.state.path("applied.json"), Log: s.log()})
+	return err
+}
+
+func (s *supervisor) dialAPI(ctx context.Context, _, _ string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "unix", s.state.socket("api.sock"))
+}
+
+// apiPort is where the API listens: where it did last time, if that is free, so that
+// kubeconfigs that somebody copied stay good.
+func (s *supervisor) apiPort() (int, error) {
+	wanted := cmp.Or(s.o.APIPort, apiPort)
+	if text, err := os.ReadFile(s.state.path("api.port")); err == nil && s.o.APIPort == 0 {
+		if n, err := strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 16); err == nil {
+			wanted = int(n)
+		}
+	}
+	port, err := s.state.ports.loopback(wanted)
+	if err != nil {
+		return 0, err
+	}
+	if s.o.APIPort != 0 && port != s.o.APIPort {
+		return 0, &Error{fmt.Errorf("port %d for the Kubernetes API is in use", s.o.APIPort), "choose another one with --api-port, or leave it out"}
+	}
+	return port, s.state.write("api.port", []byte(strconv.Itoa(port)))
+}
+
+func (s *supervisor) prepareAPI(port int) error {
+	program, err := s.o.binary("lateen-apiserver")
+	if err != nil {
+		return err
+	}
+	s.engine.api, err = s.newProcess("apiserver", []string{program, "--state", s.state.path("api"),
+		"--listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), "--socket", s.state.socket("api.sock"),
+		"--kubeconfig", s.state.path("kubeconfig"), "--kubelet", s.state.socket("node.sock"), "--crds", s.state.path("crds.yaml"),
+		"--node", nodeName, "--node-address", nodeAddress})
+	return err
+}
+
+// ownObjects are the gateway's: a Deployment where pods can run, else none, since it is
+// a process of this machine then.
+func (s *supervisor) ownObjects() ([]config.Document, error) {
+	if s.engine.noPods != "" {
+		return nil, nil
+	}
+	text := bytes.ReplaceAll(gatewayManifest, []byte("SOCKETS"), []byte(s.state.socket("mesh")))
+	text = bytes.ReplaceAll(text, []byte("VERSION"), []byte(wellknown.Version()))
+	docs, problems := config.Documents("gateway.yaml", text)
+	if len(problems) > 0 {
+		return nil, problems[0]
+	}
+	return docs, nil
+}
+
+// startEngine starts the parts together: each waits for those it needs by itself.
+func (s *supervisor) startEngine(ctx context.Context, spawn func(func(context.Context))) error {
+	e := s.engine
+	spawn(e.api.run)
+	spawn(s.control.run)
+	if e.node != nil {
+		spawn(e.node.run)
+	}
+	s.progress("starting the Kubernetes API")
+	if err := s.await(ctx, e.api, "the Kubernetes API", func() error { return s.apiReady(ctx) }); err != nil || ctx.Err() != nil {
+		return err
+	}
+	spawn(e.files.Run)
+	spawn(s.saveOnChange)
+	s.progress("starting the control plane")
+	if err := s.await(ctx, s.control, "the control plane", func() error { _, err := s.Status(ctx); return err }); err != nil || ctx.Err() != nil {
+		return err
+	}
+	if s.proxy != nil {
+		spawn(s.proxy.run)
+		return s.await(ctx, s.proxy, "the gateway", func() error { return s.gatewayReady(ctx) })
+	}
+	select {
+	case <-e.files.Applied():
+	case <-ctx.Done():
+		return nil
+	}
+	return s.awaitPods(ctx)
+}
+
+func (s *supervisor) apiReady(ctx context.Context) error {
+	return s.engine.client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+}
+
+// awaitPods waits until every pod is ready or has a fault that waiting will not mend.
+func (s *supervisor) awaitPods(ctx context.Context) error {
+	deadline := time.NewTimer(podsWait)
+	defer deadline.Stop()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		if part := s.engine.node.status(); part.Exit != "" {
+			return &Error{fmt.Errorf("the node ended: %s", lastWords(part)), "its log: " + part.Log}
+		}
+		pods, err := s.pods(ctx)
+		if err == nil {
+			ready, settled := 0, 0
+			for _, p := range pods {
+				if p.Ready || p.Phase == corev1.PodSucceeded {
+					ready++
+				}
+				if p.Ready || p.Problem != "" || p.Phase == corev1.PodSucceeded || p.Phase == corev1.PodFailed {
+					settled++
+				}
+			}
+			s.progress(fmt.Sprintf("%d of %d pods ready", ready, len(pods)))
+			if settled == len(pods) && s.deployed(ctx) {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-deadline.C:
+			return nil // what is not ready is shown with the status
+		case <-poll.C:
+		}
+	}
+}
+
+// deployed reports whether the controllers have made all pods that Deployments ask for.
+func (s *supervisor) deployed(ctx context.Context) bool {
+	list, err := s.engine.client.AppsV1().Deployments("").List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	return err == nil && !slices.ContainsFunc(list.Items, func(d appsv1.Deployment) bool {
+		return d.Status.ObservedGeneration < d.Generation || d.Spec.Replicas != nil && d.Status.Replicas < *d.Spec.Replicas
+	})
+}
+
+// saveOnChange writes down what the engine has done, now and then, for `status`.
+func (s *supervisor) saveOnChange(ctx context.Context) {
+	every := time.NewTicker(500 * time.Millisecond)
+	defer every.Stop()
+	var last []byte
+	for {
+		var r record
+		s.engine.record(&r)
+		if now := fmt.Appendf(nil, "%+v", r); !bytes.Equal(now, last) {
+			last = now
+			s.save()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		}
+	}
+}
+
+func (e *engine) record(r *record) {
+	if e.files != nil {
+		st := e.files.Status()
+		r.Objects, r.Files, r.Problems = st.Objects, st.Files, st.Problems
+	}
+	r.NoPods = e.noPods
+	if e.outside != nil {
+		r.Published = e.outside.all()
+	}
+}
+
+func (s *supervisor) progress(what string) {
+	if s.o.Progress != nil {
+		s.o.Progress(what)
+	}
+}
+
+// pods are those of the whole mesh, in order of namespace and name.
+func (s *supervisor) pods(ctx context.Context) ([]Pod, error) {
+	return listPods(ctx, s.engine.client)
+}
+
+var errNoAPI = errors.New("the Kubernetes API does not answer")
+
+// apiClient is a client of the API whose socket is at path.
+func apiClient(path string) (kubernetes.Interface, error) {
+	return kubernetes.NewForConfig(&rest.Config{Host: "http://api", QPS: -1, Timeout: 5 * time.Second,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		}, Transport: http.RoundTripper(nil)})
+}

@@ -1,0 +1,148 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lateen-mesh/lateen/local/namespace"
+	"github.com/lateen-mesh/lateen/local/outside"
+)
+
+// nodeAddress is the mesh's own end of every pod's link.
+const nodeAddress = "10.244.0.1"
+
+// prepareNode finds out whether pods can run here. Where they cannot, the gateway is a
+// process of this machine, and the reason is kept for whoever asks.
+func (s *supervisor) prepareNode(apiPort int) error {
+	program, err := s.o.binary("lateen-node")
+	if err != nil {
+		return err
+	}
+	found, err := namespace.Probe(context.Background(), program)
+	if refusal, ok := errors.AsType[*namespace.Refusal](err); ok {
+		s.engine.noPods = fmt.Sprintf("%v (%s)", refusal, refusal.Hint)
+		return s.prepareGateway()
+	}
+	if err != nil {
+		return err
+	}
+	argv := []string{program, "--api", s.state.socket("api.sock"), "--api-address", "127.0.0.1:" + strconv.Itoa(apiPort),
+		"--state", s.state.path("node"), "--socket", s.state.socket("node.sock"), "--mesh-sockets", s.state.socket("mesh"),
+		"--bin", filepath.Dir(program), "--node", nodeName}
+	if !found.TProxy {
+		argv = append(argv, "--no-udp")
+	}
+	for image, command := range s.o.Images {
+		argv = append(argv, "--image", image+"="+command)
+	}
+	if s.engine.node, err = s.newProcess("node", argv); err != nil {
+		return err
+	}
+	s.engine.outside = &outsideHalf{o: s.o, ports: s.state.ports, published: map[int]int{}}
+	s.engine.node.dress = s.engine.outside.dress
+	return nil
+}
+
+// The outside half stands in the namespaces of this machine and opens sockets for the
+// node: one conversation for each life of it.
+type outsideHalf struct {
+	o     Options
+	ports *reservation
+
+	mu        sync.Mutex
+	published map[int]int // port of a pod → port of this machine
+}
+
+// dress gives the node its namespaces and one end of the conversation, as descriptor 3.
+func (h *outsideHalf) dress(ctx context.Context, cmd *exec.Cmd) (end func(), err error) {
+	ours, theirs, err := conversation()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		_ = outside.Serve(ctx, ours, outside.Options{Resolve: h.o.Resolve, Listen: h.listen})
+	})
+	namespace.Apply(cmd)
+	cmd.ExtraFiles = []*os.File{theirs}
+	return func() {
+		cancel()
+		_ = theirs.Close()
+		serving.Wait()
+	}, nil
+}
+
+// conversation is a pair of sockets that keep packets apart.
+func conversation() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	file := os.NewFile(uintptr(fds[0]), "outside")
+	defer file.Close()
+	theirs := os.NewFile(uintptr(fds[1]), "inside")
+	conn, err := net.FileConn(file)
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, err
+	}
+	return conn.(*net.UnixConn), theirs, nil
+}
+
+// listen opens the port of this machine behind a port of a pod: as --publish says, else
+// the port itself where that is allowed and free, else port + 8000. Pods that follow one
+// another have the port together for a while.
+func (h *outsideHalf) listen(ctx context.Context, port uint16) (*net.TCPListener, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if host, ok := h.published[int(port)]; ok {
+		return shared(ctx, host)
+	}
+	candidates := []int{int(port), int(port) + publishOffset}
+	if host, ok := h.o.Publish[int(port)]; ok {
+		candidates = []int{host}
+	}
+	var reasons []error
+	for _, host := range candidates {
+		err := h.ports.gateway(host) // nobody else has it, and no other mesh will
+		if err == nil {
+			h.published[int(port)] = host
+			return shared(ctx, host)
+		}
+		reasons = append(reasons, err)
+	}
+	return nil, fmt.Errorf("port %d of a pod: %w", port, errors.Join(reasons...))
+}
+
+// shared listens on a port that sockets of this process's user may have together.
+func shared(ctx context.Context, port int) (*net.TCPListener, error) {
+	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		return errors.Join(err, failed)
+	}}
+	l, err := c.Listen(ctx, "tcp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(port)))
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
+
+// all are the ports published now.
+func (h *outsideHalf) all() map[int]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.published)
+}

@@ -1,0 +1,236 @@
+package test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/lateen-mesh/lateen/local/namespace"
+)
+
+// nobody is the ordinary user of the tests.
+const nobody = 65534
+
+// TestPods runs the scripts of pods/, each on a mesh of its own, as root and as an
+// ordinary user. A script drives it with stock kubectl; `up` starts it, and
+// `eventually REGEXP COMMAND…` repeats a command until its output matches.
+func TestPods(t *testing.T) {
+	if testing.Short() {
+		t.Skip("pods take their time: not in short runs")
+	}
+	bin := engineDir(t)
+	var refusal *namespace.Refusal
+	if _, err := namespace.Probe(t.Context(), filepath.Join(bin, "lateen-node")); errors.As(err, &refusal) {
+		t.Skipf("%v (%s)", err, refusal.Hint)
+	}
+	shared := sharedDir()
+	for _, who := range []struct {
+		name string
+		uid  int
+	}{{"root", 0}, {"user", nobody}} {
+		if who.uid != os.Geteuid() && os.Geteuid() != 0 {
+			continue // an ordinary user tests his own way
+		}
+		t.Run(who.name, func(t *testing.T) {
+			testscript.Run(t, testscript.Params{
+				Dir:                 "pods",
+				WorkdirRoot:         openTemp(t),
+				ContinueOnError:     false,
+				RequireExplicitExec: true,
+				Setup: func(e *testscript.Env) error {
+					e.Vars = append(e.Vars, "PATH="+bin+":"+os.Getenv("PATH"), "KUBECONFIG="+e.WorkDir+"/state/kubeconfig",
+						"STATE="+e.WorkDir+"/state", "SHARED="+shared, "SAMPLES="+absolute("../samples"), "HOME="+e.WorkDir, "UID="+strconv.Itoa(who.uid))
+					if err := os.Chmod(e.WorkDir, 0o755); err != nil {
+						return err
+					}
+					return os.Chown(e.WorkDir, who.uid, who.uid)
+				},
+				Condition: func(cond string) (bool, error) {
+					switch cond {
+					case "shared":
+						return shared != "", nil
+					case "root":
+						return who.uid == 0, nil
+					}
+					return false, fmt.Errorf("unknown condition %q", cond)
+				},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){
+					"up":         func(ts *testscript.TestScript, neg bool, args []string) { up(ts, neg, args, who.uid) },
+					"eventually": eventually,
+				},
+			})
+		})
+	}
+}
+
+// openTemp is a folder that other users can reach.
+func openTemp(t *testing.T) string {
+	dir, err := os.MkdirTemp("", "lateen-pods-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func absolute(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		panic(err)
+	}
+	return abs
+}
+
+// sharedDir is the acceptance material beside the project, "" where there is none.
+func sharedDir() string {
+	dir := absolute(".")
+	for {
+		for _, candidate := range []string{os.Getenv("LATEEN_SHARED"), filepath.Join(dir, "shared")} {
+			if _, err := os.Stat(filepath.Join(candidate, "golden")); candidate != "" && err == nil {
+				return candidate
+			}
+		}
+		if dir == "/" {
+			return ""
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// up is `lateen up --detach`, as the user of the run, with ports that are free. The mesh
+// ends with the script; nothing of it may be left then.
+func up(ts *testscript.TestScript, neg bool, args []string, uid int) {
+	state := ts.Getenv("STATE")
+	argv := []string{"up", "--detach", "--state", state}
+	for _, port := range []string{"80", "443", "15021"} {
+		host := strconv.Itoa(freePort())
+		argv = append(argv, "--publish", port+"="+host)
+		ts.Setenv("PORT_"+port, host)
+	}
+	cmd := exec.Command("lateen", append(argv, args...)...)
+	cmd.Path = filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "lateen")
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME")}
+	if uid != os.Geteuid() {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid), NoSetGroups: false}}
+	}
+	began := time.Now()
+	out, err := cmd.CombinedOutput()
+	ts.Logf("%s[up: %.2f s]", out, time.Since(began).Seconds())
+	switch {
+	case neg && err == nil:
+		ts.Fatalf("lateen up did not fail")
+	case !neg && err != nil:
+		for _, part := range []string{"up", "apiserver", "istiod", "node"} {
+			if text, err := os.ReadFile(filepath.Join(state, "logs", part+".log")); err == nil {
+				ts.Logf("log of %s:\n%s", part, text)
+			}
+		}
+		ts.Fatalf("lateen up: %v", err)
+	case neg:
+		return
+	}
+	ts.Defer(func() {
+		down := exec.Command(cmd.Path, "down", "--state", state)
+		down.SysProcAttr = cmd.SysProcAttr
+		if out, err := down.CombinedOutput(); err != nil && !strings.Contains(string(out), "no mesh runs in") {
+			ts.Logf("lateen down: %v\n%s", err, out)
+		}
+	})
+}
+
+func freePort() int {
+	l, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// eventually repeats a command until its output matches (with ! until it does not), for
+// half a minute.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: eventually REGEXP COMMAND…")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for {
+		cmd := exec.CommandContext(ctx, args[1], args[2:]...)
+		if path, err := lookPath(args[1], ts.Getenv("PATH")); err == nil {
+			cmd.Path = path
+		}
+		cmd.Dir = ts.MkAbs(".")
+		cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "KUBECONFIG=" + ts.Getenv("KUBECONFIG")}
+		out, err := cmd.CombinedOutput()
+		if want.Match(out) != neg {
+			ts.Logf("%s", out)
+			return
+		}
+		if ctx.Err() != nil {
+			ts.Fatalf("never: %s\nlast output of %v (%v):\n%s", args[0], args[1:], err, out)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func lookPath(name, path string) (string, error) {
+	for dir := range strings.SplitSeq(path, ":") {
+		if p := filepath.Join(dir, name); exec.Command(p).Err == nil {
+			if info, err := os.Stat(p); err == nil && info.Mode()&0o111 != 0 {
+				return p, nil
+			}
+		}
+	}
+	return "", errors.New("not found: " + name)
+}
+
+// apiBuilt is done once: the API's own module gives the server, and stock kubectl where
+// the machine has none.
+var apiBuilt struct {
+	once sync.Once
+	err  error
+}
+
+// engine builds all that a mesh with pods needs into one folder and returns it.
+func engineDir(t testing.TB) string {
+	t.Helper()
+	dir := filepath.Dir(binary(t, "lateen"))
+	apiBuilt.once.Do(func() {
+		programs := map[string]string{"lateen-apiserver": "."}
+		if _, err := exec.LookPath("kubectl"); err != nil {
+			programs["kubectl"] = "k8s.io/kubernetes/cmd/kubectl"
+		}
+		for name, path := range programs {
+			cmd := exec.Command("go", "build", "-C", "../local/apiserver", "-o", filepath.Join(dir, name), path)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				apiBuilt.err = fmt.Errorf("go build %s: %w\n%s", path, err, out)
+				return
+			}
+		}
+		apiBuilt.err = os.Chmod(dir, 0o755)
+	})
+	if apiBuilt.err != nil {
+		t.Fatal(apiBuilt.err)
+	}
+	return dir
+}
