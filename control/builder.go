@@ -14,24 +14,47 @@ import (
 // Debounce is how long a burst of changes is collected.
 type Debounce struct{ After, Max time.Duration }
 
-// build makes snapshots, one at a time: the first of what New has read, then
-// one for each burst of changes.
+// build makes snapshots, one at a time: the first of what New has read and of all that a
+// Kubernetes API has, then one for each burst of changes.
 func (s *Server) build(ctx context.Context) error {
-	changed, stop := s.store.Watch()
-	defer stop()
+	files, stopFiles := s.store.Watch()
+	defer stopFiles()
+	api, stopAPI := s.apiStore.Watch()
+	defer stopAPI()
+	if s.api != nil {
+		select {
+		case <-s.api.Synced():
+		case <-ctx.Done():
+			return nil
+		}
+	}
 	s.rebuild()
 	close(s.built)
-	for debounced(ctx, s.o.Debounce, changed, s.meshFile.changed) {
+	for debounced(ctx, s.o.Debounce, files, api, s.meshFile.changed) {
 		s.rebuild()
 	}
 	return nil
 }
 
+// objects are those in force, of files and of an API, and what is wrong with having both.
+func (s *Server) objects() (*config.Set, []Problem) {
+	set, shadowed := config.Join(s.store.Current(), s.apiStore.Current())
+	problems := []Problem{}
+	for _, o := range shadowed {
+		if o.Kind != config.Namespace { // whose existence is all that both say
+			problems = append(problems, Problem{Object: o.Key.String(), Severity: config.Warning.String(),
+				Message: "is in the Kubernetes API too: the one of " + set.Get(o.Kind, o.Namespace, o.Name).Source.String() + " is used"})
+		}
+	}
+	return set, problems
+}
+
 // debounced waits for a burst of signals to be over; false when the context ends.
-func debounced(ctx context.Context, d Debounce, a, b <-chan struct{}) bool {
+func debounced(ctx context.Context, d Debounce, a, b, c <-chan struct{}) bool {
 	select {
 	case <-a:
 	case <-b:
+	case <-c:
 	case <-ctx.Done():
 		return false
 	}
@@ -47,6 +70,7 @@ func debounced(ctx context.Context, d Debounce, a, b <-chan struct{}) bool {
 			return true
 		case <-a:
 		case <-b:
+		case <-c:
 		case <-ctx.Done():
 			return false
 		}
@@ -57,7 +81,8 @@ func debounced(ctx context.Context, d Debounce, a, b <-chan struct{}) bool {
 // rebuild makes the next snapshot and tells the proxies what kinds differ.
 func (s *Server) rebuild() {
 	started := time.Now()
-	set := s.store.Current()
+	set, shadowed := s.objects()
+	s.shadowed.Store(&shadowed)
 	mc := s.meshFile.resolve(set)
 	next := mesh.Build(set, mesh.Options{MeshConfig: mc, Domain: s.o.Domain, ClusterID: s.o.ClusterID})
 	prev := s.snapshot.Load()

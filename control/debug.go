@@ -85,7 +85,8 @@ func client(c ads.ConnStatus) adsClient {
 // of which annotations hold a copy where kubectl has applied the object.
 func (s *Server) configz(*http.Request) (any, error) {
 	list := []any{}
-	for _, o := range s.store.Current().All() {
+	set, _ := s.objects()
+	for _, o := range set.All() {
 		spec, err := specJSON(o)
 		if err != nil {
 			return nil, err

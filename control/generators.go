@@ -27,7 +27,7 @@ func generators() []generator {
 	// services that they route to.
 	traffic := []config.Kind{
 		config.VirtualService, config.DestinationRule, config.Sidecar, config.Gateway,
-		config.Service, config.EndpointSlice, config.ServiceEntry, config.WorkloadEntry, config.Namespace,
+		config.Service, config.EndpointSlice, config.ServiceEntry, config.WorkloadEntry, config.Namespace, config.Pod, config.Node,
 	}
 	return []generator{
 		{resourceType(wellknown.ClusterType, "CDS", traffic), clusters},

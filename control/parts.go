@@ -22,6 +22,7 @@ type part struct {
 func (s *Server) parts() []part {
 	return []part{
 		{"configuration files", len(s.o.Paths) > 0, s.files.Run},                    // Paths ─► Store
+		{"Kubernetes API", s.api != nil, s.api.Run},                                 // API ─► Store
 		{"mesh configuration", s.meshFile.path != "", s.meshFile.run},               // MeshConfig ─► builder
 		{"builder", true, s.build},                                                  // Store, MeshConfig ─► Snapshot ─► ads
 		{"discovery service", s.grpcSocket != nil, s.serveDiscovery},                // Snapshot ─► proxies

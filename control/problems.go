@@ -91,6 +91,9 @@ func (s *Server) problems(now time.Time) []Problem {
 		return list
 	}
 	list = append(list, s.rules.of(snap)...)
+	if shadowed := s.shadowed.Load(); shadowed != nil {
+		list = append(list, *shadowed...)
+	}
 	seen := map[Problem]bool{}
 	var found []Problem
 	for _, c := range s.ads.Conns() {

@@ -1,13 +1,17 @@
 // Package control is the control plane: it reads configuration, keeps the mesh's
 // newest Snapshot and serves it to proxies over ADS.
 //
-//	sources ─► config.Store ─► builder: debounce, mesh.Build ─► Snapshot ─► ads.Push
+//	files, Kubernetes API ─► a config.Store each ─► builder: debounce, mesh.Build ─► Snapshot ─► ads.Push
 //
 // What runs, and on what inputs, is the table in parts.go; which resources a
 // proxy gets for which type URL is the table in generators.go. A Server is made
 // with New, which opens its sockets, and runs until its context ends or a part
 // fails. Proxies are served from the first Snapshot on, never before: an empty
 // answer would take their configuration away.
+//
+// Files and an API may be given at once. Of an object that both have the file's counts:
+// who starts the process has the last word over what others may write; the API's is shown
+// as shadowed.
 //
 // The discovery service is plain text and authenticates nobody. The address that
 // it listens on decides who can reach it.
@@ -33,6 +37,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/ads"
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/file"
+	"github.com/lateen-mesh/lateen/control/kube"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/logging"
 )
@@ -41,6 +46,8 @@ import (
 type Options struct {
 	// Paths are the directories and files of the configuration.
 	Paths []string
+	// Kubernetes is the API that objects are read from, nil for none.
+	Kubernetes *kube.Connection
 	// MeshConfig is the file with the MeshConfig, "" for none. A ConfigMap "istio" in
 	// RootNamespace takes its place.
 	MeshConfig string
@@ -78,8 +85,11 @@ func (o Options) withDefaults() Options {
 type Server struct {
 	o        Options
 	log      *slog.Logger
-	store    *config.Store
+	store    *config.Store // what files say
 	files    *file.Source
+	apiStore *config.Store // what a Kubernetes API says
+	api      *kube.Source  // nil without
+	shadowed atomic.Pointer[[]Problem]
 	meshFile *meshFile
 	snapshot atomic.Pointer[mesh.Snapshot]
 	built    chan struct{} // closed with the first snapshot
@@ -100,7 +110,7 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	o = o.withDefaults()
 	s := &Server{
-		o: o, log: o.Log.Scope("control"), store: config.NewStore(), built: make(chan struct{}), look: make(chan struct{}, 1),
+		o: o, log: o.Log.Scope("control"), store: config.NewStore(), apiStore: config.NewStore(), built: make(chan struct{}), look: make(chan struct{}, 1),
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -128,6 +138,14 @@ func New(o Options) (*Server, error) {
 	s.files = file.New(s.store, file.Options{Paths: o.Paths, State: o.State, Stdin: os.Stdin, Log: o.Log.Scope("config")})
 	if err := s.files.Load(); err != nil {
 		return nil, err
+	}
+	if o.Kubernetes != nil {
+		s.api, err = kube.New(s.apiStore, kube.Options{
+			Connection: *o.Kubernetes, RootNamespace: o.RootNamespace, State: o.State, Log: o.Log.Scope("kube"),
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	return s, s.listen()
 }

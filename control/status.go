@@ -25,8 +25,19 @@ type Status struct {
 	Generation uint64        `json:"generation"`
 	Objects    int           `json:"objects"`
 	Files      []FileStatus  `json:"files"`
-	Problems   []Problem     `json:"problems"` // of the mesh configuration, and of objects in force that cannot be put to use
+	Kubernetes *APIStatus    `json:"kubernetes,omitempty"`
+	Problems   []Problem     `json:"problems"` // of the mesh configuration, of objects of the API, and of objects in force that cannot be put to use
 	Proxies    []ProxyStatus `json:"proxies"`
+}
+
+// An APIStatus is the Kubernetes API that objects are read from.
+type APIStatus struct {
+	Server  string `json:"server"`
+	Synced  bool   `json:"synced"`            // all was read since the start
+	Saved   bool   `json:"saved"`             // what is in force is what the last run left
+	Objects int    `json:"objects"`           // in force from it
+	Stale   int    `json:"stale"`             // of these in an older state
+	Trouble string `json:"trouble,omitempty"` // why it cannot be read now
 }
 
 // A FileStatus is one file of the configuration.
@@ -103,6 +114,14 @@ func (s *Server) Status() Status {
 		st.Files = append(st.Files, fileStatus(f))
 	}
 	st.Problems = s.problems(time.Now())
+	if s.api != nil {
+		from := s.api.Status()
+		st.Kubernetes = &APIStatus{Server: from.Server, Synced: from.Synced, Saved: from.Saved,
+			Objects: from.Objects, Stale: from.Stale, Trouble: from.Trouble}
+		for _, p := range from.Problems {
+			st.Problems = append(st.Problems, problem(p))
+		}
+	}
 	snap := s.snapshot.Load()
 	if snap == nil {
 		return st

@@ -9,11 +9,12 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/lateen-mesh/lateen/control"
+	"github.com/lateen-mesh/lateen/control/kube"
 	"github.com/lateen-mesh/lateen/logging"
 )
 
-// flags are those of the original's pilot-discovery, with its defaults, and two of
-// our own: --state and --set.
+// flags are those of the original's pilot-discovery, with its defaults, and some of our
+// own: --state, --set and --kubeSocket.
 type flags struct {
 	meshConfig, state                         string
 	configDir, set                            []string
@@ -22,10 +23,15 @@ type flags struct {
 	levels                                    string
 	json                                      bool
 	keepInterval, keepTimeout                 time.Duration
+	kube                                      kube.Connection
 }
 
 func (f *flags) add(set *pflag.FlagSet) {
 	set.StringArrayVar(&f.configDir, "configDir", nil, "directory or file of YAML: configuration without Kubernetes; may be repeated")
+	set.StringVar(&f.kube.Kubeconfig, "kubeconfig", "", "kubeconfig of the Kubernetes API to read; without it and --configDir that of the cluster around, if there is one")
+	set.StringVar(&f.kube.Socket, "kubeSocket", "", "unix socket of the Kubernetes API to read, in place of --kubeconfig")
+	set.Float32Var(&f.kube.QPS, "kubernetesApiQPS", 80, "requests per second to the Kubernetes API")
+	set.IntVar(&f.kube.Burst, "kubernetesApiBurst", 160, "requests at once to the Kubernetes API")
 	set.StringVar(&f.meshConfig, "meshConfig", "/etc/istio/config/mesh", "file with the MeshConfig, watched; the defaults where it does not exist")
 	set.StringArrayVar(&f.set, "set", nil, "meshConfig.FIELD=VALUE over the MeshConfig, may be repeated")
 	set.StringVar(&f.state, "state", "", "directory that keeps the last good configuration over a restart")
@@ -48,7 +54,7 @@ func (f *flags) addUnserved(set *pflag.FlagSet) {
 	set.StringVar(&f.secureGRPC, "secureGRPCAddr", ":15012", "(not served yet) discovery service with mTLS")
 	set.StringVar(&f.https, "httpsAddr", ":15017", "(not served yet) webhooks")
 	for name, value := range map[string]string{
-		"networksConfig": "/etc/istio/config/meshNetworks", "kubeconfig": "", "clusterRegistriesNamespace": "istio-system",
+		"networksConfig": "/etc/istio/config/meshNetworks", "clusterRegistriesNamespace": "istio-system",
 		"cniNamespace": "istio-system", "ctrlz_address": "localhost", "caCertFile": "", "tlsCertFile": "", "tlsKeyFile": "",
 		"tls-min-version": "", "log_target": "stdout", "log_stacktrace_level": "default:none", "log_caller": "", "vklog": "0",
 	} {
@@ -61,8 +67,6 @@ func (f *flags) addUnserved(set *pflag.FlagSet) {
 	set.Bool("profile", true, "(accepted, no effect yet)")
 	set.Duration("shutdownDuration", 10*time.Second, "(accepted, no effect yet)")
 	set.Duration("keepaliveMaxServerConnectionAge", 30*time.Minute, "(accepted, no effect yet)")
-	set.Float32("kubernetesApiQPS", 80, "(accepted, no effect yet)")
-	set.Int("kubernetesApiBurst", 160, "(accepted, no effect yet)")
 }
 
 // warn names what was asked for and is not done.
@@ -81,6 +85,9 @@ func (f *flags) options(log *logging.Log) (control.Options, error) {
 	o := control.Options{
 		Paths: f.configDir, MeshConfig: f.meshConfig, Set: f.set, State: f.state, GRPC: f.grpc, HTTP: f.http, Monitoring: f.monitoring,
 		Domain: f.domain, ClusterID: f.clusterID, RootNamespace: f.namespace, Log: log,
+	}
+	if f.kube.Kubeconfig != "" || f.kube.Socket != "" || len(f.configDir) == 0 && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
+		o.Kubernetes = &f.kube
 	}
 	o.KeepAlive.Interval, o.KeepAlive.Timeout = f.keepInterval, f.keepTimeout
 	for name, target := range map[string]*time.Duration{

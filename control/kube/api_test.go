@@ -1,0 +1,347 @@
+package kube
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/lateen-mesh/lateen/control/config"
+)
+
+// An api is a small Kubernetes API on a unix socket: list and watch, and nothing that
+// judges objects. It can be stopped, started again with what it has, told to forget the
+// past and to refuse a kind.
+type api struct {
+	t      testing.TB
+	Socket string
+
+	mu      sync.Mutex
+	version int
+	objects map[string]map[string]map[string]any // by "group/version/resource", then "namespace/name"
+	past    []event
+	news    chan struct{} // closed and replaced at each change
+	refused map[string]bool
+	served  map[string]bool // custom resources by "resource"
+	server  *httptest.Server
+	lists   int
+}
+
+type event struct {
+	version     int
+	path, what  string
+	name        string
+	object      map[string]any
+	sinceVanish bool
+}
+
+// custom kinds by resource, as Istio's definitions have them.
+func customKinds() map[string]string {
+	return map[string]string{"virtualservices": "VirtualService", "destinationrules": "DestinationRule", "gateways": "Gateway",
+		"serviceentries": "ServiceEntry", "workloadentries": "WorkloadEntry", "sidecars": "Sidecar"}
+}
+
+const definitionsPath = "apiextensions.k8s.io/v1/customresourcedefinitions"
+
+func newAPI(t testing.TB) *api {
+	dir, err := os.MkdirTemp("", "api") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	a := &api{t: t, Socket: filepath.Join(dir, "s"), version: 100, objects: map[string]map[string]map[string]any{},
+		news: make(chan struct{}), refused: map[string]bool{}, served: map[string]bool{}}
+	for resource := range customKinds() {
+		a.define(resource)
+	}
+	t.Cleanup(a.stop)
+	return a
+}
+
+func (a *api) start() *api {
+	l, err := net.Listen("unix", a.Socket)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.server = httptest.NewUnstartedServer(a)
+	a.server.Listener.Close()
+	a.server.Listener = l
+	a.server.Start()
+	return a
+}
+
+// stop breaks all connections.
+func (a *api) stop() {
+	if a.server == nil {
+		return
+	}
+	a.server.Listener.Close()
+	a.server.CloseClientConnections()
+	a.mu.Lock()
+	server := a.server
+	a.server = nil
+	a.change()
+	a.mu.Unlock()
+	server.Close()
+}
+
+func (a *api) define(resource string) {
+	a.set(definitionsPath, map[string]any{"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": map[string]any{"name": resource + ".networking.istio.io"}})
+	a.mu.Lock()
+	a.served[resource] = true
+	a.mu.Unlock()
+}
+
+func (a *api) undefine(resource string) {
+	a.mu.Lock()
+	delete(a.served, resource)
+	a.mu.Unlock()
+	for _, o := range a.all("networking.istio.io/v1/" + resource) {
+		a.remove("networking.istio.io/v1/"+resource, o)
+	}
+	a.remove(definitionsPath, "/"+resource+".networking.istio.io")
+}
+
+func (a *api) all(path string) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var names []string
+	for name := range a.objects[path] {
+		names = append(names, name)
+	}
+	return names
+}
+
+func (a *api) change() {
+	close(a.news)
+	a.news = make(chan struct{})
+}
+
+func (a *api) set(path string, object map[string]any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.version++
+	meta := object["metadata"].(map[string]any)
+	name := fmt.Sprint(orEmpty(meta["namespace"]), "/", meta["name"])
+	what := "ADDED"
+	meta["uid"] = fmt.Sprint("uid-", a.version)
+	if old := a.objects[path][name]; old != nil {
+		what, meta["uid"] = "MODIFIED", old["metadata"].(map[string]any)["uid"]
+	}
+	meta["resourceVersion"] = strconv.Itoa(a.version)
+	if a.objects[path] == nil {
+		a.objects[path] = map[string]map[string]any{}
+	}
+	a.objects[path][name] = object
+	a.past = append(a.past, event{version: a.version, path: path, what: what, name: name, object: object})
+	a.change()
+}
+
+func (a *api) remove(path, name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	object := a.objects[path][name]
+	if object == nil {
+		a.t.Fatalf("no %s in %s", name, path)
+	}
+	a.version++
+	delete(a.objects[path], name)
+	a.past = append(a.past, event{version: a.version, path: path, what: "DELETED", name: name, object: object})
+	a.change()
+}
+
+// forget has watches that go on from before now expire.
+func (a *api) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.past = nil
+}
+
+func orEmpty(v any) any {
+	if v == nil {
+		return ""
+	}
+	return v
+}
+
+// pathOf is where objects of a kind are kept.
+func pathOf(kind string) string {
+	for resource, k := range customKinds() {
+		if k == kind {
+			return "networking.istio.io/v1/" + resource
+		}
+	}
+	for _, r := range builtin("") {
+		if string(r.kind) == kind {
+			return strings.TrimPrefix(r.version.String(), "/") + "/" + r.resource
+		}
+	}
+	return ""
+}
+
+// apply stores every object of a text whose kind is known, as an API server would: in a
+// namespace, Secrets with data only.
+func (a *api) apply(text string) {
+	a.t.Helper()
+	documents, problems := config.Documents("test.yaml", []byte(text))
+	if config.HasErrors(problems) {
+		a.t.Fatal(problems)
+	}
+	for _, d := range documents {
+		a.store(d)
+	}
+}
+
+func (a *api) store(d config.Document) {
+	a.t.Helper()
+	var object map[string]any
+	if err := json.Unmarshal(d.JSON, &object); err != nil {
+		a.t.Fatal(err)
+	}
+	path := pathOf(string(d.Object.Kind))
+	if path == "" {
+		return
+	}
+	meta := object["metadata"].(map[string]any)
+	if meta["namespace"] == nil && d.Object.Kind != config.Namespace && d.Object.Kind != config.Node {
+		meta["namespace"] = "default"
+	}
+	if len(customKinds()) > 0 && strings.HasPrefix(path, "networking") {
+		object["apiVersion"] = "networking.istio.io/v1"
+	}
+	a.set(path, object)
+}
+
+func (a *api) delete(kind, name string) {
+	a.t.Helper()
+	a.remove(pathOf(kind), name)
+}
+
+// ServeHTTP answers discovery, list and watch.
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/apis/"), "/api/")
+	switch parts := strings.Split(path, "/"); {
+	case strings.HasPrefix(r.URL.Path, "/apis/") && len(parts) == 1:
+		a.group(w, path)
+	case strings.HasPrefix(r.URL.Path, "/apis/") && len(parts) == 2:
+		a.resources(w, path)
+	case a.isRefused(path):
+		status(w, http.StatusForbidden, "Forbidden", "not for you")
+	case r.URL.Query().Get("sendInitialEvents") != "":
+		status(w, http.StatusUnprocessableEntity, "Invalid", "sendInitialEvents is not known here")
+	case r.URL.Query().Get("watch") != "":
+		a.watch(w, r, path)
+	default:
+		a.list(w, path)
+	}
+}
+
+func (a *api) isRefused(path string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.refused[path]
+}
+
+func (a *api) group(w http.ResponseWriter, name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if name != "networking.istio.io" || len(a.served) == 0 {
+		status(w, http.StatusNotFound, "NotFound", "no such group")
+		return
+	}
+	answer(w, map[string]any{"kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": []any{
+		map[string]any{"groupVersion": name + "/v1beta1", "version": "v1beta1"}, map[string]any{"groupVersion": name + "/v1", "version": "v1"}}})
+}
+
+func (a *api) resources(w http.ResponseWriter, version string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := []any{}
+	for resource := range a.served {
+		list = append(list, map[string]any{"name": resource, "kind": customKinds()[resource], "namespaced": true},
+			map[string]any{"name": resource + "/status", "kind": customKinds()[resource], "namespaced": true})
+	}
+	answer(w, map[string]any{"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": list})
+}
+
+func (a *api) list(w http.ResponseWriter, path string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lists++
+	kind, version := "", path[:strings.LastIndex(path, "/")]
+	for _, k := range append(config.Kinds(), "") {
+		if pathOf(string(k)) == path {
+			kind = string(k)
+		}
+	}
+	if path == definitionsPath {
+		kind, version = "PartialObjectMetadata", "meta.k8s.io/v1"
+	}
+	items := []any{}
+	for _, o := range a.objects[path] {
+		items = append(items, o)
+	}
+	resource := path[strings.LastIndex(path, "/")+1:]
+	if kind == "" || customKinds()[resource] != "" && !a.served[resource] {
+		status(w, http.StatusNotFound, "NotFound", "no such resource")
+		return
+	}
+	answer(w, map[string]any{"kind": kind + "List", "apiVersion": version, "metadata": map[string]any{"resourceVersion": strconv.Itoa(a.version)}, "items": items})
+}
+
+func (a *api) watch(w http.ResponseWriter, r *http.Request, path string) {
+	from, err := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
+	if err != nil {
+		status(w, http.StatusBadRequest, "BadRequest", "from when?")
+		return
+	}
+	a.mu.Lock()
+	if len(a.past) == 0 && from < a.version || len(a.past) > 0 && from < a.past[0].version-1 {
+		a.mu.Unlock()
+		status(w, http.StatusGone, "Expired", "too old")
+		return
+	}
+	a.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	w.(http.Flusher).Flush()
+	for {
+		a.mu.Lock()
+		news, stopped := a.news, a.server == nil
+		due := slices.DeleteFunc(slices.Clone(a.past), func(e event) bool { return e.version <= from || e.path != path })
+		a.mu.Unlock()
+		if stopped {
+			return
+		}
+		for _, e := range due {
+			from = e.version
+			if json.NewEncoder(w).Encode(map[string]any{"type": e.what, "object": e.object}) != nil {
+				return
+			}
+		}
+		w.(http.Flusher).Flush()
+		select {
+		case <-news:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func status(w http.ResponseWriter, code int, reason, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message, "code": code})
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}

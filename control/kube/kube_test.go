@@ -1,0 +1,357 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	networking "istio.io/api/networking/v1alpha3"
+
+	"github.com/lateen-mesh/lateen/control/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A log is what was logged.
+type log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// A running source, with its store.
+type running struct {
+	*Source
+	t     testing.TB
+	store *config.Store
+	log   *log
+	end   func()
+}
+
+func run(t testing.TB, o Options) *running {
+	t.Helper()
+	r := &running{t: t, store: config.NewStore(), log: &log{}}
+	o.Log = slog.New(slog.NewTextHandler(r.log, nil))
+	var err error
+	if r.Source, err = New(r.store, o); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = r.Run(ctx) }()
+	r.end = sync.OnceFunc(func() { cancel(); <-ended })
+	t.Cleanup(r.end)
+	return r
+}
+
+// of runs a source on a small API and waits for its first state.
+func of(t testing.TB, a *api) *running {
+	t.Helper()
+	r := run(t, Options{Connection: Connection{Socket: a.Socket}})
+	r.waitSynced()
+	return r
+}
+
+const patient = 20 * time.Second
+
+func (r *running) waitSynced() {
+	r.t.Helper()
+	select {
+	case <-r.Synced():
+	case <-time.After(patient):
+		r.t.Fatalf("not synced; status %+v; log:\n%s", r.Status(), r.log)
+	}
+}
+
+// until waits for a state of the store.
+func (r *running) until(what string, holds func(*config.Set) bool) {
+	r.t.Helper()
+	changed, stop := r.store.Watch()
+	defer stop()
+	late := time.After(patient)
+	for !holds(r.store.Current()) {
+		select {
+		case <-changed:
+		case <-late:
+			r.t.Fatalf("never: %s; objects %v; log:\n%s", what, keys(r.store.Current()), r.log)
+		}
+	}
+}
+
+// eventually waits for what only asking can tell.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patient); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func keys(set *config.Set) []string {
+	var all []string
+	for _, o := range set.All() {
+		all = append(all, o.Key.String())
+	}
+	return all
+}
+
+func entryYAML(name, host string) string {
+	return fmt.Sprintf(`
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: %s, namespace: web}
+spec: {hosts: [%s], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}
+`, name, host)
+}
+
+func hosts(set *config.Set) []string {
+	var all []string
+	for _, o := range set.List(config.ServiceEntry) {
+		all = append(all, o.Spec.(*networking.ServiceEntry).Hosts...)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestFirstListIsOneGeneration(t *testing.T) {
+	t.Run("EN-023 all that the API holds is there at once, and at no time less", func(t *testing.T) {
+		a := newAPI(t)
+		var want []string
+		for i := range 50 {
+			host := fmt.Sprintf("h%02d.example.com", i)
+			a.apply(entryYAML(fmt.Sprint("e", i), host))
+			want = append(want, host)
+		}
+		a.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: web, labels: {istio-injection: enabled}}\n")
+		r := of(t, a.start())
+		set := r.store.Current()
+		if diff := cmp.Diff(want, hosts(set)); diff != "" || set.Generation() != 1 || set.Get(config.Namespace, "", "web") == nil {
+			t.Errorf("generation %d, hosts %s", set.Generation(), diff)
+		}
+		if st := r.Status(); !st.Synced || st.Saved || st.Objects != 51 || st.Trouble != "" || len(st.Problems) != 0 {
+			t.Errorf("status %+v", st)
+		}
+	})
+}
+
+func TestChanges(t *testing.T) {
+	a := newAPI(t).start()
+	r := of(t, a)
+	a.apply(entryYAML("a", "a.example.com") + "---" + entryYAML("b", "b.example.com"))
+	r.until("both are there", func(s *config.Set) bool { return slices.Equal(hosts(s), []string{"a.example.com", "b.example.com"}) })
+	a.apply(entryYAML("a", "changed.example.com"))
+	r.until("a has changed", func(s *config.Set) bool {
+		return slices.Equal(hosts(s), []string{"b.example.com", "changed.example.com"})
+	})
+	a.delete("ServiceEntry", "web/b")
+	r.until("b is gone", func(s *config.Set) bool { return slices.Equal(hosts(s), []string{"changed.example.com"}) })
+
+	before := r.store.Current()
+	a.apply(strings.Replace(entryYAML("a", "changed.example.com"), "metadata: {", "metadata: {annotations: {kubectl.kubernetes.io/last-applied-configuration: x}, ", 1))
+	a.apply(entryYAML("c", "c.example.com"))
+	r.until("c is there", func(s *config.Set) bool { return len(hosts(s)) == 2 })
+	if before.Get(config.ServiceEntry, "web", "a") != r.store.Current().Get(config.ServiceEntry, "web", "a") {
+		t.Error("a change of what the mesh does not read has changed the object")
+	}
+}
+
+func TestABadObjectHarmsItselfOnly(t *testing.T) {
+	a := newAPI(t).start()
+	a.apply(entryYAML("good", "good.example.com") + "---" + entryYAML("born-bad", "bad/host") + "---" + entryYAML("later-bad", "later.example.com"))
+	r := of(t, a)
+	if got := hosts(r.store.Current()); !slices.Equal(got, []string{"good.example.com", "later.example.com"}) {
+		t.Fatalf("hosts %v", got)
+	}
+	a.apply(strings.Replace(entryYAML("later-bad", "later.example.com"), "number: 80", "number: 80000", 1))
+	eventually(t, "the second is seen to be broken", func() bool { return len(r.Status().Problems) == 2 })
+	if got := hosts(r.store.Current()); !slices.Equal(got, []string{"good.example.com", "later.example.com"}) {
+		t.Errorf("its last good state is not in force: %v", got)
+	}
+	st := r.Status()
+	if st.Stale != 1 || st.Objects != 2 {
+		t.Errorf("status %+v", st)
+	}
+	want := `ServiceEntry web/later-bad: ports[0].number: must be 1–65535, got 80000`
+	if got := st.Problems[1].Error(); got != want {
+		t.Errorf("problem %q, want %q", got, want)
+	}
+	if strings.Count(r.log.String(), "later-bad") != 1 {
+		t.Errorf("the problem is not logged once:\n%s", r.log)
+	}
+	a.apply(entryYAML("later-bad", "mended.example.com"))
+	r.until("it is mended", func(s *config.Set) bool { return slices.Contains(hosts(s), "mended.example.com") })
+	if st := r.Status(); st.Stale != 0 || len(st.Problems) != 1 {
+		t.Errorf("status %+v", st)
+	}
+	a.delete("ServiceEntry", "web/later-bad")
+	a.apply(entryYAML("later-bad", "bad/again"))
+	r.until("another object of the name has no part in the state of the first", func(s *config.Set) bool { return len(hosts(s)) == 1 })
+}
+
+func TestFieldsOfAnotherVersionAreIgnored(t *testing.T) {
+	a := newAPI(t).start()
+	a.apply(strings.Replace(entryYAML("new", "new.example.com"), "spec: {", "spec: {fieldOfTomorrow: {a: [1]}, ", 1))
+	r := of(t, a)
+	if st := r.Status(); st.Objects != 1 || len(st.Problems) != 0 {
+		t.Errorf("status %+v", st)
+	}
+}
+
+func TestTheAPIGoesAndComesBack(t *testing.T) {
+	a := newAPI(t).start()
+	a.apply(entryYAML("a", "a.example.com") + "---" + entryYAML("b", "b.example.com"))
+	r := of(t, a)
+	before := r.store.Current()
+	for _, expired := range []bool{false, true} {
+		a.stop()
+		eventually(t, "trouble is noticed", func() bool { return r.Status().Trouble != "" })
+		if r.store.Current() != before {
+			t.Fatal("what is in force has changed while the API was away")
+		}
+		name := fmt.Sprintf("while-away-%t", expired)
+		a.apply(entryYAML(name, name+".example.com"))
+		a.delete("ServiceEntry", "web/"+map[bool]string{false: "a", true: "b"}[expired])
+		if expired {
+			a.forget()
+		}
+		a.start()
+		changed, stop := r.store.Watch()
+		r.until("what happened meanwhile is known", func(s *config.Set) bool {
+			return slices.Contains(hosts(s), name+".example.com") && len(hosts(s)) == 2
+		})
+		<-changed
+		stop()
+		if got, want := r.store.Current().Generation(), before.Generation()+1; got != want {
+			t.Errorf("generation %d, want %d: it is one change", got, want)
+		}
+		eventually(t, "trouble is over", func() bool { return r.Status().Trouble == "" })
+		before = r.store.Current()
+	}
+	if n := strings.Count(r.log.String(), "is read again"); n != 2 {
+		t.Errorf("%d lines say that the API is read again:\n%s", n, r.log)
+	}
+}
+
+func TestKindsThatAreDefinedLater(t *testing.T) {
+	a := newAPI(t).start()
+	a.undefine("serviceentries")
+	r := of(t, a)
+	a.define("serviceentries")
+	a.apply(entryYAML("late", "late.example.com"))
+	r.until("its objects are read", func(s *config.Set) bool { return len(hosts(s)) == 1 })
+	a.undefine("serviceentries")
+	r.until("its objects are gone", func(s *config.Set) bool { return len(hosts(s)) == 0 })
+	a.define("serviceentries")
+	a.apply(entryYAML("again", "again.example.com"))
+	r.until("it is back", func(s *config.Set) bool { return len(hosts(s)) == 1 })
+}
+
+func TestNothingIsServedBeforeAllIsRead(t *testing.T) {
+	a := newAPI(t)
+	a.refused["v1/secrets"] = true
+	a.apply(entryYAML("a", "a.example.com"))
+	r := run(t, Options{Connection: Connection{Socket: a.Socket}})
+	eventually(t, "it says that it waits", func() bool { return strings.Contains(r.log.String(), "waiting for the Kubernetes API") })
+	a.start()
+	eventually(t, "it says what is missing", func() bool { return strings.HasPrefix(r.Status().Trouble, "Secret: ") })
+	select {
+	case <-r.Synced():
+		t.Fatal("synced without Secrets")
+	default:
+	}
+	if r.store.Current().Len() != 0 {
+		t.Error("a part of the state is in the store")
+	}
+	a.mu.Lock()
+	a.refused = map[string]bool{}
+	a.mu.Unlock()
+	r.waitSynced()
+}
+
+func TestStateOfTheLastRun(t *testing.T) {
+	a := newAPI(t).start()
+	state := t.TempDir()
+	o := Options{Connection: Connection{Socket: a.Socket}, State: state}
+	a.apply(entryYAML("a", "a.example.com") + "---" + entryYAML("b", "b.example.com"))
+	a.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: web}\ndata: {tls.crt: aGVsbG8=, other: c2VjcmV0}\n")
+	first := run(t, o)
+	first.waitSynced()
+	a.apply(strings.Replace(entryYAML("b", "b.example.com"), "number: 80", "number: 0", 1))
+	eventually(t, "b is broken", func() bool { return first.Status().Stale == 1 })
+	a.stop()
+	first.end()
+	file := filepath.Join(state, stateName)
+	if fi, err := os.Stat(file); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Fatalf("state file %v, %v", fi, err)
+	}
+
+	t.Run("serves while the API is away, and until all is read", func(t *testing.T) {
+		r := run(t, o)
+		r.waitSynced()
+		if got := hosts(r.store.Current()); !slices.Equal(got, []string{"a.example.com", "b.example.com"}) {
+			t.Errorf("hosts %v", got)
+		}
+		if st := r.Status(); !st.Saved || st.Synced {
+			t.Errorf("status %+v", st)
+		}
+		generation := r.store.Current().Generation()
+		a.delete("ServiceEntry", "web/a")
+		a.start()
+		r.until("what was deleted meanwhile is gone, what is broken stays as it was", func(s *config.Set) bool {
+			return slices.Equal(hosts(s), []string{"b.example.com"})
+		})
+		if got := r.store.Current().Generation(); got != generation+1 {
+			t.Errorf("generation %d, want %d", got, generation+1)
+		}
+		if st := r.Status(); st.Saved || !st.Synced || st.Stale != 1 {
+			t.Errorf("status %+v", st)
+		}
+		a.stop()
+	})
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(whole, []byte("c2VjcmV0")) {
+		t.Error("content of a Secret that the mesh does not read is in the file")
+	}
+	t.Run("is not used when it is not whole", func(t *testing.T) {
+		for cut := 0; cut < len(whole); cut += 1 + len(whole)/97 {
+			if objects, err := first.state.decode(bytes.NewReader(whole[:cut])); err == nil {
+				t.Errorf("the first %d of %d bytes give %d objects", cut, len(whole), len(objects))
+			}
+		}
+		broken := bytes.Replace(whole, []byte("b.example.com"), []byte("x.example.com"), 1)
+		if _, err := first.state.decode(bytes.NewReader(broken)); err == nil {
+			t.Error("a file that was changed is used")
+		}
+	})
+	t.Run("is not used for another API", func(t *testing.T) {
+		other := stateFile{directory: state, server: "elsewhere"}
+		if _, err := other.read(); err == nil {
+			t.Error("it is")
+		}
+	})
+}
