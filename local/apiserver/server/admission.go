@@ -1,0 +1,77 @@
+package server
+
+import (
+	"fmt"
+	"net/url"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/initializer"
+	"k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle"
+	"k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
+	"k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
+	webhookinit "k8s.io/apiserver/pkg/admission/plugin/webhook/initializer"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/util/compatibility"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/kubernetes/plugin/pkg/admission/serviceaccount"
+)
+
+// admissionPlugins lists what every write passes, in this order: those that change
+// objects before those that only judge.
+func admissionPlugins() ([]admission.Interface, error) {
+	namespaces, err := lifecycle.NewLifecycle(sets.New(metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic))
+	if err != nil {
+		return nil, err
+	}
+	mutatingWebhooks, err := mutating.NewMutatingWebhook(nil)
+	if err != nil {
+		return nil, err
+	}
+	validatingWebhooks, err := validating.NewValidatingAdmissionWebhook(nil)
+	if err != nil {
+		return nil, err
+	}
+	return []admission.Interface{
+		namespaces,
+		serviceaccount.NewServiceAccount(),
+		mutatingWebhooks,
+		validatingWebhooks,
+	}, nil
+}
+
+// newAdmission readies the plugins. informers are started by the caller.
+func newAdmission(client kubernetes.Interface, informers informers.SharedInformerFactory, authz authorizer.Authorizer, stop <-chan struct{}) (admission.Interface, error) {
+	plugins, err := admissionPlugins()
+	if err != nil {
+		return nil, fmt.Errorf("admission: %w", err)
+	}
+	common := initializer.New(client, nil, informers, authz, utilfeature.DefaultFeatureGate,
+		compatibility.DefaultBuildEffectiveVersion(), stop, nil)
+	resolvers := webhookinit.NewPluginInitializer(plainResolver, noServices{})
+	for _, plugin := range plugins {
+		common.Initialize(plugin)
+		resolvers.Initialize(plugin)
+		if valid, ok := plugin.(admission.InitializationValidator); ok {
+			if err := valid.ValidateInitialization(); err != nil {
+				return nil, fmt.Errorf("admission: %T: %w", plugin, err)
+			}
+		}
+	}
+	return admission.NewChainHandler(plugins...), nil
+}
+
+// noServices refuses webhooks that are behind a Service: the server lives outside
+// the pods' network. Webhooks with a URL are called.
+type noServices struct{}
+
+func (noServices) ResolveEndpoint(namespace, name string, _ int32) (*url.URL, error) {
+	return nil, fmt.Errorf("webhook at service %s/%s: the local API reaches webhooks by clientConfig.url only", namespace, name)
+}
+
+// plainResolver calls webhooks without credentials of ours.
+func plainResolver(r webhook.AuthenticationInfoResolver) webhook.AuthenticationInfoResolver { return r }
