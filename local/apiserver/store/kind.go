@@ -314,5 +314,10 @@ func (k *kind) GetCurrentResourceVersion(context.Context) (uint64, error) {
 	return k.store.revision(), nil
 }
 
-// CompactRevision is the one that the window begins after.
-func (k *kind) CompactRevision() int64 { return int64(k.store.compacted()) }
+// CompactRevision is the one that the window begins after, 0 when it reaches back to the beginning.
+func (k *kind) CompactRevision() int64 {
+	if start := k.store.compacted(); start > firstRevision {
+		return int64(start)
+	}
+	return 0
+}

@@ -83,8 +83,8 @@ func expiredList(from, prefix string) error {
 	if from == "" {
 		return apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
 	}
-	err := apierrors.NewResourceExpired("The provided continue parameter is too old: start a new list, " +
-		"or use the continue token of this response, which goes on with the objects as they are now.")
+	err := apierrors.NewResourceExpired("The provided continue parameter is too old to display a consistent list result: " +
+		"start a new list, or use the continue token of this response, which goes on with the objects as they are now.")
 	if token, tokenErr := storage.EncodeContinue(from, prefix, -1); tokenErr == nil {
 		err.ErrStatus.ListMeta.Continue = token
 	}

@@ -53,10 +53,12 @@ type state struct {
 	window window
 }
 
+// firstRevision is that of an empty store, as of etcd's: 0 means "any" to clients.
+const firstRevision = 1
+
 func newState(events int) *state {
 	less := func(a, b *item) bool { return a.key < b.key }
-	// An empty store has revision 1, as etcd's: 0 means "any" to clients.
-	s := &state{rev: 1, items: btree.New(32, less)}
+	s := &state{rev: firstRevision, items: btree.New(32, less)}
 	s.window.ring = make([]event, events)
 	s.window.forget(s.rev)
 	return s

@@ -194,7 +194,6 @@ func (s *Store) RESTOptions(resource schema.GroupResource, codec runtime.Codec) 
 		EnableGarbageCollection: true,
 		DeleteCollectionWorkers: 1,
 		ResourcePrefix:          group + "/" + resource.Resource,
-		CountMetricPollPeriod:   time.Minute,
 	}
 }
 
