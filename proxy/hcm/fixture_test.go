@@ -64,6 +64,8 @@ type setup struct {
 	clusters  map[string]string
 	direction string
 	filters   []http.Factory // before the router
+
+	cluster func(router.Cluster) router.Cluster // what the router gets for a cluster; nil: itself
 }
 
 const listOfFilters = `"http_filters": [%s{"name": "envoy.filters.http.router", "typed_config":
@@ -94,10 +96,14 @@ func start(t testing.TB, s setup) *gateway {
 			{"name": "v", "domains": ["*"], "include_request_attempt_count": true, "routes": [%s]}]}}`,
 		hcm.TypeURL, fmt.Sprintf(listOfFilters, names.String()), fields(s.manager), g.log, logFormat, s.routes)
 	get := func(name string) router.Cluster {
-		if c := clusters.Get(name); c != nil {
-			return c
+		c := clusters.Get(name)
+		switch {
+		case c == nil:
+			return nil
+		case s.cluster != nil:
+			return s.cluster(c)
 		}
-		return nil
+		return c
 	}
 	a := &anypb.Any{}
 	if err := protojson.Unmarshal([]byte(cfg), a); err != nil {
@@ -204,8 +210,14 @@ type backend struct {
 	addr  string
 	mu    sync.Mutex
 	heads []string // with the bodies behind them
+	open  sync.Map // net.Conn
 	wg    sync.WaitGroup
 	stop  chan struct{}
+}
+
+// hangUp ends all connections.
+func (b *backend) hangUp() {
+	b.open.Range(func(c, _ any) bool { _ = c.(net.Conn).Close(); return true })
 }
 
 func newBackend(t testing.TB) *backend {
@@ -214,25 +226,24 @@ func newBackend(t testing.TB) *backend {
 		t.Fatal(err)
 	}
 	b := &backend{addr: l.Addr().String(), stop: make(chan struct{})}
-	var open sync.Map
 	b.wg.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			open.Store(c, nil)
+			b.open.Store(c, nil)
 			b.wg.Go(func() {
 				b.serve(c)
 				_ = c.Close()
-				open.Delete(c)
+				b.open.Delete(c)
 			})
 		}
 	})
 	t.Cleanup(func() {
 		close(b.stop)
 		_ = l.Close()
-		open.Range(func(c, _ any) bool { _ = c.(net.Conn).Close(); return true })
+		b.hangUp()
 		b.wg.Wait()
 	})
 	return b

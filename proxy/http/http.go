@@ -86,6 +86,8 @@ type ClientStream interface {
 	Interrupter
 	// LocalAddr is our end of the connection.
 	LocalAddr() netip.AddrPort
+	// Reused reports that the connection was kept alive after an earlier exchange.
+	Reused() bool
 	// Release gives the stream's memory back. The connection itself is used again as
 	// soon as the exchange is complete and both sides allow it; an exchange that is
 	// released before its end closes the connection (or resets the stream).

@@ -22,10 +22,13 @@ type ExchangeOptions struct {
 type Owner interface {
 	// Finished gets the connection back, once. reusable says that another exchange may follow.
 	Finished(x *Exchange, reusable bool)
+	// Untaken is asked when the peer has ended the connection without a byte of an
+	// answer: it reports that the peer has provably taken no byte of the request either.
+	Untaken() bool
 }
 
 // An Exchange is one request and its answer on an upstream connection. It implements
-// http.ClientStream but for Release. The request is written by one goroutine and the
+// http.ClientStream but for Release and Reused. The request is written by one goroutine and the
 // answer read by one; both may be the same.
 type Exchange struct {
 	in    receiver
@@ -40,6 +43,7 @@ type Exchange struct {
 	connect  bool
 	upgrade  bool
 	sent     atomic.Bool // the request is written to its end
+	heard    bool        // a head was read
 	answered bool        // the final head was read
 	close    bool        // the answer ends the connection
 	raw      bool        // the connection carries another protocol now
@@ -162,7 +166,7 @@ func (x *Exchange) Await(r *http.Response) error {
 		return x.broken(err)
 	}
 	b := x.in.area[:end]
-	x.in.r = end
+	x.in.r, x.heard = end, true
 	if err := x.parse(r, b); err != nil {
 		return x.broken(err)
 	}
@@ -316,8 +320,9 @@ func (x *Exchange) broken(err error) error {
 		x.ended.Store(x.state.Load() == running)
 		return &http.Reset{Reason: http.ProtocolError} // cut off within its framing
 	}
-	x.ended.Store(x.state.Load() == running)
-	return &http.Reset{Reason: http.ConnectionTermination, Unused: !x.anything.Load()}
+	ended := x.state.Load() == running
+	x.ended.Store(ended)
+	return &http.Reset{Reason: http.ConnectionTermination, Unused: !x.anything.Load() || ended && !x.heard && x.owner.Untaken()}
 }
 
 // An answer is the body of an Exchange; it gives the connection back at its end.

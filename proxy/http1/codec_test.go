@@ -202,6 +202,7 @@ func TestLongBody(t *testing.T) {
 type keep struct{ reusable, told bool }
 
 func (k *keep) Finished(_ *http1.Exchange, reusable bool) { k.reusable, k.told = reusable, true }
+func (k *keep) Untaken() bool                             { return false }
 
 // TestResponse reads answers; kept says that the connection may be used again.
 func TestResponse(t *testing.T) {

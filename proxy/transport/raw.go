@@ -24,6 +24,7 @@ func NewConnAhead(c net.Conn, ahead []byte) Conn { return newRaw(c, ahead) }
 type raw struct {
 	net.Conn
 	wait          waiter
+	ledger        ledger
 	ahead         []byte // read from the socket, not yet by our reader
 	err           error  // end of the stream, found while waiting
 	local, remote netip.AddrPort
@@ -56,7 +57,11 @@ func (r *raw) Read(p []byte) (int, error) {
 	if r.err != nil {
 		return 0, r.err
 	}
-	return r.Conn.Read(p)
+	n, err := r.Conn.Read(p)
+	if err != nil {
+		r.ledger.read(err)
+	}
+	return n, err
 }
 
 // WaitReadable peeks; where the socket has no descriptor it reads one byte ahead.
@@ -80,7 +85,23 @@ func (r *raw) WaitReadable() error {
 	return err
 }
 
-func (r *raw) WriteBuffers(bufs *net.Buffers) (int64, error) { return bufs.WriteTo(r.Conn) }
+func (r *raw) Write(p []byte) (int, error) {
+	r.ledger.written.Add(int64(len(p)))
+	n, err := r.Conn.Write(p)
+	r.ledger.wrote(int64(len(p)), int64(n), err)
+	return n, err
+}
+
+func (r *raw) WriteBuffers(bufs *net.Buffers) (int64, error) {
+	total := int64(0)
+	for _, b := range *bufs {
+		total += int64(len(b))
+	}
+	r.ledger.written.Add(total)
+	n, err := bufs.WriteTo(r.Conn)
+	r.ledger.wrote(total, n, err)
+	return n, err
+}
 
 func (r *raw) CloseWrite() error {
 	if c, ok := r.Conn.(interface{ CloseWrite() error }); ok {
@@ -124,6 +145,7 @@ func reset(c net.Conn) error {
 // A waiter waits for a socket to become readable without taking bytes from it.
 type waiter struct {
 	conn syscall.RawConn // nil: the socket has no descriptor
+	tcp  bool
 	peek func(fd uintptr) bool
 	err  error // what a peek took from the socket: the kernel tells it once only
 
@@ -140,6 +162,7 @@ func (w *waiter) init(c net.Conn) {
 	if err != nil {
 		return
 	}
+	_, w.tcp = c.(*net.TCPConn)
 	w.conn, w.peek = conn, w.peekable // bound once: no allocation for each wait
 }
 

@@ -16,13 +16,14 @@ var recordBuffers = sync.Pool{New: func() any { return new([recordBuffer]byte) }
 // while it has something in it: an idle connection holds none.
 type records struct {
 	net.Conn
-	wait  waiter
-	ahead []byte // what listener filters took from the socket
-	buf   *[recordBuffer]byte
-	r, w  int
-	head  [5]byte
-	have  int // bytes of head seen
-	left  int // bytes of the record's body not yet handed out
+	wait   waiter
+	ledger ledger
+	ahead  []byte // what listener filters took from the socket
+	buf    *[recordBuffer]byte
+	r, w   int
+	head   [5]byte
+	have   int // bytes of head seen
+	left   int // bytes of the record's body not yet handed out
 }
 
 func newRecords(c net.Conn, ahead []byte) *records {
@@ -41,6 +42,7 @@ func (s *records) Read(p []byte) (int, error) {
 		if s.left >= recordBuffer && len(s.ahead) == 0 { // the rest of a large record: no copy
 			n, err := s.Conn.Read(p[:min(len(p), s.left)])
 			s.left -= n
+			s.ledger.read(err)
 			return n, err
 		}
 		if err := s.fill(); err != nil {
@@ -53,6 +55,13 @@ func (s *records) Read(p []byte) (int, error) {
 		s.buf, s.r, s.w = nil, 0, 0
 	}
 	return n, nil
+}
+
+func (s *records) Write(p []byte) (int, error) {
+	s.ledger.written.Add(int64(len(p)))
+	n, err := s.Conn.Write(p)
+	s.ledger.wrote(int64(len(p)), int64(n), err)
+	return n, err
 }
 
 func (s *records) fill() error {
@@ -73,6 +82,7 @@ func (s *records) fill() error {
 	}
 	recordBuffers.Put(s.buf)
 	s.buf = nil
+	s.ledger.read(err)
 	return err
 }
 

@@ -70,6 +70,9 @@ func (s *secure) Read(p []byte) (int, error) {
 	}
 	n, err := s.c.Read(p)
 	s.drained = n < len(p)
+	if err != nil {
+		s.records.ledger.read(err) // close_notify is an end too
+	}
 	return n, err
 }
 

@@ -340,7 +340,17 @@ func echo(t *testing.T, c Conn, n int) {
 	}
 }
 
+// pairs are connections of every kind, socketPairs those over sockets.
 func pairs(t *testing.T, f func(t *testing.T, client, server Conn)) {
+	socketPairs(t, f)
+	t.Run("no descriptor", func(t *testing.T) {
+		c, s := net.Pipe()
+		t.Cleanup(func() { c.Close(); s.Close() })
+		f(t, NewConn(c), NewConn(s))
+	})
+}
+
+func socketPairs(t *testing.T, f func(t *testing.T, client, server Conn)) {
 	t.Run("raw", func(t *testing.T) {
 		c, s := sockets(t)
 		f(t, NewConn(c), NewConn(s))
@@ -352,11 +362,6 @@ func pairs(t *testing.T, f func(t *testing.T, client, server Conn)) {
 			t.Fatal(cerr, serr)
 		}
 		f(t, c, s)
-	})
-	t.Run("no descriptor", func(t *testing.T) {
-		c, s := net.Pipe()
-		t.Cleanup(func() { c.Close(); s.Close() })
-		f(t, NewConn(c), NewConn(s))
 	})
 }
 

@@ -133,17 +133,25 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 // An exchange is one request on a connection.
 type exchange struct {
 	http1.Exchange
+	reused bool
 }
+
+// Reused reports that the connection was kept alive after an earlier exchange.
+func (x *exchange) Reused() bool { return x.reused }
 
 // begin starts an exchange on c.
 func (c *conn) begin() *exchange {
 	p := c.pool
 	c.uses++
+	if prober, ok := c.Conn.(Prober); ok {
+		prober.Mark()
+	}
 	p.opts.Stats.RqTotal.Inc()
 	p.opts.Stats.RqActive.Inc()
 	p.ep.Requests.Add(1)
 	p.ep.Active.Add(1)
 	x := exchanges.Get().(*exchange)
+	x.reused = c.uses > 1
 	x.Start(c, c, http1.ExchangeOptions{PreserveCase: p.opts.PreserveCase, Trailers: p.opts.Trailers})
 	return x
 }
@@ -186,12 +194,26 @@ func (c *conn) countTorn(x *http1.Exchange) {
 	}
 }
 
-// A Prober is a connection that knows without blocking that it is not to be used again:
-// the peer has ended it, or has sent bytes out of turn.
-type Prober interface{ Stale() bool }
+// A Prober is a connection that knows, without blocking, more than its bytes tell.
+type Prober interface {
+	// Stale reports that the connection is not to be used again: the peer has ended it,
+	// or has sent bytes out of turn.
+	Stale() bool
+	// Mark and Untaken: when the stream has ended, the peer has provably not received
+	// a byte that was written since the mark.
+	Mark()
+	Untaken() bool
+}
 
 // stale asks the connection, if it can be asked.
 func (c *conn) stale() bool {
 	p, ok := c.Conn.(Prober)
 	return ok && p.Stale()
+}
+
+// Untaken reports of a connection that its peer has ended without an answer that the
+// peer has provably taken no byte of the request.
+func (c *conn) Untaken() bool {
+	p, ok := c.Conn.(Prober)
+	return ok && p.Untaken()
 }

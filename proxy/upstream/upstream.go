@@ -9,7 +9,9 @@
 //
 // An idle connection that the peer has closed is found when it is taken (a peek at
 // the socket: servers that close right after an answer are common) and by a sweep
-// every second; a request is never written to it.
+// every second; a request is not written to it. One that ends between the look and the
+// write is told by its acknowledgements (Prober.Untaken): if the peer has received no
+// byte, the Reset is Unused, and the router sends the request on another connection.
 package upstream
 
 import (

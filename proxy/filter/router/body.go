@@ -36,9 +36,10 @@ func (b *replay) take(k *call, p []byte, last bool) {
 	first := !b.taken
 	b.taken = true
 	switch {
-	case !b.keep || b.lost || len(p) == 0:
+	case len(p) == 0:
 	case first && last:
 		b.single = p
+	case !b.keep || b.lost:
 	case int64(len(b.copied)+len(p)) > b.limit:
 		b.lost, b.copied = true, nil
 		k.stats.RetryOrShadowAbandoned.Inc()
@@ -57,6 +58,13 @@ func (b *replay) bytes() []byte {
 
 // whole reports that the body, once it has ended, can be sent again.
 func (b *replay) whole() bool { return !b.taken || b.keep && !b.lost }
+
+// again reports that the request as it was sent can be sent again: it has no body, or
+// a body that has ended and is here.
+func (b *replay) again(k *call) bool {
+	body := k.s.Request.Body
+	return body.Done() && k.pump.settled() && (!b.taken || b.single != nil || b.whole()) && body.Trailers() == nil
+}
 
 // untouched reports that no byte was read from the client.
 func (b *replay) untouched() bool { return !b.taken }

@@ -91,7 +91,30 @@ func (k *call) attempt() error {
 		return errInvalid
 	}
 	k.autoHost()
-	limit := k.limit()
+	for n := 0; ; n++ {
+		err := k.try()
+		if err == nil || n == maxMissed || !k.missed(err) {
+			return err
+		}
+		k.drop()
+		k.noteRead()
+	}
+}
+
+// maxMissed bounds the kept-alive connections that one attempt may find ended.
+const maxMissed = 4
+
+// missed reports that the request came too late for a kept-alive connection: its peer
+// had ended it and has taken no byte, so that another connection can carry it. That is
+// not a failure of the endpoint, and no retry policy is asked.
+func (k *call) missed(err error) bool {
+	var reset *http.Reset
+	return errors.As(err, &reset) && reset.Unused && k.stream != nil && k.stream.Reused() && !k.s.Left() && k.body.again(k)
+}
+
+// try sends the request on one connection and reads the head of the answer.
+func (k *call) try() error {
+	s, limit := k.s, k.limit()
 	x, err := k.pool().Acquire(s.Done(), limit)
 	if err != nil {
 		return err

@@ -87,7 +87,6 @@ func (k *call) blame(reset *http.Reset) {
 	k.endpoint.Errors.Add(1)
 	if reset.Reason != http.RemoteConnectionFailure && reset.Reason != http.ConnectionTimeout {
 		k.cluster.Report(k.endpoint, 503)
-		k.stats.RqRxReset.Inc()
 	}
 }
 
