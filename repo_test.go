@@ -69,7 +69,7 @@ var imports = map[string]string{
 	"proxy/admin":                    "proxy/stats",
 
 	"agent": "", "agent/redirect": "",
-	"local":         "control control/config control/file agent install/crds local/apply local/namespace local/outside",
+	"local":         "control control/config control/file agent install/crds local/apply local/container local/namespace local/outside",
 	"local/apply":   "control/config control/file",
 	"local/node":    "local/container local/kubelet local/namespace local/network local/outside",
 	"local/namespace": "", "local/container": "local/namespace local/container/stage", "local/container/stage": "", "cmd/lateen-init": "local/container/stage",
@@ -84,7 +84,7 @@ var imports = map[string]string{
 	"test/report":  "", "test/fuzzall": "",
 	"bench": "control/... proxy/... samples/...",
 
-	"cmd/istiod": "control control/kube", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-node": "local/node",
+	"cmd/istiod": "control control/kube", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-node": "local/namespace local/node",
 }
 
 // forbiddenFolders say how something is built, not what it is.

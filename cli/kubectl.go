@@ -116,18 +116,18 @@ func kubeconfigOf(state string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "kubeconfig")
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
 	st, err := local.ReadRecord(dir)
 	if err != nil {
 		return "", err
 	}
-	if st.PID != 0 {
+	if st.PID == 0 {
+		return "", withHint(errors.New("no mesh runs in "+dir), "start one with: lateen up, or name its directory: --state DIR")
+	}
+	path := filepath.Join(dir, "kubeconfig")
+	if _, err := os.Stat(path); err != nil {
 		return "", withHint(errors.New("the mesh in "+dir+" has no Kubernetes API: it was started without workloads"), "start it with: lateen up --pods")
 	}
-	return "", withHint(errors.New("no mesh runs in "+dir), "start one with: lateen up, or name its directory: --state DIR")
+	return path, nil
 }
 
 // takeFlag takes the value of a flag out of arguments that somebody else parses.

@@ -66,7 +66,7 @@ type outsideHalf struct {
 
 // dress gives the node its namespaces and one end of the conversation, as descriptor 3.
 func (h *outsideHalf) dress(ctx context.Context, cmd *exec.Cmd) (end func(), err error) {
-	ours, theirs, err := conversation()
+	theirs, ours, err := outside.Pair()
 	if err != nil {
 		return nil, err
 	}
@@ -82,23 +82,6 @@ func (h *outsideHalf) dress(ctx context.Context, cmd *exec.Cmd) (end func(), err
 		_ = theirs.Close()
 		serving.Wait()
 	}, nil
-}
-
-// conversation is a pair of sockets that keep packets apart.
-func conversation() (*net.UnixConn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	file := os.NewFile(uintptr(fds[0]), "outside")
-	defer file.Close()
-	theirs := os.NewFile(uintptr(fds[1]), "inside")
-	conn, err := net.FileConn(file)
-	if err != nil {
-		_ = theirs.Close()
-		return nil, nil, err
-	}
-	return conn.(*net.UnixConn), theirs, nil
 }
 
 // listen opens the port of this machine behind a port of a pod: as --publish says, else

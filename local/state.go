@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/local/container"
 )
 
 // maxSocketPath is what a Unix socket's address holds on every system.
@@ -58,27 +59,44 @@ func (s *state) claim() error {
 	if _, err := s.lock.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0); err != nil {
 		return err
 	}
+	sweep(s.dir)
 	s.sockets = s.dir
 	if len(filepath.Join(s.dir, "control.sock")) > maxSocketPath {
-		short, err := os.MkdirTemp("", "lateen-")
+		short, err := os.MkdirTemp("", socketsPrefix)
 		if err != nil {
 			return err
 		}
 		s.sockets = short
 	}
 	s.ports = &reservation{}
-	return os.WriteFile(s.path("sockets"), []byte(s.sockets), 0o600)
+	return os.WriteFile(s.path(socketsName), []byte(s.sockets), 0o600)
 }
 
-// close gives the directory back.
+// close gives the directory back. Objects, logs and the last good configuration stay.
 func (s *state) close() {
-	if s.sockets != s.dir {
-		_ = os.RemoveAll(s.sockets)
-	}
 	s.ports.close()
-	_ = os.Remove(s.path(recordName))
+	sweep(s.dir)
 	_ = s.lock.Close() // and with it the lock
 }
+
+// sweep removes what only a running mesh needs, also that of one which was killed. Its
+// caller has the lock.
+func sweep(dir string) {
+	if text, err := os.ReadFile(filepath.Join(dir, socketsName)); err == nil {
+		if sockets := strings.TrimSpace(string(text)); sockets != dir && strings.HasPrefix(filepath.Base(sockets), socketsPrefix) {
+			_ = os.RemoveAll(sockets)
+		}
+	}
+	for _, name := range []string{recordName, socketsName, "kubeconfig", "xds.sock", "control.sock", "api.sock", "node.sock", "mesh"} {
+		_ = os.RemoveAll(filepath.Join(dir, name))
+	}
+	_ = container.Sweep(filepath.Join(dir, "node")) // groups of the kernel, which no process holds any more
+}
+
+const (
+	socketsName   = "sockets" // says where the sockets are
+	socketsPrefix = "lateen-"
+)
 
 func (s *state) path(name string) string { return filepath.Join(s.dir, name) }
 

@@ -107,7 +107,7 @@ func ReadRecord(dir string) (Status, error) {
 
 // socketOf finds a socket of a running mesh.
 func socketOf(dir, name string) (string, error) {
-	sockets, err := os.ReadFile(filepath.Join(dir, "sockets"))
+	sockets, err := os.ReadFile(filepath.Join(dir, socketsName))
 	if err != nil {
 		return "", err
 	}
@@ -146,13 +146,21 @@ func controlStatus(ctx context.Context, dir string) (*control.Status, error) {
 	return &st, nil
 }
 
-// Down ends the mesh of a state directory and waits until it is gone.
+// Down ends the mesh of a state directory and waits until it is gone. What a killed one
+// left behind is removed too.
 func Down(ctx context.Context, dir string) error {
 	pid, err := running(dir)
 	if err != nil {
 		return err
 	}
 	if pid == 0 {
+		if _, err := os.Stat(filepath.Join(dir, socketsName)); err == nil {
+			s, err := openState(dir)
+			if err == nil {
+				s.close()
+			}
+			return err
+		}
 		return notRunning(dir)
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {

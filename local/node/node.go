@@ -1,0 +1,131 @@
+// Package node is the inner half of a mesh with pods: the network, the containers and
+// the kubelet of its one node, wired together. It runs in namespaces of its own, which
+// the supervisor has made, and everything that it starts ends with it.
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+
+	"github.com/lateen-mesh/lateen/local/container"
+	"github.com/lateen-mesh/lateen/local/kubelet"
+	"github.com/lateen-mesh/lateen/local/namespace"
+	"github.com/lateen-mesh/lateen/local/network"
+	"github.com/lateen-mesh/lateen/local/outside"
+)
+
+// outsideFD is the descriptor of the conversation with the outside half.
+const outsideFD = 3
+
+// doorName is the socket below Options.Sockets on which proxies ask for sockets of this
+// machine.
+const doorName = "outside.sock"
+
+// Options are the settings of a node.
+type Options struct {
+	API        string            // unix socket of the Kubernetes API
+	APIAddress string            // where pods' requests to the API go, HOST:PORT outside
+	State      string            // directory: logs and volumes
+	Socket     string            // unix socket on which the API reaches this node
+	Sockets    string            // directory of the sockets that proxies in pods use
+	Bin        string            // directory of our programs
+	Name       string            // of the Node
+	Images     map[string]string // command, or oci:DIR, by image
+	NoUDP      bool              // the kernel has no TPROXY: pods send no UDP to the outside
+}
+
+// Command is the command line of lateen-node.
+func Command() *cobra.Command {
+	var o Options
+	var images []string
+	cmd := &cobra.Command{
+		Use: "lateen-node", Short: "Run the pods of a mesh; started by lateen up", Args: cobra.NoArgs,
+		SilenceErrors: true, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Images = map[string]string{}
+			for _, item := range images {
+				image, command, ok := strings.Cut(item, "=")
+				if !ok {
+					return fmt.Errorf("--image %s: must be IMAGE=COMMAND", item)
+				}
+				o.Images[image] = command
+			}
+			return Run(cmd.Context(), o)
+		},
+	}
+	set := cmd.Flags()
+	set.StringVar(&o.API, "api", "", "unix socket of the Kubernetes API")
+	set.StringVar(&o.APIAddress, "api-address", "", "HOST:PORT of the Kubernetes API outside, for pods")
+	set.StringVar(&o.State, "state", "", "directory for logs and volumes")
+	set.StringVar(&o.Socket, "socket", "", "unix socket on which the API reaches this node")
+	set.StringVar(&o.Sockets, "mesh-sockets", "", "directory of the sockets that proxies in pods use")
+	set.StringVar(&o.Bin, "bin", "", "directory of our programs")
+	set.StringVar(&o.Name, "node", "lateen", "name of the Node")
+	set.StringArrayVar(&images, "image", nil, "IMAGE=COMMAND or IMAGE=oci:DIR, may be repeated")
+	set.BoolVar(&o.NoUDP, "no-udp", false, "pods send no UDP to the outside")
+	return cmd
+}
+
+// Run runs pods until the context ends. It is called once, in the namespaces that
+// namespace.Command makes.
+func Run(ctx context.Context, o Options) error {
+	if err := namespace.Enter(); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	for _, dir := range []string{o.State, o.Sockets} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	out, err := outside.NewClient(os.NewFile(outsideFD, "outside"))
+	if err != nil {
+		return fmt.Errorf("the outside half: %w", err)
+	}
+	defer out.Close()
+	mesh, err := openMesh(ctx, o, out, log)
+	if err != nil {
+		return err
+	}
+	defer mesh.Close()
+	runtime, err := container.New(container.Options{Init: filepath.Join(o.Bin, "lateen-init"), State: o.State, Log: log})
+	if err != nil {
+		return err
+	}
+	k, err := kubelet.New(kubelet.Options{Config: apiConfig(o.API), Node: o.Name, Runtime: runtime, Mesh: mesh, Dir: o.State,
+		Socket: o.Socket, Bin: o.Bin, Images: o.Images, Log: log})
+	if err != nil {
+		return err
+	}
+	return k.Run(ctx)
+}
+
+func openMesh(ctx context.Context, o Options, out *outside.Client, log *slog.Logger) (network.Mesh, error) {
+	no := network.Options{Outside: out, Log: log}
+	if o.Sockets != "" {
+		no.Door = filepath.Join(o.Sockets, doorName)
+	}
+	if o.APIAddress != "" {
+		var err error
+		if no.API, err = netip.ParseAddrPort(o.APIAddress); err != nil {
+			return nil, fmt.Errorf("--api-address: %w", err)
+		}
+	}
+	return network.New(ctx, no)
+}
+
+// apiConfig reaches the API over its socket, whose owner needs no credentials.
+func apiConfig(socket string) *rest.Config {
+	return &rest.Config{Host: "http://api", QPS: -1, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+}
