@@ -1,0 +1,242 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// What one transaction takes: the socket's buffer, which a user cannot make larger, bounds it.
+	maxElements   = 2000
+	elementsAtime = 400 // of one message: the length of an attribute has 16 bits
+	maxChanges    = 20  // ports of Services; each answer takes its part of the buffer too
+)
+
+// A portKey is one port of a Service address.
+type portKey struct {
+	address  netip.Addr
+	protocol byte
+	port     uint16
+}
+
+// A livePort is what the rules say of it now.
+type livePort struct {
+	serial   int // of its chain and map
+	backends []netip.AddrPort
+	clientIP bool
+}
+
+// setServices changes what differs from the rules that are there. Should that fail the
+// rules are made anew.
+func (r *rules) setServices(all []Service) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wanted := r.wanted(all)
+	err := r.apply(wanted)
+	if err == nil {
+		return nil
+	}
+	if again := r.rebuild(wanted); again != nil {
+		return fmt.Errorf("rules of Services: %w", errors.Join(err, again))
+	}
+	return nil
+}
+
+func (r *rules) rebuild(wanted map[portKey]livePort) error {
+	if err := r.reset(); err != nil {
+		return err
+	}
+	t, err := newTransaction()
+	if err != nil {
+		return err
+	}
+	for a := range r.pods {
+		if err := t.SetAddElements(r.named(r.self), []nftables.SetElement{{Key: append(a.AsSlice(), a.AsSlice()...)}}); err != nil {
+			return err
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return r.apply(wanted)
+}
+
+// wanted are the ports that have backends. The addresses of DNS and API are the mesh's own.
+func (r *rules) wanted(all []Service) map[portKey]livePort {
+	wanted := map[portKey]livePort{}
+	for _, s := range all {
+		for _, a := range s.Addresses {
+			if !a.Is4() || a == r.plan.dns || a == r.plan.api && r.api {
+				continue
+			}
+			for _, p := range s.Ports {
+				backends := slices.DeleteFunc(slices.Clone(p.Backends), func(b netip.AddrPort) bool { return !b.Addr().Is4() })
+				if len(backends) > 0 {
+					slices.SortFunc(backends, netip.AddrPort.Compare)
+					wanted[portKey{a, p.number(), p.Port}] = livePort{backends: backends, clientIP: s.ClientIP}
+				}
+			}
+		}
+	}
+	return wanted
+}
+
+// number is the protocol's in an IP header.
+func (p Port) number() byte {
+	if strings.EqualFold(p.Protocol, "udp") {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
+}
+
+// apply makes the rules say what is wanted, a bounded number of changes in each transaction.
+func (r *rules) apply(wanted map[portKey]livePort) error {
+	t, err := newTransaction()
+	if err != nil {
+		return err
+	}
+	changes := map[portKey]*livePort{} // of this transaction; nil: gone
+	flush := func() error {
+		if len(changes) == 0 {
+			return nil
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		r.note(changes)
+		clear(changes)
+		t, err = newTransaction()
+		return err
+	}
+	for key, now := range r.live {
+		next, stays := wanted[key]
+		if stays && slices.Equal(now.backends, next.backends) && now.clientIP == next.clientIP {
+			continue
+		}
+		if err := r.drop(t, key, now); err != nil {
+			return err
+		}
+		changes[key] = nil
+		if stays {
+			if err := r.add(t, key, &next); err != nil {
+				return err
+			}
+			changes[key] = &next
+		}
+		if t.elements >= maxElements || len(changes) >= maxChanges {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	for key, next := range wanted {
+		if _, known := r.live[key]; known {
+			continue
+		}
+		if err := r.add(t, key, &next); err != nil {
+			return err
+		}
+		changes[key] = &next
+		if t.elements >= maxElements || len(changes) >= maxChanges {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+// note remembers what a transaction did, and forgets UDP flows to backends that are gone:
+// unlike connections they do not end by themselves.
+func (r *rules) note(changes map[portKey]*livePort) {
+	for key, next := range changes {
+		before := r.live[key]
+		if next == nil {
+			delete(r.live, key)
+		} else {
+			r.live[key] = *next
+		}
+		if key.protocol == unix.IPPROTO_UDP && len(before.backends) > 0 {
+			filter := &netlink.ConntrackFilter{}
+			_ = filter.AddIP(netlink.ConntrackOrigDstIP, key.address.AsSlice())
+			_ = filter.AddProtocol(unix.IPPROTO_UDP)
+			_ = filter.AddPort(netlink.ConntrackOrigDstPort, key.port)
+			_, _ = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter) // else they end after 30 s of silence
+		}
+	}
+}
+
+func (r *rules) add(t *transaction, key portKey, next *livePort) error {
+	r.serial++
+	next.serial = r.serial
+	backends, err := nftables.ConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
+	if err != nil {
+		return err
+	}
+	numbered := &nftables.Set{Table: r.table, Name: next.mapName(), KeyType: nftables.TypeInteger, IsMap: true, DataType: backends}
+	t.set(numbered)
+	var elements []nftables.SetElement
+	for i, b := range next.backends {
+		elements = append(elements, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(uint32(i)), Val: value(b)})
+	}
+	for some := range slices.Chunk(elements, elementsAtime) {
+		if err := t.SetAddElements(numbered, some); err != nil {
+			return err
+		}
+		t.elements += len(some)
+	}
+	chain := t.chain(r.table, next.chainName())
+	t.rule(chain, next.choose(), []expr.Any{
+		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: numbered.Name, SetID: numbered.ID},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg0, RegProtoMin: reg0 + 1},
+	})
+	return t.SetAddElements(r.named(r.vmap), []nftables.SetElement{{Key: key.bytes(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain.Name}}})
+}
+
+// choose puts the number of a backend into the first register: by chance, or by the
+// client's address.
+func (l livePort) choose() []expr.Any {
+	n := uint32(len(l.backends))
+	if !l.clientIP {
+		return one(&expr.Numgen{Register: reg0, Modulus: n, Type: unix.NFT_NG_RANDOM})
+	}
+	return []expr.Any{
+		&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+		&expr.Hash{SourceRegister: reg0, DestRegister: reg0, Length: 4, Modulus: n, Type: expr.HashTypeJenkins, Seed: 1},
+	}
+}
+
+func (r *rules) drop(t *transaction, key portKey, now livePort) error {
+	element := nftables.SetElement{Key: key.bytes(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: now.chainName()}}
+	if err := t.SetDeleteElements(r.named(r.vmap), []nftables.SetElement{element}); err != nil {
+		return err
+	}
+	chain := &nftables.Chain{Table: r.table, Name: now.chainName()}
+	t.FlushChain(chain)
+	t.DelChain(chain)
+	t.DelSet(&nftables.Set{Table: r.table, Name: now.mapName()})
+	return nil
+}
+
+func (l livePort) chainName() string { return "port-" + strconv.Itoa(l.serial) }
+func (l livePort) mapName() string   { return "backends-" + strconv.Itoa(l.serial) }
+
+// bytes are the key as the registers have it: each part fills whole ones.
+func (k portKey) bytes() []byte {
+	b := append(k.address.AsSlice(), k.protocol, 0, 0, 0)
+	return append(b, byte(k.port>>8), byte(k.port), 0, 0)
+}
+
+func value(b netip.AddrPort) []byte {
+	return append(b.Addr().AsSlice(), byte(b.Port()>>8), byte(b.Port()), 0, 0)
+}
