@@ -44,8 +44,7 @@ func (m *mesh) relayDatagrams() error {
 	for network, af := range networks {
 		c, err := listenTransparently(m.ctx, network, netip.AddrPortFrom(netip.Addr{}, leaveUDP))
 		if err != nil {
-			m.log.Warn("no UDP leaves the mesh", "network", network, "error", err) // a kernel without TPROXY
-			continue
+			return fmt.Errorf("relay of UDP: %w", err)
 		}
 		m.until(c)
 		m.serving.Go(func() { d.listen(c, af) })

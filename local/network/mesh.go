@@ -31,6 +31,9 @@ type Options struct {
 	IPv6 bool
 	// CaptureDNS makes sidecars answer DNS where the annotations of a pod do not say.
 	CaptureDNS bool
+	// NoUDP keeps datagrams from leaving the mesh, which needs a kernel with TPROXY. Where it is
+	// found to have none, they do not leave in any case.
+	NoUDP bool
 	// Log takes what goes wrong where no caller is. Nil: nowhere.
 	Log *slog.Logger
 }
@@ -89,7 +92,7 @@ func (m *mesh) open() error {
 	if err := m.configure(); err != nil {
 		return err
 	}
-	if m.rules, err = newRules(m.plan, m.o.API.IsValid()); err != nil {
+	if m.rules, err = newRules(m.plan, m.o.API.IsValid(), !m.o.NoUDP); err != nil {
 		return err
 	}
 	if m.names, err = serveNames(m); err != nil {

@@ -54,6 +54,10 @@ func (m *mesh) relay() error {
 	}
 	m.until(l)
 	m.serving.Go(func() { m.relayAll(l, m.relayOut) })
+	if !m.rules.udp {
+		m.log.Warn("no UDP leaves the mesh: the kernel has no TPROXY")
+		return nil
+	}
 	return m.relayDatagrams()
 }
 

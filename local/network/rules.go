@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -12,14 +13,13 @@ import (
 )
 
 const (
-	tableName    = "lateen"
-	leaveTCP     = 15100 // the relay: connections that leave the mesh
-	leaveUDP     = 15101 // datagrams that leave it
-	leaveMark    = 1
-	leaveTable   = 100 // route table of what has the mark
-	afterDNAT    = -90
-	reg0         = 8 // the first of the registers of four bytes: NFT_REG32_00
-	setUserspace = 1 // first id of a set in a transaction; they count up
+	tableName  = "lateen"
+	leaveTCP   = 15100 // the relay: connections that leave the mesh
+	leaveUDP   = 15101 // datagrams that leave it
+	leaveMark  = 1
+	leaveTable = 100 // route table of what has the mark
+	afterDNAT  = -90
+	reg0       = 8 // the first of the registers of four bytes: NFT_REG32_00
 )
 
 // rules are the nftables of the mesh's namespace: what Service addresses mean, and what
@@ -27,6 +27,7 @@ const (
 type rules struct {
 	plan plan
 	api  bool
+	udp  bool // datagrams leave the mesh
 
 	mu     sync.Mutex
 	table  *nftables.Table
@@ -37,9 +38,15 @@ type rules struct {
 	serial int
 }
 
-func newRules(p plan, api bool) (*rules, error) {
-	r := &rules{plan: p, api: api, pods: map[netip.Addr]bool{}}
-	return r, r.reset()
+// newRules makes the table; without the part for datagrams where the kernel has no TPROXY.
+func newRules(p plan, api, udp bool) (*rules, error) {
+	r := &rules{plan: p, api: api, udp: udp, pods: map[netip.Addr]bool{}}
+	err := r.reset()
+	if udp && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)) {
+		r.udp = false
+		err = r.reset()
+	}
+	return r, err
 }
 
 // reset makes the table anew, with nothing of Services and pods in it.
@@ -65,7 +72,9 @@ func (r *rules) reset() error {
 	r.vmap = &nftables.Set{Table: r.table, Name: "services", KeyType: key, Concatenation: true, IsMap: true, DataType: nftables.TypeVerdict}
 	t.set(r.self)
 	t.set(r.vmap)
-	r.datagrams(t)
+	if r.udp {
+		r.datagrams(t)
+	}
 	r.services(t)
 	r.guard(t)
 	r.hairpin(t)
@@ -171,7 +180,7 @@ func (r *rules) pair(a netip.Addr, add bool) error {
 	if add {
 		change = t.SetAddElements
 	}
-	if err := change(r.named(r.self), element); err != nil {
+	if err := change(named(r.self), element); err != nil {
 		return err
 	}
 	if err := t.Flush(); err != nil {
@@ -184,7 +193,7 @@ func (r *rules) pair(a netip.Addr, add bool) error {
 }
 
 // named is a set of an earlier transaction: ids count within one only.
-func (r *rules) named(s *nftables.Set) *nftables.Set {
+func named(s *nftables.Set) *nftables.Set {
 	c := *s
 	c.ID = 0
 	return &c

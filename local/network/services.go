@@ -61,7 +61,7 @@ func (r *rules) rebuild(wanted map[portKey]livePort) error {
 		return err
 	}
 	for a := range r.pods {
-		if err := t.SetAddElements(r.named(r.self), []nftables.SetElement{{Key: append(a.AsSlice(), a.AsSlice()...)}}); err != nil {
+		if err := t.SetAddElements(named(r.self), []nftables.SetElement{{Key: append(a.AsSlice(), a.AsSlice()...)}}); err != nil {
 			return err
 		}
 	}
@@ -99,61 +99,72 @@ func (p Port) number() byte {
 	return unix.IPPROTO_TCP
 }
 
-// apply makes the rules say what is wanted, a bounded number of changes in each transaction.
+// An update is the changes of Services on their way, a bounded number in each transaction.
+type update struct {
+	*rules
+	t       *transaction
+	changes map[portKey]*livePort // of this transaction; nil: gone
+}
+
+// apply makes the rules say what is wanted.
 func (r *rules) apply(wanted map[portKey]livePort) error {
 	t, err := newTransaction()
 	if err != nil {
 		return err
 	}
-	changes := map[portKey]*livePort{} // of this transaction; nil: gone
-	flush := func() error {
-		if len(changes) == 0 {
-			return nil
-		}
-		if err := t.Flush(); err != nil {
-			return err
-		}
-		r.note(changes)
-		clear(changes)
-		t, err = newTransaction()
-		return err
-	}
+	u := &update{r, t, map[portKey]*livePort{}}
 	for key, now := range r.live {
 		next, stays := wanted[key]
 		if stays && slices.Equal(now.backends, next.backends) && now.clientIP == next.clientIP {
 			continue
 		}
-		if err := r.drop(t, key, now); err != nil {
+		if err := u.change(key, &now, next, stays); err != nil {
 			return err
-		}
-		changes[key] = nil
-		if stays {
-			if err := r.add(t, key, &next); err != nil {
-				return err
-			}
-			changes[key] = &next
-		}
-		if t.elements >= maxElements || len(changes) >= maxChanges {
-			if err := flush(); err != nil {
-				return err
-			}
 		}
 	}
 	for key, next := range wanted {
 		if _, known := r.live[key]; known {
 			continue
 		}
-		if err := r.add(t, key, &next); err != nil {
+		if err := u.change(key, nil, next, true); err != nil {
 			return err
 		}
-		changes[key] = &next
-		if t.elements >= maxElements || len(changes) >= maxChanges {
-			if err := flush(); err != nil {
-				return err
-			}
+	}
+	return u.flush()
+}
+
+// change replaces what there is now of a port (nil: nothing) by what is next, if it stays.
+func (u *update) change(key portKey, now *livePort, next livePort, stays bool) error {
+	u.changes[key] = nil
+	if now != nil {
+		if err := u.drop(key, *now); err != nil {
+			return err
 		}
 	}
-	return flush()
+	if stays {
+		if err := u.add(key, &next); err != nil {
+			return err
+		}
+		u.changes[key] = &next
+	}
+	if u.t.elements >= maxElements || len(u.changes) >= maxChanges {
+		return u.flush()
+	}
+	return nil
+}
+
+func (u *update) flush() error {
+	if len(u.changes) == 0 {
+		return nil
+	}
+	if err := u.t.Flush(); err != nil {
+		return err
+	}
+	u.note(u.changes)
+	clear(u.changes)
+	var err error
+	u.t, err = newTransaction()
+	return err
 }
 
 // note remembers what a transaction did, and forgets UDP flows to backends that are gone:
@@ -176,31 +187,58 @@ func (r *rules) note(changes map[portKey]*livePort) {
 	}
 }
 
-func (r *rules) add(t *transaction, key portKey, next *livePort) error {
-	r.serial++
-	next.serial = r.serial
-	backends, err := nftables.ConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
+func (u *update) add(key portKey, next *livePort) error {
+	u.serial++
+	next.serial = u.serial
+	numbered, err := u.number(next)
 	if err != nil {
 		return err
 	}
-	numbered := &nftables.Set{Table: r.table, Name: next.mapName(), KeyType: nftables.TypeInteger, IsMap: true, DataType: backends}
+	chain := u.t.chain(u.table, next.chainName())
+	u.t.rule(chain, next.choose(), []expr.Any{
+		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: numbered.Name, SetID: numbered.ID},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg0, RegProtoMin: reg0 + 1},
+	})
+	return u.t.SetAddElements(named(u.vmap), []nftables.SetElement{{Key: key.bytes(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain.Name}}})
+}
+
+// number makes the map of backends by number. One that is too large for a transaction
+// with other things gets its own ones before: nothing refers to it yet.
+func (u *update) number(l *livePort) (*nftables.Set, error) {
+	backends, err := nftables.ConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
+	if err != nil {
+		return nil, err
+	}
+	numbered := &nftables.Set{Table: u.table, Name: l.mapName(), KeyType: nftables.TypeInteger, IsMap: true, DataType: backends}
+	t := u.t
+	large := len(l.backends) > maxElements
+	if large {
+		if t, err = newTransaction(); err != nil {
+			return nil, err
+		}
+	}
 	t.set(numbered)
 	var elements []nftables.SetElement
-	for i, b := range next.backends {
+	for i, b := range l.backends {
 		elements = append(elements, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(uint32(i)), Val: value(b)})
 	}
 	for some := range slices.Chunk(elements, elementsAtime) {
 		if err := t.SetAddElements(numbered, some); err != nil {
-			return err
+			return nil, err
 		}
 		t.elements += len(some)
+		if !large || t.elements < maxElements {
+			continue
+		}
+		if err := t.Flush(); err != nil {
+			return nil, err
+		}
+		t.elements, numbered = 0, named(numbered)
 	}
-	chain := t.chain(r.table, next.chainName())
-	t.rule(chain, next.choose(), []expr.Any{
-		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: numbered.Name, SetID: numbered.ID},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg0, RegProtoMin: reg0 + 1},
-	})
-	return t.SetAddElements(r.named(r.vmap), []nftables.SetElement{{Key: key.bytes(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain.Name}}})
+	if large {
+		return named(numbered), t.Flush()
+	}
+	return numbered, nil
 }
 
 // choose puts the number of a backend into the first register: by chance, or by the
@@ -216,15 +254,15 @@ func (l livePort) choose() []expr.Any {
 	}
 }
 
-func (r *rules) drop(t *transaction, key portKey, now livePort) error {
+func (u *update) drop(key portKey, now livePort) error {
 	element := nftables.SetElement{Key: key.bytes(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: now.chainName()}}
-	if err := t.SetDeleteElements(r.named(r.vmap), []nftables.SetElement{element}); err != nil {
+	if err := u.t.SetDeleteElements(named(u.vmap), []nftables.SetElement{element}); err != nil {
 		return err
 	}
-	chain := &nftables.Chain{Table: r.table, Name: now.chainName()}
-	t.FlushChain(chain)
-	t.DelChain(chain)
-	t.DelSet(&nftables.Set{Table: r.table, Name: now.mapName()})
+	chain := &nftables.Chain{Table: u.table, Name: now.chainName()}
+	u.t.FlushChain(chain)
+	u.t.DelChain(chain)
+	u.t.DelSet(&nftables.Set{Table: u.table, Name: now.mapName()})
 	return nil
 }
 
