@@ -137,10 +137,10 @@ func (c *client) get(ctx context.Context, path string, into any) error {
 	return json.Unmarshal(text, into)
 }
 
-// patience is how long the API is left alone when it does not answer: ever longer, up to
-// three seconds, so that what changed meanwhile is soon known when it is back.
+// patience is how long the API is left alone when it does not answer: ever longer, up to a
+// second, so that what changed meanwhile is soon known when it is back.
 func patience() *wait.Backoff {
-	return &wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 6, Cap: 3 * time.Second}
+	return &wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 4, Cap: time.Second}
 }
 
 // assign says how a kind is read, before it is.

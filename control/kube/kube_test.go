@@ -18,6 +18,7 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/kube/kubetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -66,7 +67,7 @@ func run(t testing.TB, o Options) *running {
 }
 
 // of runs a source on a small API and waits for its first state.
-func of(t testing.TB, a *api) *running {
+func of(t testing.TB, a *kubetest.API) *running {
 	t.Helper()
 	r := run(t, Options{Connection: Connection{Socket: a.Socket}})
 	r.waitSynced()
@@ -137,15 +138,15 @@ func hosts(set *config.Set) []string {
 
 func TestFirstListIsOneGeneration(t *testing.T) {
 	t.Run("EN-023 all that the API holds is there at once, and at no time less", func(t *testing.T) {
-		a := newAPI(t)
+		a := kubetest.New(t)
 		var want []string
 		for i := range 50 {
 			host := fmt.Sprintf("h%02d.example.com", i)
-			a.apply(entryYAML(fmt.Sprint("e", i), host))
+			a.Apply(entryYAML(fmt.Sprint("e", i), host))
 			want = append(want, host)
 		}
-		a.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: web, labels: {istio-injection: enabled}}\n")
-		r := of(t, a.start())
+		a.Apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: web, labels: {istio-injection: enabled}}\n")
+		r := of(t, a.Start())
 		set := r.store.Current()
 		if diff := cmp.Diff(want, hosts(set)); diff != "" || set.Generation() != 1 || set.Get(config.Namespace, "", "web") == nil {
 			t.Errorf("generation %d, hosts %s", set.Generation(), diff)
@@ -157,20 +158,20 @@ func TestFirstListIsOneGeneration(t *testing.T) {
 }
 
 func TestChanges(t *testing.T) {
-	a := newAPI(t).start()
+	a := kubetest.New(t).Start()
 	r := of(t, a)
-	a.apply(entryYAML("a", "a.example.com") + "---" + entryYAML("b", "b.example.com"))
+	a.Apply(entryYAML("a", "a.example.com") + "---" + entryYAML("b", "b.example.com"))
 	r.until("both are there", func(s *config.Set) bool { return slices.Equal(hosts(s), []string{"a.example.com", "b.example.com"}) })
-	a.apply(entryYAML("a", "changed.example.com"))
+	a.Apply(entryYAML("a", "changed.example.com"))
 	r.until("a has changed", func(s *config.Set) bool {
 		return slices.Equal(hosts(s), []string{"b.example.com", "changed.example.com"})
 	})
-	a.delete("ServiceEntry", "web/b")
+	a.Delete("ServiceEntry", "web/b")
 	r.until("b is gone", func(s *config.Set) bool { return slices.Equal(hosts(s), []string{"changed.example.com"}) })
 
 	before := r.store.Current()
-	a.apply(strings.Replace(entryYAML("a", "changed.example.com"), "metadata: {", "metadata: {annotations: {kubectl.kubernetes.io/last-applied-configuration: x}, ", 1))
-	a.apply(entryYAML("c", "c.example.com"))
+	a.Apply(strings.Replace(entryYAML("a", "changed.example.com"), "metadata: {", "metadata: {annotations: {kubectl.kubernetes.io/last-applied-configuration: x}, ", 1))
+	a.Apply(entryYAML("c", "c.example.com"))
 	r.until("c is there", func(s *config.Set) bool { return len(hosts(s)) == 2 })
 	if before.Get(config.ServiceEntry, "web", "a") != r.store.Current().Get(config.ServiceEntry, "web", "a") {
 		t.Error("a change of what the mesh does not read has changed the object")
@@ -178,13 +179,13 @@ func TestChanges(t *testing.T) {
 }
 
 func TestABadObjectHarmsItselfOnly(t *testing.T) {
-	a := newAPI(t).start()
-	a.apply(entryYAML("good", "good.example.com") + "---" + entryYAML("born-bad", "bad/host") + "---" + entryYAML("later-bad", "later.example.com"))
+	a := kubetest.New(t).Start()
+	a.Apply(entryYAML("good", "good.example.com") + "---" + entryYAML("born-bad", "bad/host") + "---" + entryYAML("later-bad", "later.example.com"))
 	r := of(t, a)
 	if got := hosts(r.store.Current()); !slices.Equal(got, []string{"good.example.com", "later.example.com"}) {
 		t.Fatalf("hosts %v", got)
 	}
-	a.apply(strings.Replace(entryYAML("later-bad", "later.example.com"), "number: 80", "number: 80000", 1))
+	a.Apply(strings.Replace(entryYAML("later-bad", "later.example.com"), "number: 80", "number: 80000", 1))
 	eventually(t, "the second is seen to be broken", func() bool { return len(r.Status().Problems) == 2 })
 	if got := hosts(r.store.Current()); !slices.Equal(got, []string{"good.example.com", "later.example.com"}) {
 		t.Errorf("its last good state is not in force: %v", got)
@@ -200,19 +201,19 @@ func TestABadObjectHarmsItselfOnly(t *testing.T) {
 	if strings.Count(r.log.String(), "later-bad") != 1 {
 		t.Errorf("the problem is not logged once:\n%s", r.log)
 	}
-	a.apply(entryYAML("later-bad", "mended.example.com"))
+	a.Apply(entryYAML("later-bad", "mended.example.com"))
 	r.until("it is mended", func(s *config.Set) bool { return slices.Contains(hosts(s), "mended.example.com") })
 	if st := r.Status(); st.Stale != 0 || len(st.Problems) != 1 {
 		t.Errorf("status %+v", st)
 	}
-	a.delete("ServiceEntry", "web/later-bad")
-	a.apply(entryYAML("later-bad", "bad/again"))
+	a.Delete("ServiceEntry", "web/later-bad")
+	a.Apply(entryYAML("later-bad", "bad/again"))
 	r.until("another object of the name has no part in the state of the first", func(s *config.Set) bool { return len(hosts(s)) == 1 })
 }
 
 func TestFieldsOfAnotherVersionAreIgnored(t *testing.T) {
-	a := newAPI(t).start()
-	a.apply(strings.Replace(entryYAML("new", "new.example.com"), "spec: {", "spec: {fieldOfTomorrow: {a: [1]}, ", 1))
+	a := kubetest.New(t).Start()
+	a.Apply(strings.Replace(entryYAML("new", "new.example.com"), "spec: {", "spec: {fieldOfTomorrow: {a: [1]}, ", 1))
 	r := of(t, a)
 	if st := r.Status(); st.Objects != 1 || len(st.Problems) != 0 {
 		t.Errorf("status %+v", st)
@@ -220,23 +221,23 @@ func TestFieldsOfAnotherVersionAreIgnored(t *testing.T) {
 }
 
 func TestTheAPIGoesAndComesBack(t *testing.T) {
-	a := newAPI(t).start()
-	a.apply(entryYAML("a", "a.example.com") + "---" + entryYAML("b", "b.example.com"))
+	a := kubetest.New(t).Start()
+	a.Apply(entryYAML("a", "a.example.com") + "---" + entryYAML("b", "b.example.com"))
 	r := of(t, a)
 	before := r.store.Current()
 	for _, expired := range []bool{false, true} {
-		a.stop()
+		a.Stop()
 		eventually(t, "trouble is noticed", func() bool { return r.Status().Trouble != "" })
 		if r.store.Current() != before {
 			t.Fatal("what is in force has changed while the API was away")
 		}
 		name := fmt.Sprintf("while-away-%t", expired)
-		a.apply(entryYAML(name, name+".example.com"))
-		a.delete("ServiceEntry", "web/"+map[bool]string{false: "a", true: "b"}[expired])
+		a.Apply(entryYAML(name, name+".example.com"))
+		a.Delete("ServiceEntry", "web/"+map[bool]string{false: "a", true: "b"}[expired])
 		if expired {
-			a.forget()
+			a.Forget()
 		}
-		a.start()
+		a.Start()
 		changed, stop := r.store.Watch()
 		r.until("what happened meanwhile is known", func(s *config.Set) bool {
 			return slices.Contains(hosts(s), name+".example.com") && len(hosts(s)) == 2
@@ -255,26 +256,26 @@ func TestTheAPIGoesAndComesBack(t *testing.T) {
 }
 
 func TestKindsThatAreDefinedLater(t *testing.T) {
-	a := newAPI(t).start()
-	a.undefine("serviceentries")
+	a := kubetest.New(t).Start()
+	a.Undefine("serviceentries")
 	r := of(t, a)
-	a.define("serviceentries")
-	a.apply(entryYAML("late", "late.example.com"))
+	a.Define("serviceentries")
+	a.Apply(entryYAML("late", "late.example.com"))
 	r.until("its objects are read", func(s *config.Set) bool { return len(hosts(s)) == 1 })
-	a.undefine("serviceentries")
+	a.Undefine("serviceentries")
 	r.until("its objects are gone", func(s *config.Set) bool { return len(hosts(s)) == 0 })
-	a.define("serviceentries")
-	a.apply(entryYAML("again", "again.example.com"))
+	a.Define("serviceentries")
+	a.Apply(entryYAML("again", "again.example.com"))
 	r.until("it is back", func(s *config.Set) bool { return len(hosts(s)) == 1 })
 }
 
 func TestNothingIsServedBeforeAllIsRead(t *testing.T) {
-	a := newAPI(t)
-	a.refused["v1/secrets"] = true
-	a.apply(entryYAML("a", "a.example.com"))
+	a := kubetest.New(t)
+	a.Refuse("Secret", true)
+	a.Apply(entryYAML("a", "a.example.com"))
 	r := run(t, Options{Connection: Connection{Socket: a.Socket}})
 	eventually(t, "it says that it waits", func() bool { return strings.Contains(r.log.String(), "waiting for the Kubernetes API") })
-	a.start()
+	a.Start()
 	eventually(t, "it says what is missing", func() bool { return strings.HasPrefix(r.Status().Trouble, "Secret: ") })
 	select {
 	case <-r.Synced():
@@ -284,23 +285,21 @@ func TestNothingIsServedBeforeAllIsRead(t *testing.T) {
 	if r.store.Current().Len() != 0 {
 		t.Error("a part of the state is in the store")
 	}
-	a.mu.Lock()
-	a.refused = map[string]bool{}
-	a.mu.Unlock()
+	a.Refuse("Secret", false)
 	r.waitSynced()
 }
 
 func TestStateOfTheLastRun(t *testing.T) {
-	a := newAPI(t).start()
+	a := kubetest.New(t).Start()
 	state := t.TempDir()
 	o := Options{Connection: Connection{Socket: a.Socket}, State: state}
-	a.apply(entryYAML("a", "a.example.com") + "---" + entryYAML("b", "b.example.com"))
-	a.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: web}\ndata: {tls.crt: aGVsbG8=, other: c2VjcmV0}\n")
+	a.Apply(entryYAML("a", "a.example.com") + "---" + entryYAML("b", "b.example.com"))
+	a.Apply("apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: web}\ndata: {tls.crt: aGVsbG8=, other: c2VjcmV0}\n")
 	first := run(t, o)
 	first.waitSynced()
-	a.apply(strings.Replace(entryYAML("b", "b.example.com"), "number: 80", "number: 0", 1))
+	a.Apply(strings.Replace(entryYAML("b", "b.example.com"), "number: 80", "number: 0", 1))
 	eventually(t, "b is broken", func() bool { return first.Status().Stale == 1 })
-	a.stop()
+	a.Stop()
 	first.end()
 	file := filepath.Join(state, stateName)
 	if fi, err := os.Stat(file); err != nil || fi.Mode().Perm() != 0o600 {
@@ -317,8 +316,8 @@ func TestStateOfTheLastRun(t *testing.T) {
 			t.Errorf("status %+v", st)
 		}
 		generation := r.store.Current().Generation()
-		a.delete("ServiceEntry", "web/a")
-		a.start()
+		a.Delete("ServiceEntry", "web/a")
+		a.Start()
 		r.until("what was deleted meanwhile is gone, what is broken stays as it was", func(s *config.Set) bool {
 			return slices.Equal(hosts(s), []string{"b.example.com"})
 		})
@@ -328,7 +327,7 @@ func TestStateOfTheLastRun(t *testing.T) {
 		if st := r.Status(); st.Saved || !st.Synced || st.Stale != 1 {
 			t.Errorf("status %+v", st)
 		}
-		a.stop()
+		a.Stop()
 	})
 	whole, err := os.ReadFile(file)
 	if err != nil {

@@ -1,4 +1,8 @@
-package kube
+// Package kubetest is a small Kubernetes API for tests: discovery, list and watch over a
+// unix socket, and nothing that judges objects or gives them defaults. It can be stopped,
+// started again with what it has, told to forget the past, to refuse a kind and to stop
+// defining one.
+package kubetest
 
 import (
 	"encoding/json"
@@ -17,12 +21,10 @@ import (
 	"github.com/lateen-mesh/lateen/control/config"
 )
 
-// An api is a small Kubernetes API on a unix socket: list and watch, and nothing that
-// judges objects. It can be stopped, started again with what it has, told to forget the
-// past and to refuse a kind.
-type api struct {
+// An API is one server. Its methods may be called from any goroutine.
+type API struct {
+	Socket string // path of the unix socket
 	t      testing.TB
-	Socket string
 
 	mu      sync.Mutex
 	version int
@@ -32,41 +34,41 @@ type api struct {
 	refused map[string]bool
 	served  map[string]bool // custom resources by "resource"
 	server  *httptest.Server
-	lists   int
 }
 
 type event struct {
-	version     int
-	path, what  string
-	name        string
-	object      map[string]any
-	sinceVanish bool
+	version    int
+	path, what string
+	object     map[string]any
 }
 
-// custom kinds by resource, as Istio's definitions have them.
-func customKinds() map[string]string {
+// CustomKinds are the custom kinds that can be defined, by the name of their resource.
+func CustomKinds() map[string]string {
 	return map[string]string{"virtualservices": "VirtualService", "destinationrules": "DestinationRule", "gateways": "Gateway",
 		"serviceentries": "ServiceEntry", "workloadentries": "WorkloadEntry", "sidecars": "Sidecar"}
 }
 
 const definitionsPath = "apiextensions.k8s.io/v1/customresourcedefinitions"
 
-func newAPI(t testing.TB) *api {
+// New returns a server that does not listen yet and has every custom kind defined. It ends
+// with the test.
+func New(t testing.TB) *API {
 	dir, err := os.MkdirTemp("", "api") // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	a := &api{t: t, Socket: filepath.Join(dir, "s"), version: 100, objects: map[string]map[string]map[string]any{},
+	a := &API{t: t, Socket: filepath.Join(dir, "s"), version: 100, objects: map[string]map[string]map[string]any{},
 		news: make(chan struct{}), refused: map[string]bool{}, served: map[string]bool{}}
-	for resource := range customKinds() {
-		a.define(resource)
+	for resource := range CustomKinds() {
+		a.Define(resource)
 	}
-	t.Cleanup(a.stop)
+	t.Cleanup(a.Stop)
 	return a
 }
 
-func (a *api) start() *api {
+// Start listens, with the objects that there are.
+func (a *API) Start() *API {
 	l, err := net.Listen("unix", a.Socket)
 	if err != nil {
 		a.t.Fatal(err)
@@ -78,8 +80,8 @@ func (a *api) start() *api {
 	return a
 }
 
-// stop breaks all connections.
-func (a *api) stop() {
+// Stop breaks all connections and serves no more.
+func (a *API) Stop() {
 	if a.server == nil {
 		return
 	}
@@ -93,14 +95,16 @@ func (a *api) stop() {
 	server.Close()
 }
 
-func (a *api) define(resource string) {
+// Define adds a custom kind by the name of its resource.
+func (a *API) Define(resource string) {
 	a.set(definitionsPath, map[string]any{"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": map[string]any{"name": resource + ".networking.istio.io"}})
 	a.mu.Lock()
 	a.served[resource] = true
 	a.mu.Unlock()
 }
 
-func (a *api) undefine(resource string) {
+// Undefine takes a custom kind and its objects away.
+func (a *API) Undefine(resource string) {
 	a.mu.Lock()
 	delete(a.served, resource)
 	a.mu.Unlock()
@@ -110,7 +114,7 @@ func (a *api) undefine(resource string) {
 	a.remove(definitionsPath, "/"+resource+".networking.istio.io")
 }
 
-func (a *api) all(path string) []string {
+func (a *API) all(path string) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var names []string
@@ -120,12 +124,13 @@ func (a *api) all(path string) []string {
 	return names
 }
 
-func (a *api) change() {
+func (a *API) change() {
 	close(a.news)
 	a.news = make(chan struct{})
 }
 
-func (a *api) set(path string, object map[string]any) {
+// set stores an object.
+func (a *API) set(path string, object map[string]any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.version++
@@ -141,11 +146,11 @@ func (a *api) set(path string, object map[string]any) {
 		a.objects[path] = map[string]map[string]any{}
 	}
 	a.objects[path][name] = object
-	a.past = append(a.past, event{version: a.version, path: path, what: what, name: name, object: object})
+	a.past = append(a.past, event{version: a.version, path: path, what: what, object: object})
 	a.change()
 }
 
-func (a *api) remove(path, name string) {
+func (a *API) remove(path, name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	object := a.objects[path][name]
@@ -154,12 +159,12 @@ func (a *api) remove(path, name string) {
 	}
 	a.version++
 	delete(a.objects[path], name)
-	a.past = append(a.past, event{version: a.version, path: path, what: "DELETED", name: name, object: object})
+	a.past = append(a.past, event{version: a.version, path: path, what: "DELETED", object: object})
 	a.change()
 }
 
-// forget has watches that go on from before now expire.
-func (a *api) forget() {
+// Forget has watches that go on from before now expire.
+func (a *API) Forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.past = nil
@@ -172,41 +177,49 @@ func orEmpty(v any) any {
 	return v
 }
 
-// pathOf is where objects of a kind are kept.
-func pathOf(kind string) string {
-	for resource, k := range customKinds() {
+// PathOf is "group/version/resource" of a kind, "" of one that is not known here.
+func PathOf(kind string) string {
+	for resource, k := range CustomKinds() {
 		if k == kind {
 			return "networking.istio.io/v1/" + resource
 		}
 	}
-	for _, r := range builtin("") {
-		if string(r.kind) == kind {
-			return strings.TrimPrefix(r.version.String(), "/") + "/" + r.resource
-		}
+	switch kind {
+	case "EndpointSlice":
+		return "discovery.k8s.io/v1/endpointslices"
+	case "Namespace", "Node", "Service", "Pod", "Secret", "ConfigMap":
+		return "v1/" + strings.ToLower(kind) + "s"
 	}
 	return ""
 }
 
-// apply stores every object of a text whose kind is known, as an API server would: in a
-// namespace, Secrets with data only.
-func (a *api) apply(text string) {
+// Refuse has requests for a kind be forbidden, or allows them again.
+func (a *API) Refuse(kind string, refused bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.refused[PathOf(kind)] = refused
+}
+
+// Apply stores every object of a text whose kind is known here.
+func (a *API) Apply(text string) {
 	a.t.Helper()
 	documents, problems := config.Documents("test.yaml", []byte(text))
 	if config.HasErrors(problems) {
 		a.t.Fatal(problems)
 	}
 	for _, d := range documents {
-		a.store(d)
+		a.Store(d)
 	}
 }
 
-func (a *api) store(d config.Document) {
+// Store stores one object, in the namespace default if it names none.
+func (a *API) Store(d config.Document) {
 	a.t.Helper()
 	var object map[string]any
 	if err := json.Unmarshal(d.JSON, &object); err != nil {
 		a.t.Fatal(err)
 	}
-	path := pathOf(string(d.Object.Kind))
+	path := PathOf(string(d.Object.Kind))
 	if path == "" {
 		return
 	}
@@ -214,19 +227,20 @@ func (a *api) store(d config.Document) {
 	if meta["namespace"] == nil && d.Object.Kind != config.Namespace && d.Object.Kind != config.Node {
 		meta["namespace"] = "default"
 	}
-	if len(customKinds()) > 0 && strings.HasPrefix(path, "networking") {
+	if strings.HasPrefix(path, "networking") { // all versions have one form
 		object["apiVersion"] = "networking.istio.io/v1"
 	}
 	a.set(path, object)
 }
 
-func (a *api) delete(kind, name string) {
+// Delete takes an object away, by "namespace/name".
+func (a *API) Delete(kind, name string) {
 	a.t.Helper()
-	a.remove(pathOf(kind), name)
+	a.remove(PathOf(kind), name)
 }
 
 // ServeHTTP answers discovery, list and watch.
-func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/apis/"), "/api/")
 	switch parts := strings.Split(path, "/"); {
 	case strings.HasPrefix(r.URL.Path, "/apis/") && len(parts) == 1:
@@ -244,13 +258,13 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (a *api) isRefused(path string) bool {
+func (a *API) isRefused(path string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.refused[path]
 }
 
-func (a *api) group(w http.ResponseWriter, name string) {
+func (a *API) group(w http.ResponseWriter, name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if name != "networking.istio.io" || len(a.served) == 0 {
@@ -261,24 +275,23 @@ func (a *api) group(w http.ResponseWriter, name string) {
 		map[string]any{"groupVersion": name + "/v1beta1", "version": "v1beta1"}, map[string]any{"groupVersion": name + "/v1", "version": "v1"}}})
 }
 
-func (a *api) resources(w http.ResponseWriter, version string) {
+func (a *API) resources(w http.ResponseWriter, version string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	list := []any{}
 	for resource := range a.served {
-		list = append(list, map[string]any{"name": resource, "kind": customKinds()[resource], "namespaced": true},
-			map[string]any{"name": resource + "/status", "kind": customKinds()[resource], "namespaced": true})
+		list = append(list, map[string]any{"name": resource, "kind": CustomKinds()[resource], "namespaced": true},
+			map[string]any{"name": resource + "/status", "kind": CustomKinds()[resource], "namespaced": true})
 	}
 	answer(w, map[string]any{"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": list})
 }
 
-func (a *api) list(w http.ResponseWriter, path string) {
+func (a *API) list(w http.ResponseWriter, path string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.lists++
 	kind, version := "", path[:strings.LastIndex(path, "/")]
-	for _, k := range append(config.Kinds(), "") {
-		if pathOf(string(k)) == path {
+	for _, k := range config.Kinds() {
+		if PathOf(string(k)) == path {
 			kind = string(k)
 		}
 	}
@@ -290,14 +303,14 @@ func (a *api) list(w http.ResponseWriter, path string) {
 		items = append(items, o)
 	}
 	resource := path[strings.LastIndex(path, "/")+1:]
-	if kind == "" || customKinds()[resource] != "" && !a.served[resource] {
+	if kind == "" || CustomKinds()[resource] != "" && !a.served[resource] {
 		status(w, http.StatusNotFound, "NotFound", "no such resource")
 		return
 	}
 	answer(w, map[string]any{"kind": kind + "List", "apiVersion": version, "metadata": map[string]any{"resourceVersion": strconv.Itoa(a.version)}, "items": items})
 }
 
-func (a *api) watch(w http.ResponseWriter, r *http.Request, path string) {
+func (a *API) watch(w http.ResponseWriter, r *http.Request, path string) {
 	from, err := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
 	if err != nil {
 		status(w, http.StatusBadRequest, "BadRequest", "from when?")

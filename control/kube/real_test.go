@@ -1,0 +1,289 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/kube/kubetest"
+)
+
+// buildServer builds the API server of this tree, once.
+var buildServer = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "apiserver")
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "lateen-apiserver")
+	out, err := exec.Command("go", "build", "-C", "../../local/apiserver", "-o", binary, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return binary, nil
+})
+
+// A server is the API server of this tree as a process.
+type server struct {
+	t      testing.TB
+	dir    string
+	binary string
+	Socket string
+	client *http.Client
+	cmd    *exec.Cmd
+}
+
+// realAPI starts the API server with the definitions of Istio's kinds, or without.
+func realAPI(t testing.TB, defined bool) *server {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("the API server is a program of its own, which takes half a minute to build: not with -short")
+	}
+	binary, err := buildServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "kube")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &server{t: t, dir: dir, binary: binary, Socket: filepath.Join(dir, "api.sock")}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", s.Socket)
+	}}
+	s.client = &http.Client{Transport: transport}
+	s.start()
+	t.Cleanup(func() { s.kill(); transport.CloseIdleConnections() })
+	if defined {
+		text, err := os.ReadFile("../../install/crds/crds.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.apply(string(text))
+		s.waitServed()
+	}
+	return s
+}
+
+// waitServed waits until custom kinds are served, which is a moment after their
+// definitions are there or the server has started.
+func (s *server) waitServed() {
+	s.t.Helper()
+	for _, resource := range slices.Collect(maps.Keys(kubetest.CustomKinds())) {
+		eventually(s.t, resource+" are served", func() bool {
+			code, _ := s.do(http.MethodGet, "/apis/networking.istio.io/v1/"+resource, nil)
+			return code == http.StatusOK
+		})
+	}
+}
+
+func (s *server) start() {
+	s.t.Helper()
+	s.cmd = exec.Command(s.binary, "--state", filepath.Join(s.dir, "state"), "--socket", s.Socket)
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.cmd.Stderr = &bytes.Buffer{}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	eventually(s.t, "the API server answers", func() bool {
+		code, _ := s.do(http.MethodGet, "/api/v1/namespaces/default", nil)
+		return code == http.StatusOK
+	})
+}
+
+// kill ends the server as a crash would.
+func (s *server) kill() {
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+		s.cmd = nil
+	}
+}
+
+func (s *server) do(method, path string, body []byte) (int, string) {
+	r, err := http.NewRequest(method, "http://localhost"+path, bytes.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if method == http.MethodPatch {
+		r.Header.Set("Content-Type", "application/apply-patch+yaml")
+	}
+	answer, err := s.client.Do(r)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(answer.Body)
+	return answer.StatusCode, string(text)
+}
+
+// pathTo is where the API server has an object.
+func pathTo(d config.Document) string {
+	kind := string(d.Object.Kind)
+	resource := strings.ToLower(kind) + "s"
+	if p := kubetest.PathOf(kind); p != "" {
+		resource = p[strings.LastIndex(p, "/")+1:]
+	}
+	root := "/apis/"
+	if !strings.Contains(d.APIVersion, "/") {
+		root = "/api/"
+	}
+	namespace := ""
+	if !slices.Contains([]string{"Namespace", "Node", "CustomResourceDefinition"}, kind) {
+		namespace = "/namespaces/" + namespaceOf(d)
+	}
+	return root + d.APIVersion + namespace + "/" + resource + "/" + d.Object.Name
+}
+
+func namespaceOf(d config.Document) string {
+	if d.Object.Namespace == "" {
+		return config.DefaultNamespace
+	}
+	return d.Object.Namespace
+}
+
+// try stores an object and says whether the server took it.
+func (s *server) try(d config.Document) (bool, string) {
+	s.t.Helper()
+	code, text := s.do(http.MethodPatch, pathTo(d)+"?fieldManager=test&force=true", d.JSON)
+	return code == http.StatusOK || code == http.StatusCreated, text
+}
+
+func (s *server) apply(text string) {
+	s.t.Helper()
+	documents, problems := config.Documents("test.yaml", []byte(text))
+	if config.HasErrors(problems) {
+		s.t.Fatal(problems)
+	}
+	for _, d := range documents {
+		if ok, why := s.try(d); !ok {
+			s.t.Fatalf("%s: %s", d.Object, why)
+		}
+	}
+}
+
+// status writes the status of an object.
+func (s *server) status(path string, status map[string]any) {
+	s.t.Helper()
+	code, text := s.do(http.MethodGet, path, nil)
+	var object map[string]any
+	if err := json.Unmarshal([]byte(text), &object); err != nil || code != http.StatusOK {
+		s.t.Fatalf("%d %s", code, text)
+	}
+	object["status"] = status
+	body, err := json.Marshal(object)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if code, text := s.do(http.MethodPut, path+"/status", body); code != http.StatusOK {
+		s.t.Fatalf("%d %s", code, text)
+	}
+}
+
+func (s *server) delete(path string) {
+	s.t.Helper()
+	body := []byte(`{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0}`)
+	if code, text := s.do(http.MethodDelete, path, body); code != http.StatusOK && code != http.StatusAccepted {
+		s.t.Fatalf("%s: %d %s", path, code, text)
+	}
+}
+
+func TestTheRealAPIServerIsKilled(t *testing.T) {
+	s := realAPI(t, true)
+	s.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: web}\n")
+	s.apply(entryYAML("a", "a.example.com") + "---" + entryYAML("b", "b.example.com"))
+	r := run(t, Options{Connection: Connection{Socket: s.Socket}})
+	r.waitSynced()
+	if got := hosts(r.store.Current()); !slices.Equal(got, []string{"a.example.com", "b.example.com"}) {
+		t.Fatalf("hosts %v; status %+v; log:\n%s", got, r.Status(), r.log)
+	}
+	want := []string{"a.example.com"}
+	fewest := watchFewest(t, r, &want)
+	s.delete("/apis/networking.istio.io/v1/namespaces/web/serviceentries/b")
+	r.until("b is gone", func(set *config.Set) bool { return len(hosts(set)) == 1 })
+	for i := range 3 {
+		s.kill()
+		s.start()
+		s.waitServed()
+		back := time.Now()
+		host := fmt.Sprintf("h%d.example.com", i)
+		want = append(want, host)
+		s.apply(entryYAML(fmt.Sprint("h", i), host))
+		r.until(host+" is there", func(set *config.Set) bool { return slices.Equal(hosts(set), want) })
+		t.Logf("seen %v after the kinds were served again", time.Since(back).Round(time.Millisecond))
+	}
+	eventually(t, "trouble is over", func() bool { return r.Status().Trouble == "" })
+	if n := fewest(); n < 1 {
+		t.Errorf("at some time only %d of the ServiceEntries were in force", n)
+	}
+}
+
+// watchFewest counts how few ServiceEntries were in force at any time.
+func watchFewest(t testing.TB, r *running, want *[]string) func() int {
+	t.Helper()
+	changed, stop := r.store.Watch()
+	done, counted := make(chan struct{}), make(chan int)
+	go func() {
+		fewest := len(*want) + 1
+		for {
+			select {
+			case <-changed:
+				fewest = min(fewest, len(hosts(r.store.Current())))
+			case <-done:
+				counted <- fewest
+				return
+			}
+		}
+	}()
+	return func() int { close(done); stop(); return <-counted }
+}
+
+func TestKindsAreDefinedOnTheRealAPIServer(t *testing.T) {
+	s := realAPI(t, false)
+	r := run(t, Options{Connection: Connection{Socket: s.Socket}})
+	r.waitSynced()
+	if r.store.Current().Get(config.Namespace, "", "default") == nil {
+		t.Error("no namespace default")
+	}
+	text, err := os.ReadFile("../../install/crds/crds.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.apply(string(text))
+	s.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: web}\n")
+	s.waitServed()
+	s.apply(entryYAML("late", "late.example.com"))
+	r.until("its objects are read", func(set *config.Set) bool { return len(hosts(set)) == 1 })
+	s.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/serviceentries.networking.istio.io")
+	r.until("its objects are gone", func(set *config.Set) bool { return len(hosts(set)) == 0 })
+}
+
+func TestManyServices(t *testing.T) {
+	s := realAPI(t, true)
+	const count = 1000
+	for i := range count {
+		s.apply(fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: s%d}\nspec: {selector: {app: s%d}, ports: [{name: http, port: 80}]}\n", i, i))
+	}
+	started := time.Now()
+	r := run(t, Options{Connection: Connection{Socket: s.Socket}})
+	r.waitSynced()
+	t.Logf("%d Services: first state after %v", count, time.Since(started).Round(time.Millisecond))
+	if n := len(r.store.Current().List(config.Service)); n < count {
+		t.Errorf("%d Services", n)
+	}
+}
