@@ -381,6 +381,10 @@ func (c *container) probe(kind Kind) *corev1.Probe {
 	}
 }
 
+// Gone reports whether nothing of the pod is left to do: nothing runs, and the API has it no
+// longer.
+func (p *Pod) Gone() bool { return p.removed && p.tornOff && p.ended() }
+
 // Running reports whether a container runs, and as what.
 func (p *Pod) Running(name string) (id string, ok bool) {
 	for _, c := range p.containers {

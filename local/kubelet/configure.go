@@ -1,0 +1,210 @@
+package kubelet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/lateen-mesh/lateen/local/container"
+	"github.com/lateen-mesh/lateen/local/kubelet/env"
+	"github.com/lateen-mesh/lateen/local/kubelet/image"
+	"github.com/lateen-mesh/lateen/local/kubelet/probe"
+)
+
+// unprivileged is who a container runs as that must not be root and says no more, when its
+// image does not either.
+const unprivileged = 1000
+
+// configureTime bounds reading the objects that variables refer to.
+const configureTime = 10 * time.Second
+
+// configure makes the container's settings from manifest and image. Its errors are of the
+// manifest, or of objects that are missing.
+func (r *run) configure(img image.Image) (c container.Config, netns *os.File, err error) {
+	ctx, cancel := context.WithTimeout(r.living, configureTime)
+	defer cancel()
+	about, netns, volumes := r.w.box.share()
+	if netns == nil || volumes == nil {
+		return c, nil, errors.New("the pod's network is gone")
+	}
+	pod := about.Object
+	if err := r.environment(ctx, about, img, &c); err != nil {
+		return c, nil, err
+	}
+	c.Argv = argv(r.spec, img, c.Env)
+	if len(c.Argv) == 0 && !redirects(r.spec) {
+		return c, nil, fmt.Errorf("container %s: neither image nor manifest has a command", r.spec.Name)
+	}
+	if c.Mounts, err = volumes.Mounts(r.spec, c.Env); err != nil {
+		return c, nil, err
+	}
+	if err := r.addMounts(img, &c); err != nil {
+		return c, nil, err
+	}
+	if err := identify(pod, r.spec, img, &c); err != nil {
+		return c, nil, err
+	}
+	c.Root, c.Dir = img.Root, firstOf(r.spec.WorkingDir, img.Dir)
+	c.Hostname, c.Files = hostname(pod), files(pod, about.Addresses[0])
+	c.TTY = r.spec.TTY
+	if limit, ok := r.spec.Resources.Limits[corev1.ResourceMemory]; ok {
+		c.Limits.MemoryBytes = limit.Value()
+	}
+	r.signal = stopSignal(r.spec)
+	r.target = probe.Target{Address: about.Addresses[0], Container: r.spec, Dial: r.w.k.o.Mesh.DialContext, Exec: r.ask}
+	return c, netns, r.openInput(&c)
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func (r *run) environment(ctx context.Context, about env.Pod, img image.Image, c *container.Config) error {
+	services, err := r.w.k.services.List(labels.Everything())
+	if err != nil {
+		return err
+	}
+	given := slices.Concat(img.Env, []string{"HOSTNAME=" + hostname(about.Object)}, env.Services(about.Object, services))
+	if r.spec.TTY {
+		given = append(given, "TERM=xterm")
+	}
+	c.Env, err = env.Of(ctx, about, r.spec, source{r.w.k}, given)
+	return err
+}
+
+// argv is the command of the manifest, or of the image.
+func argv(spec *corev1.Container, img image.Image, variables []string) []string {
+	command, args := img.Entrypoint, img.Args
+	if len(spec.Command) > 0 {
+		command, args = env.ExpandAll(spec.Command, variables), nil
+	}
+	if len(spec.Args) > 0 {
+		args = env.ExpandAll(spec.Args, variables)
+	}
+	return slices.Concat(command, args)
+}
+
+// addMounts adds what every container has: the file for its last words, and the folder of its
+// program where that is not visible.
+func (r *run) addMounts(img image.Image, c *container.Config) error {
+	file := r.messageFile()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		return err
+	}
+	//nolint:gosec // any user of the container may write it
+	if err := os.Chmod(file, 0o666); err != nil {
+		return err
+	}
+	at := firstOf(r.spec.TerminationMessagePath, corev1.TerminationMessagePathDefault)
+	if !slices.ContainsFunc(c.Mounts, func(m container.Mount) bool { return m.Target == path.Clean(at) }) {
+		c.Mounts = append(c.Mounts, container.Mount{Target: path.Clean(at), Source: file})
+	}
+	if img.Root == "" && len(img.Entrypoint) > 0 && hidden(img.Entrypoint[0]) {
+		dir := filepath.Dir(img.Entrypoint[0])
+		c.Mounts = append([]container.Mount{{Target: dir, Source: dir, ReadOnly: true}}, c.Mounts...)
+	}
+	return nil
+}
+
+// hidden reports whether a path of this machine is one that containers have of their own.
+func hidden(program string) bool {
+	return strings.HasPrefix(program, "/tmp/") || strings.HasPrefix(program, "/run/") || strings.HasPrefix(program, "/dev/")
+}
+
+// identify sets user, groups and rights by the security contexts.
+func identify(pod *corev1.Pod, spec *corev1.Container, img image.Image, c *container.Config) error {
+	all := pod.Spec.SecurityContext
+	if all == nil {
+		all = &corev1.PodSecurityContext{}
+	}
+	own := spec.SecurityContext
+	if own == nil {
+		own = &corev1.SecurityContext{}
+	}
+	uid, gid := either(own.RunAsUser, all.RunAsUser), either(own.RunAsGroup, all.RunAsGroup)
+	mustNot := own.RunAsNonRoot
+	if mustNot == nil {
+		mustNot = all.RunAsNonRoot
+	}
+	c.UID, c.GID = max(img.UID, 0), max(img.GID, 0)
+	switch {
+	case uid != nil:
+		c.UID = int(*uid)
+	case mustNot != nil && *mustNot && c.UID == 0 && img.Root == "":
+		c.UID, c.GID = unprivileged, unprivileged
+	}
+	if gid != nil {
+		c.GID = int(*gid)
+	}
+	if mustNot != nil && *mustNot && c.UID == 0 {
+		return fmt.Errorf("container has runAsNonRoot and image will run as root (pod: %q, container: %s)", pod.Namespace+"/"+pod.Name, spec.Name)
+	}
+	if all.FSGroup != nil {
+		c.Groups = append(c.Groups, int(*all.FSGroup))
+	}
+	for _, g := range all.SupplementalGroups {
+		c.Groups = append(c.Groups, int(g))
+	}
+	c.NetAdmin = netAdmin(own) || spec.Name == proxyName
+	return nil
+}
+
+// proxyName is the container of a sidecar. It marks its packets here, as it has no user of its
+// own where only one is to be had.
+const proxyName = "istio-proxy"
+
+func either(own, all *int64) *int64 {
+	if own != nil {
+		return own
+	}
+	return all
+}
+
+func netAdmin(s *corev1.SecurityContext) bool {
+	if s.Privileged != nil && *s.Privileged {
+		return true
+	}
+	return s.Capabilities != nil && slices.ContainsFunc(s.Capabilities.Add, func(c corev1.Capability) bool {
+		return c == "NET_ADMIN" || c == "NET_RAW" || c == "ALL"
+	})
+}
+
+// stopSignal is the one that the manifest names, or SIGTERM.
+func stopSignal(spec *corev1.Container) syscall.Signal {
+	if l := spec.Lifecycle; l != nil && l.StopSignal != nil {
+		if s := unix.SignalNum(string(*l.StopSignal)); s != 0 {
+			return s
+		}
+	}
+	return syscall.SIGTERM
+}
+
+// openInput gives the container a standard input that stays open, if it wants one.
+func (r *run) openInput(c *container.Config) error {
+	if !r.spec.Stdin {
+		return nil
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	c.Stdin, r.input = read, write
+	return nil
+}
