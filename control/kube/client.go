@@ -234,9 +234,13 @@ func quietly(ctx context.Context, log *slog.Logger) context.Context {
 // quiet is a slog.Handler that takes every line for a debug line.
 type quiet struct{ slog.Handler }
 
-// Enabled is whether debug lines are wanted.
-func (q quiet) Enabled(ctx context.Context, _ slog.Level) bool {
-	return q.Handler.Enabled(ctx, slog.LevelDebug)
+// chatty is the verbosity from which the machinery tells of requests, and in the end of
+// what is in their bodies: Secrets among them.
+const chatty = slog.Level(-3)
+
+// Enabled is whether a line is wanted at all.
+func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
+	return l > chatty && q.Handler.Enabled(ctx, slog.LevelDebug)
 }
 
 // Handle logs for debugging.
