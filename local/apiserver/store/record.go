@@ -122,7 +122,7 @@ func parseRecord(b []byte) (record, int, error) {
 // parsePayload reads a payload whose sum is right: what does not fit was not written by us.
 func parsePayload(p []byte) (record, bool) {
 	r := record{kind: recordType(p[0])}
-	f := fields{rest: p[1:]}
+	f := fieldReader{rest: p[1:]}
 	switch r.kind {
 	case recordBase:
 		r.version = f.number()
@@ -146,13 +146,13 @@ func parsePayload(p []byte) (record, bool) {
 	return r, !f.bad && keyed && r.item.rev > 0 && r.item.rev <= maxRev
 }
 
-// fields reads a payload; bad stays set after the first field that is not there.
-type fields struct {
+// A fieldReader reads a payload; bad stays set after the first field that is not there.
+type fieldReader struct {
 	rest []byte
 	bad  bool
 }
 
-func (f *fields) number() uint64 {
+func (f *fieldReader) number() uint64 {
 	v, n := binary.Uvarint(f.rest)
 	if n <= 0 {
 		f.bad = true
@@ -162,7 +162,7 @@ func (f *fields) number() uint64 {
 	return v
 }
 
-func (f *fields) take(n uint64) []byte {
+func (f *fieldReader) take(n uint64) []byte {
 	if n > uint64(len(f.rest)) {
 		f.bad = true
 		return nil

@@ -80,6 +80,9 @@ func replay(b []byte, s *state, now time.Time) ([]damagedSpan, error) {
 	return scan(b, func(r record) error {
 		isFirst := first
 		first = false
+		if r.item.rev > maxRev/2 {
+			return errDamaged // nobody writes so much: there would be no room for what comes
+		}
 		switch r.kind {
 		case recordBase:
 			if r.version != formatVersion {
