@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +18,11 @@ import (
 // maxPods is what the node says it takes: addresses and memory end first.
 const maxPods = 500
 
-// beatEvery is how often the node says that it lives.
-const beatEvery = time.Minute
+// The node looks at its object every lookEvery, and says every beatEvery that it lives.
+const (
+	lookEvery = 5 * time.Second
+	beatEvery = time.Minute
+)
 
 // machine is what the node has: processors, and bytes of memory.
 func machine() (cpus, memory int64) {
@@ -53,6 +57,9 @@ func (k *Kubelet) register(ctx context.Context) error {
 				return err
 			}
 		}
+		if k.isCurrent(have.Status, time.Now()) {
+			return nil
+		}
 		have.Status = k.nodeStatus(have.Status, time.Now())
 		_, err = nodes.UpdateStatus(ctx, have, metav1.UpdateOptions{})
 		return err
@@ -67,7 +74,7 @@ func (k *Kubelet) labels() map[string]string {
 
 // beat refreshes the Node's conditions until the context ends.
 func (k *Kubelet) beat(ctx context.Context) {
-	ticker := time.NewTicker(beatEvery)
+	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
 		select {
@@ -79,6 +86,15 @@ func (k *Kubelet) beat(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// isCurrent reports whether the API has what this node says, and not for too long.
+func (k *Kubelet) isCurrent(s corev1.NodeStatus, now time.Time) bool {
+	wanted := k.nodeStatus(s, now)
+	return s.NodeInfo == wanted.NodeInfo && slices.Equal(s.Addresses, wanted.Addresses) &&
+		slices.ContainsFunc(s.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue && now.Sub(c.LastHeartbeatTime.Time) < beatEvery
+		})
 }
 
 func (k *Kubelet) nodeStatus(s corev1.NodeStatus, now time.Time) corev1.NodeStatus {

@@ -14,16 +14,16 @@ type sample struct {
 	env     []string
 }
 
-// samples are by repository, without registry and tag.
+// samples are by repository, without registry and tag. Each listens where its image does.
 var samples = map[string]sample{
-	"kong/httpbin":         {program: "lateen-sample", args: []string{"httpbin"}},
-	"kennethreitz/httpbin": {program: "lateen-sample", args: []string{"httpbin"}},
-	"mccutchen/go-httpbin": {program: "lateen-sample", args: []string{"httpbin", "--port", "8080"}},
+	"kong/httpbin":         {program: "lateen-sample", args: []string{"httpbin", "--listen", ":80"}},
+	"kennethreitz/httpbin": {program: "lateen-sample", args: []string{"httpbin", "--listen", ":80"}},
+	"mccutchen/go-httpbin": {program: "lateen-sample", args: []string{"httpbin", "--go", "--listen", ":8080"}},
 
 	"curlimages/curl":              {program: "curl", tool: true},
 	"istio/tcp-echo-server":        {program: "lateen-sample", args: []string{"tcp-echo"}},
-	"istio/examples-helloworld-v1": {program: "lateen-sample", args: []string{"helloworld"}, env: []string{"SERVICE_VERSION=v1"}},
-	"istio/examples-helloworld-v2": {program: "lateen-sample", args: []string{"helloworld"}, env: []string{"SERVICE_VERSION=v2"}},
+	"istio/examples-helloworld-v1": {program: "lateen-sample", args: []string{"helloworld", "--listen", ":5000"}, env: []string{"SERVICE_VERSION=v1"}},
+	"istio/examples-helloworld-v2": {program: "lateen-sample", args: []string{"helloworld", "--listen", ":5000"}, env: []string{"SERVICE_VERSION=v2"}},
 
 	"busybox": {program: "sh", tool: true},
 	"alpine":  {program: "sh", tool: true},
