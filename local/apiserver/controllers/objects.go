@@ -51,7 +51,13 @@ func EnsureObjects(ctx context.Context, client kubernetes.Interface, node Node, 
 		return fmt.Errorf("Node %s: %w", node.Name, err)
 	}
 	for _, service := range []*corev1.Service{apiService(services), dnsService(services)} {
-		if err := ensure(ctx, client.CoreV1().Services(service.Namespace).Create, service); err != nil {
+		// Looked up first: a second one would be refused for its address, before its name is.
+		services := client.CoreV1().Services(service.Namespace)
+		_, err := services.Get(ctx, service.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			_, err = services.Create(ctx, service, metav1.CreateOptions{})
+		}
+		if err != nil {
 			return fmt.Errorf("Service %s/%s: %w", service.Namespace, service.Name, err)
 		}
 	}

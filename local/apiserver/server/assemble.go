@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apiextensions-apiserver/pkg/apiserver"
 	informersv1 "k8s.io/apiextensions-apiserver/pkg/client/informers/externalversions/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -18,7 +19,6 @@ import (
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/util/compatibility"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -85,6 +85,7 @@ func assemble(ctx context.Context, o Options, cidr *net.IPNet, objects *store.St
 	if err := listGroups(a.definitions, server.DiscoveryGroupManager); err != nil {
 		return nil, err
 	}
+	config.OpenAPIV3Config.Definitions = nil // needed while kinds are installed; documents make their own
 	installOpenAPI(server, config.OpenAPIV3Config, a.definitions.Lister(), o.Version)
 	prepared := server.PrepareRun()
 	a.handler = prepared.Handler

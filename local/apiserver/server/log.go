@@ -32,5 +32,7 @@ func (u upstream) Handle(ctx context.Context, record slog.Record) error {
 	return u.Handler.Handle(ctx, record)
 }
 
-func (u upstream) WithAttrs(attrs []slog.Attr) slog.Handler { return upstream{u.Handler.WithAttrs(attrs)} }
-func (u upstream) WithGroup(name string) slog.Handler       { return upstream{u.Handler.WithGroup(name)} }
+func (u upstream) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return upstream{u.Handler.WithAttrs(attrs)}
+}
+func (u upstream) WithGroup(name string) slog.Handler { return upstream{u.Handler.WithGroup(name)} }

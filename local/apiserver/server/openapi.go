@@ -182,7 +182,8 @@ func (d *documents) find(path string) (func() (*spec3.OpenAPI, error), string, e
 	for _, service := range d.container.RegisteredWebServices() {
 		if service.RootPath()[1:] == path {
 			return func() (*spec3.OpenAPI, error) {
-				return builder3.BuildOpenAPISpecFromRoutes(restfuladapter.AdaptWebServices([]*restful.WebService{service}), d.config)
+				config := *d.config // the builder fills in definitions, megabytes that are not to stay
+				return builder3.BuildOpenAPISpecFromRoutes(restfuladapter.AdaptWebServices([]*restful.WebService{service}), &config)
 			}, d.build, nil
 		}
 	}

@@ -84,13 +84,15 @@ func Run(ctx context.Context, o Options) error {
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { economize(ctx); return nil })
 	loop := newLoopback()
-	api, err := assemble(ctx, o, cidr, objects, keys, loop, tcp.Addr().String())
+	address := tcp.Addr().String()
+	api, err := assemble(ctx, o, cidr, objects, keys, loop, address)
 	if err != nil {
 		return fmt.Errorf("assemble: %w", err)
 	}
 	group.Go(func() error { return serve(ctx, api.handler, keys, tcp, socket, loop, o.Log) })
-	group.Go(func() error { return api.start(ctx, o, keys, tcp.Addr().String()) })
+	group.Go(func() error { return api.start(ctx, o, keys, address) })
 	return group.Wait()
 }
 
