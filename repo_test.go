@@ -79,13 +79,16 @@ var imports = map[string]string{
 
 	"install/crds": "", "install/crds/gen": "",
 
+	"samples":         "samples/...",
 	"samples/httpbin": "", "samples/site": "", "samples/testca": "",
+	"samples/helloworld": "", "samples/sleep": "", "samples/tcp-echo": "",
 	"test":         "control/... proxy/... local cli samples/... test/...",
 	"test/fixture": "samples/testca",
 	"test/report":  "", "test/fuzzall": "",
 	"bench": "control/... proxy/... samples/...",
 
-	"cmd/istiod": "control control/kube", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-node": "local/namespace local/node",
+	"cmd/lateen-sample": "samples",
+	"cmd/istiod":        "control control/kube", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-node": "local/namespace local/node",
 }
 
 // forbiddenFolders say how something is built, not what it is.

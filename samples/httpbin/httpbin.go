@@ -1,152 +1,66 @@
-// Package httpbin is a small stand-in for httpbin.org: enough of its paths, with
-// its bodies, for the examples that people follow with a service mesh.
+// Package httpbin is a stand-in for httpbin.org and for the two images that people
+// run as httpbin: its paths, with their bodies, as far as examples of service
+// meshes call them.
+//
+//	what came        /get /post /put /patch /delete /anything[/…] /headers /ip /user-agent /cookies
+//	answers to order /status/N[,N:WEIGHT…] /response-headers?NAME=VALUE /delay/S /redirect/N
+//	                 /redirect-to?url=U /cookies/set?NAME=VALUE /cookies/delete?NAME /cache[/S] /etag/E
+//	bodies           /html /json /xml /robots.txt /uuid /base64/TEXT /bytes/N /stream-bytes/N /stream/N
+//	                 /drip?duration=S&numbytes=N&delay=S&code=N /gzip /deflate /image[/png|jpeg|svg]
+//	logins           /basic-auth/USER/PASSWORD /bearer
+//	the server       /hostname
+//
+// The two images differ in form: New answers as kennethreitz/httpbin, whose
+// headers are strings and which hides what load balancers add, NewGo as
+// mccutchen/go-httpbin, whose headers and arguments are lists.
 package httpbin
 
 import (
-	"encoding/json"
-	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"sort"
-	"strconv"
-	"strings"
-	"time"
 )
 
-// maxBody bounds what a request may send, maxDelay how long /delay waits, maxBytes what /bytes returns.
-const (
-	maxBody  = 10 << 20
-	maxDelay = 10 * time.Second
-	maxBytes = 100 << 10
-)
+// maxBody bounds what a request may send.
+const maxBody = 10 << 20
 
-// teapot is the body of /status/418, 135 bytes.
-const teapot = "\n    -=[ teapot ]=-\n\n       _...._\n     .'  _ _ `.\n    | .\"` ^ `\". _,\n    \\_;`\"---\"`|//\n      |       ;/\n      \\_     _/\n        `\"\"\"`\n"
+// An application answers requests in the form of one of the images.
+type application struct {
+	lists bool // headers and arguments are lists, as of go-httpbin
+}
 
-// New returns the handler. It answers every Host.
-func New() http.Handler {
+// New returns the handler in the form of kennethreitz/httpbin, which httpbin.org
+// runs. It answers every Host.
+func New() http.Handler { return application{}.handler() }
+
+// NewGo returns the handler in the form of mccutchen/go-httpbin.
+func NewGo() http.Handler { return application{lists: true}.handler() }
+
+func (a application) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/ip", func(w http.ResponseWriter, r *http.Request) {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		reply(w, map[string]any{"origin": host})
-	})
-	mux.HandleFunc("/user-agent", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, map[string]any{"user-agent": r.UserAgent()})
-	})
-	mux.HandleFunc("/headers", headers)
-	mux.HandleFunc("/get", echo)
-	mux.HandleFunc("/post", echo)
-	mux.HandleFunc("/anything", echo)
-	mux.HandleFunc("/anything/", echo)
-	mux.HandleFunc("/status/{code}", status)
-	mux.HandleFunc("/delay/{seconds}", delay)
-	mux.HandleFunc("/bytes/{n}", randomBytes)
-	mux.HandleFunc("/html", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = io.WriteString(w, "<!DOCTYPE html>\n<title>httpbin</title>\n<h1>httpbin</h1>\n")
-	})
-	return http.MaxBytesHandler(mux, maxBody)
+	a.echoes(mux)
+	a.orders(mux)
+	a.bodies(mux)
+	a.logins(mux)
+	return http.MaxBytesHandler(crossOrigin(mux), maxBody)
 }
 
-// headers answers in httpbin's own layout: two-space indent, sorted names and a
-// blank after each comma at the end of a line.
-func headers(w http.ResponseWriter, r *http.Request) {
-	all := flatHeaders(r)
-	names := make([]string, 0, len(all))
-	for name := range all {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	var b strings.Builder
-	b.WriteString("{\n  \"headers\": {\n")
-	for i, name := range names {
-		value, _ := json.Marshal(all[name])
-		fmt.Fprintf(&b, "    %q: %s", name, value)
-		if i < len(names)-1 {
-			b.WriteString(", ")
+// crossOrigin lets scripts of every site read the answers, and says so when they
+// ask first.
+func crossOrigin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		origin := r.Header.Get("Origin")
+		if origin == "" {
+			origin = "*"
 		}
-		b.WriteString("\n")
-	}
-	b.WriteString("  }\n}\n")
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = io.WriteString(w, b.String())
-}
-
-func echo(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
-		return
-	}
-	host, _, _ := net.SplitHostPort(r.RemoteAddr)
-	args := map[string]string{}
-	for k, v := range r.URL.Query() {
-		args[k] = strings.Join(v, ",")
-	}
-	reply(w, map[string]any{
-		"args": args, "data": string(body), "headers": flatHeaders(r), "method": r.Method,
-		"origin": host, "url": "http://" + r.Host + r.URL.RequestURI(),
+		w.Header().Set("Access-Control-Allow-Origin", origin)
+		w.Header().Set("Access-Control-Allow-Credentials", "true")
+		if r.Method != http.MethodOptions {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, PATCH, OPTIONS")
+		w.Header().Set("Access-Control-Max-Age", "3600")
+		if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
+			w.Header().Set("Access-Control-Allow-Headers", asked)
+		}
 	})
-}
-
-func status(w http.ResponseWriter, r *http.Request) {
-	code, err := strconv.Atoi(r.PathValue("code"))
-	if err != nil || code < 200 || code > 599 {
-		http.Error(w, "status must be a number from 200 to 599", http.StatusBadRequest)
-		return
-	}
-	if code == http.StatusTeapot {
-		w.Header().Set("x-more-info", "http://tools.ietf.org/html/rfc2324")
-		w.Header().Set("Content-Length", strconv.Itoa(len(teapot)))
-		w.WriteHeader(code)
-		_, _ = io.WriteString(w, teapot)
-		return
-	}
-	w.WriteHeader(code)
-}
-
-func delay(w http.ResponseWriter, r *http.Request) {
-	seconds, err := strconv.ParseFloat(r.PathValue("seconds"), 64)
-	if err != nil || seconds < 0 {
-		http.Error(w, "delay must be a number of seconds", http.StatusBadRequest)
-		return
-	}
-	timer := time.NewTimer(min(time.Duration(seconds*float64(time.Second)), maxDelay))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		echo(w, r)
-	case <-r.Context().Done():
-	}
-}
-
-func randomBytes(w http.ResponseWriter, r *http.Request) {
-	n, err := strconv.Atoi(r.PathValue("n"))
-	if err != nil || n < 0 {
-		http.Error(w, "bytes must be a number", http.StatusBadRequest)
-		return
-	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	b := make([]byte, min(n, maxBytes))
-	for i := range b {
-		b[i] = byte('a' + i%26)
-	}
-	_, _ = w.Write(b)
-}
-
-func flatHeaders(r *http.Request) map[string]string {
-	all := map[string]string{"Host": r.Host}
-	for name, values := range r.Header {
-		all[name] = strings.Join(values, ",")
-	}
-	return all
-}
-
-func reply(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	_ = e.Encode(v)
 }

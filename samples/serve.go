@@ -1,0 +1,141 @@
+package samples
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lateen-mesh/lateen/samples/testca"
+)
+
+// drainTime bounds how long requests may go on after the application was ended.
+const drainTime = 5 * time.Second
+
+// endpoints say where an HTTP application listens.
+type endpoints struct {
+	plain, secure, names list
+	ca                   string
+}
+
+// A list is a flag that may be repeated, or hold several values with commas.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+// Set adds values; package flag calls it.
+func (l *list) Set(text string) error {
+	*l = append(*l, strings.Split(text, ",")...)
+	return nil
+}
+
+func (e *endpoints) add(f *flag.FlagSet) {
+	f.Var(&e.plain, "listen", "`ADDR:PORT` of plain HTTP, may be repeated")
+	f.Var(&e.secure, "tls-listen", "`ADDR:PORT` of HTTPS, may be repeated")
+	f.Var(&e.names, "tls-name", "`name` on the certificate, may be repeated")
+	f.StringVar(&e.ca, "ca", "", "`folder` of the test CA (testca.crt, testca.key), made there on first use")
+}
+
+// serve serves until ctx ends or a listener fails. Requests that run then are
+// answered, those of new connections are not.
+func (e *endpoints) serve(ctx context.Context, handler http.Handler, say func(string)) error {
+	listeners, err := e.listen()
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Hour, MaxHeaderBytes: 64 << 10,
+		ErrorLog: log.New(io.Discard, "", 0), // what a client breaks off is no news of a stand-in
+	}
+	failed := make(chan error, len(listeners))
+	for _, ln := range listeners {
+		say("listening on " + ln.Addr().String())
+		go func() { failed <- server.Serve(ln) }()
+	}
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		_ = server.Shutdown(rest)
+	}
+	_ = server.Close()
+	return err
+}
+
+func (e *endpoints) listen() (all []net.Listener, err error) {
+	if len(e.plain)+len(e.secure) == 0 {
+		return nil, &Error{Err: errors.New("nowhere to listen"), Hint: "say --listen ADDR:PORT or --tls-listen ADDR:PORT"}
+	}
+	defer func() {
+		if err != nil {
+			for _, ln := range all {
+				_ = ln.Close()
+			}
+		}
+	}()
+	for _, addr := range e.plain {
+		ln, err := listen(addr)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, ln)
+	}
+	if len(e.secure) == 0 {
+		return all, nil
+	}
+	config, err := e.tls()
+	if err != nil {
+		return all, err
+	}
+	for _, addr := range e.secure {
+		ln, err := listen(addr)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, tls.NewListener(ln, config))
+	}
+	return all, nil
+}
+
+func (e *endpoints) tls() (*tls.Config, error) {
+	if len(e.names) == 0 || e.ca == "" {
+		return nil, &Error{Err: errors.New("HTTPS needs a certificate"), Hint: "say --tls-name NAME and --ca DIR"}
+	}
+	if err := os.MkdirAll(e.ca, 0o700); err != nil {
+		return nil, err
+	}
+	ca, err := testca.Open(e.ca)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := ca.Certificate(e.names...)
+	if err != nil {
+		return nil, fmt.Errorf("certificate for %s: %w", e.names.String(), err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, nil
+}
+
+func listen(addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return nil, &Error{Err: err, Hint: "ports below 1024 need root, or: sysctl net.ipv4.ip_unprivileged_port_start=80"}
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, &Error{Err: err, Hint: "another program has " + addr}
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, &Error{Err: err, Hint: "name an address of this machine, such as 127.0.0.1"}
+	case err != nil:
+		return nil, &Error{Err: err, Hint: "for example: --listen 127.0.0.1:8000"}
+	}
+	return ln, nil
+}
