@@ -19,8 +19,11 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/kube/kubetest"
+	"github.com/lateen-mesh/lateen/control/registry"
 )
 
 // buildServer builds the API server of this tree, once.
@@ -286,4 +289,86 @@ func TestManyServices(t *testing.T) {
 	if n := len(r.store.Current().List(config.Service)); n < count {
 		t.Errorf("%d Services", n)
 	}
+}
+
+// endpoints are "address version locality ready" of a service.
+func endpoints(set *config.Set, host string) []string {
+	r := registry.Build(set, registry.Options{})
+	var all []string
+	for _, s := range r.Hosts(host) {
+		for _, e := range r.Endpoints(s, s.Ports[0]) {
+			all = append(all, fmt.Sprintf("%s:%d %s %s %s ready=%t", e.Address, e.Port, e.Labels["version"], e.ServiceAccount, e.Locality, !e.Unhealthy))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestEndpointsFollowPods(t *testing.T) {
+	s := realAPI(t, true)
+	s.apply(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: web}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+`)
+	s.apply("apiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {topology.kubernetes.io/region: r1, topology.kubernetes.io/zone: z1}}\n")
+	r := run(t, Options{Connection: Connection{Socket: s.Socket}})
+	r.waitSynced()
+	const host = "web.web.svc.cluster.local"
+	pod := func(name, version, ip string, ready string) string {
+		s.apply("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: " + version + ", namespace: web}\n---\n" +
+			"apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + ", namespace: web, labels: {app: web, version: " + version + "}}\n" +
+			"spec: {nodeName: n1, serviceAccountName: " + version + ", containers: [{name: c, image: x}]}\n")
+		path := "/api/v1/namespaces/web/pods/" + name
+		s.status(path, map[string]any{"phase": "Running", "podIP": ip, "podIPs": []any{map[string]any{"ip": ip}},
+			"conditions": []any{map[string]any{"type": "Ready", "status": ready}}})
+		return path
+	}
+	line := func(ip, version string, ready bool) string {
+		return fmt.Sprintf("%s:8080 %s spiffe://cluster.local/ns/web/sa/%s r1/z1 ready=%t", ip, version, version, ready)
+	}
+	follows := func(what string, want ...string) {
+		t.Helper()
+		r.until(what, func(set *config.Set) bool { return slices.Equal(endpoints(set, host), want) })
+	}
+	t.Run("KC-010 a Pod that is ready is an endpoint, with what it says of itself", func(t *testing.T) {
+		pod("web-1", "v1", "10.244.0.11", "True")
+		follows("web-1 is an endpoint", line("10.244.0.11", "v1", true))
+		pod("web-2", "v2", "10.244.0.12", "False")
+		follows("web-2 is one, not ready", line("10.244.0.11", "v1", true), line("10.244.0.12", "v2", false))
+		pod("web-2", "v2", "10.244.0.12", "True")
+		follows("web-2 is ready", line("10.244.0.11", "v1", true), line("10.244.0.12", "v2", true))
+	})
+	t.Run("KC-012 a Node that moves takes its Pods along", func(t *testing.T) {
+		s.apply("apiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {topology.kubernetes.io/region: r1, topology.kubernetes.io/zone: z1, topology.istio.io/subzone: s1}}\n")
+		follows("both are in s1", strings.Replace(line("10.244.0.11", "v1", true), "z1", "z1/s1", 1), strings.Replace(line("10.244.0.12", "v2", true), "z1", "z1/s1", 1))
+	})
+	t.Run("KC-010 a Pod that is gone is none", func(t *testing.T) {
+		s.delete("/api/v1/namespaces/web/pods/web-1")
+		follows("web-1 is gone", strings.Replace(line("10.244.0.12", "v2", true), "z1", "z1/s1", 1))
+	})
+	t.Run("KC-014 a credential is there, changes and goes; what else a Secret holds is not kept", func(t *testing.T) {
+		secret := "apiVersion: v1\nkind: Secret\nmetadata: {name: c, namespace: web}\nstringData: {cert: %s, password: hidden}\n"
+		held := func(want string) {
+			t.Helper()
+			r.until("the certificate is "+want, func(set *config.Set) bool {
+				o := set.Get(config.Secret, "web", "c")
+				return o == nil && want == "" || o != nil && string(o.Spec.(*corev1.Secret).Data["cert"]) == want
+			})
+		}
+		s.apply(fmt.Sprintf(secret, "one"))
+		held("one")
+		if _, kept := r.store.Current().Get(config.Secret, "web", "c").Spec.(*corev1.Secret).Data["password"]; kept {
+			t.Error("the password is kept")
+		}
+		s.apply(fmt.Sprintf(secret, "two"))
+		held("two")
+		s.delete("/api/v1/namespaces/web/secrets/c")
+		held("")
+	})
 }
