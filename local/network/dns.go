@@ -322,15 +322,22 @@ func (n *names) ask(q question, name dnsmessage.Name) []dnsmessage.Resource {
 	if err != nil {
 		return nil
 	}
-	var p dnsmessage.Parser
-	if _, err := p.Start(n.outside(n.mesh.ctx, "tcp", parsed)); err != nil || p.SkipAllQuestions() != nil {
-		return nil
+	for _, network := range []string{"udp", "tcp"} {
+		var p dnsmessage.Parser
+		head, err := p.Start(n.outside(n.mesh.ctx, network, parsed))
+		if err != nil || p.SkipAllQuestions() != nil {
+			return nil
+		}
+		if head.Truncated {
+			continue
+		}
+		all, err := p.AllAnswers()
+		if err != nil {
+			return nil
+		}
+		return all
 	}
-	all, err := p.AllAnswers()
-	if err != nil {
-		return nil
-	}
-	return all
+	return nil
 }
 
 func header(name dnsmessage.Name) dnsmessage.ResourceHeader {

@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -20,6 +21,15 @@ func cases() []meshCase {
 	return []meshCase{
 		{"pods reach each other and themselves", testPods},
 		{"Services by address", testServices},
+		{"Services of UDP and of a client's choice", testServicesMore},
+		{"whatever the machine's settings", testSettings},
+		{"the way out by the relay", testRelay},
+		{"the way out by descriptor", testDoor},
+		{"the Kubernetes API", testAPI},
+		{"published ports", testPublished},
+		{"names", testNames},
+		{"names outside", testNamesOutside},
+		{"twelve pods", testTwelve},
 	}
 }
 
@@ -117,4 +127,136 @@ func testServices(t *testing.T) {
 	}
 	t.Logf("one of them changed: %s", time.Since(began))
 	reached(t, a, "10.96.7.7:80", c.Address().String()+":8080 "+a.Address().String())
+}
+
+func testServicesMore(t *testing.T) {
+	m := newMesh(t)
+	a, b, c := newPod(t, m), newPod(t, m), newPod(t, m)
+	for _, p := range []*pod{b, c} {
+		packetsIn(t, p, ":53", func([]byte, net.Addr) []byte { return []byte(p.Address().String()) })
+		listenIn(t, p, p.Address().String()+":80")
+	}
+	service := func(backends ...*pod) []Service {
+		s := Service{Namespace: "default", Name: "names", Addresses: []netip.Addr{netip.MustParseAddr("10.96.7.8")}, ClientIP: true,
+			Ports: []Port{{Protocol: "UDP", Port: 53}, {Port: 80}}}
+		for _, p := range backends {
+			s.Ports[0].Backends = append(s.Ports[0].Backends, netip.AddrPortFrom(p.Address(), 53))
+			s.Ports[1].Backends = append(s.Ports[1].Backends, netip.AddrPortFrom(p.Address(), 80))
+		}
+		return []Service{s}
+	}
+	if err := m.SetServices(service(b)); err != nil {
+		t.Fatal(err)
+	}
+	flow, err := a.DialContext(t.Context(), "udp", "10.96.7.8:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flow.Close()
+	answered(t, flow, b.Address().String())
+	if err := m.SetServices(service(c)); err != nil {
+		t.Fatal(err)
+	}
+	answered(t, flow, c.Address().String()) // the flow is as old, the backend is not
+	if err := m.SetServices(service(b, c)); err != nil {
+		t.Fatal(err)
+	}
+	first, err := greeting(t, a, "10.96.7.8:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		reached(t, a, "10.96.7.8:80", first)
+	}
+	if err := m.SetServices(nil); err != nil {
+		t.Fatal(err)
+	}
+	none, err := a.DialContext(t.Context(), "udp", "10.96.7.8:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer none.Close()
+	_, _ = none.Write([]byte("?"))
+	if _, err := none.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("UDP without a backend: %v", err)
+	}
+	big := Service{Namespace: "default", Name: "big", Addresses: []netip.Addr{netip.MustParseAddr("10.96.7.9")}, Ports: []Port{{Port: 80}}}
+	for i := range 9000 {
+		big.Ports[0].Backends = append(big.Ports[0].Backends, netip.AddrPortFrom(b.Address(), uint16(1000+i)))
+	}
+	if err := m.SetServices([]Service{big}); err != nil {
+		t.Errorf("9000 backends: %v", err)
+	}
+}
+
+// answered fails unless a datagram is answered by want.
+func answered(t *testing.T, c net.Conn, want string) {
+	t.Helper()
+	if _, err := c.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 100)
+	n, err := c.Read(buf)
+	if err != nil || string(buf[:n]) != want {
+		t.Errorf("answer %q, %v, want %q", buf[:n], err, want)
+	}
+}
+
+// testSettings repeats what matters with settings that machines differ in.
+func testSettings(t *testing.T) {
+	for _, s := range [][]setting{
+		{{"bridge/bridge-nf-call-iptables", "0"}, {"bridge/bridge-nf-call-ip6tables", "0"}},
+		{{"bridge/bridge-nf-call-iptables", "1"}, {"bridge/bridge-nf-call-ip6tables", "1"}},
+		{{"ipv4/conf/all/rp_filter", "1"}, {"ipv4/conf/default/rp_filter", "1"}},
+	} {
+		t.Run(s[0].name+"="+s[0].value, func(t *testing.T) {
+			m := newMesh(t)
+			if err := set(s...); err != nil {
+				t.Fatal(err)
+			}
+			a, b := newPod(t, m), newPod(t, m)
+			for _, p := range []*pod{a, b} {
+				if err := within(m.home, p.ns, func() error { return set(s...) }); err != nil {
+					t.Fatal(err)
+				}
+				listenIn(t, p, p.Address().String()+":80")
+			}
+			for _, p := range []*pod{a, b} {
+				if err := m.SetServices([]Service{{Namespace: "default", Name: "web", Addresses: []netip.Addr{netip.MustParseAddr("10.96.7.7")},
+					Ports: []Port{{Port: 80, Backends: []netip.AddrPort{netip.AddrPortFrom(p.Address(), 80)}}}}}); err != nil {
+					t.Fatal(err)
+				}
+				from := map[bool]string{true: meshAddress, false: a.Address().String()}[p == a]
+				reached(t, a, "10.96.7.7:80", p.Address().String()+":80 "+from)
+			}
+			leaves(t, m, a)
+		})
+	}
+}
+
+func testTwelve(t *testing.T) {
+	m := newMesh(t)
+	began := time.Now()
+	for range 12 {
+		newPod(t, m)
+	}
+	took := time.Since(began)
+	t.Logf("12 pods one by one: %s", took)
+	all := make(chan error)
+	began = time.Now()
+	for range 12 {
+		go func() {
+			p, err := m.AddPod(t.Context())
+			if err == nil {
+				err = p.Redirect(nil)
+			}
+			all <- err
+		}()
+	}
+	for range 12 {
+		if err := <-all; err != nil {
+			t.Error(err)
+		}
+	}
+	t.Logf("12 pods with redirection at once: %s", time.Since(began))
 }

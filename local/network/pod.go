@@ -72,6 +72,9 @@ func (m *mesh) join(p *pod) error {
 	if err := m.equip(p, links); err != nil {
 		return err
 	}
+	if err := m.activate(p.link); err != nil {
+		return err
+	}
 	if err := m.rules.addPod(p.address); err != nil {
 		return err
 	}
@@ -132,6 +135,17 @@ func (m *mesh) connect(p *pod) error {
 		if err := m.links.RouteReplace(direct(link, far[i])); err != nil {
 			return fmt.Errorf("link %s: route %s: %w", name, far[i], err)
 		}
+	}
+	return nil
+}
+
+// activate lets the mesh's end send from now on. It was set up while the other end was
+// not, and the kernel would begin when its link watch comes to it; what is sent before
+// that is lost, and TCP asks again after a second. Another length of the queue, which
+// such a link does not use, makes it begin at once.
+func (m *mesh) activate(link netlink.Link) error {
+	if err := m.links.LinkSetTxQLen(link, link.Attrs().TxQLen+1); err != nil {
+		return fmt.Errorf("link %s: %w", link.Attrs().Name, err)
 	}
 	return nil
 }

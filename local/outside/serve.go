@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strconv"
@@ -53,7 +54,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, o Options) error {
 			_ = file.Close()
 		}
 		switch {
-		case errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET):
+		case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET):
 			return nil
 		case err != nil:
 			return fmt.Errorf("requests from inside: %w", err)
