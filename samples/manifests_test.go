@@ -1,0 +1,177 @@
+package samples_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+type object = map[string]any
+
+// Our manifests mean what those of Istio's release do: the same objects, labels,
+// selectors, ports, routes. What a kubelet or a client cannot see is left open:
+// the image's registry and tag, and the port behind a Service where both name it.
+func TestManifestsMeanWhatTheOriginalsDo(t *testing.T) {
+	root := shared(t)
+	const extra = "data/samples-extra/samples/"
+	for _, tt := range []struct{ row, ours, theirs string }{
+		{"IN-026", "httpbin/httpbin.yaml", "samples/httpbin/httpbin.yaml"},
+		{"IN-026", "httpbin/httpbin.yaml", "samples/release-1.24/samples/httpbin/httpbin.yaml"},
+		{"IN-026", "sleep/sleep.yaml", "samples/release-1.24/samples/sleep/sleep.yaml"},
+		{"IN-026", "sleep/sleep.yaml", "samples/sleep/sleep.yaml"},
+		{"IN-026", "curl/curl.yaml", extra + "curl/curl.yaml"},
+		{"IN-026", "httpbin/httpbin-gateway.yaml", extra + "httpbin/httpbin-gateway.yaml"},
+		{"IN-026", "httpbin/httpbin-nodeport.yaml", extra + "httpbin/httpbin-nodeport.yaml"},
+		{"helloworld", "helloworld/helloworld.yaml", extra + "helloworld/helloworld.yaml"},
+		{"helloworld", "helloworld/helloworld-gateway.yaml", extra + "helloworld/helloworld-gateway.yaml"},
+		{"tcp-echo", "tcp-echo/tcp-echo.yaml", extra + "tcp-echo/tcp-echo.yaml"},
+		{"tcp-echo", "tcp-echo/tcp-echo-services.yaml", extra + "tcp-echo/tcp-echo-services.yaml"},
+		{"tcp-echo", "tcp-echo/tcp-echo-all-v1.yaml", extra + "tcp-echo/tcp-echo-all-v1.yaml"},
+		{"tcp-echo", "tcp-echo/tcp-echo-20-v2.yaml", extra + "tcp-echo/tcp-echo-20-v2.yaml"},
+	} {
+		t.Run(tt.row+" "+tt.ours+" as "+filepath.Dir(filepath.Dir(tt.theirs)), func(t *testing.T) {
+			want, got := objects(t, filepath.Join(root, tt.theirs)), objects(t, tt.ours)
+			if len(want) == 0 {
+				t.Fatal("the original has no objects")
+			}
+			for key := range want {
+				if !reflect.DeepEqual(got[key], want[key]) {
+					t.Errorf("%s is\n%s\nthe original\n%s", key, text(got[key]), text(want[key]))
+				}
+			}
+			for key := range got {
+				if want[key] == nil {
+					t.Errorf("%s is not in the original", key)
+				}
+			}
+		})
+	}
+}
+
+// Every Service reaches a port that a container of its own file has.
+func TestServicesReachContainers(t *testing.T) {
+	files, err := filepath.Glob("*/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		all := documents(t, file)
+		open := map[string]bool{}
+		for _, o := range all {
+			for _, c := range containers(o) {
+				for _, p := range list(c["ports"]) {
+					open[fmt.Sprint(p["containerPort"])] = true
+				}
+			}
+		}
+		for _, o := range all {
+			if o["kind"] != "Service" || len(open) == 0 { // nothing listens in sleep
+				continue
+			}
+			for _, p := range list(o["spec"].(object)["ports"]) {
+				target := p["targetPort"]
+				if target == nil {
+					target = p["port"]
+				}
+				if !open[fmt.Sprint(target)] {
+					t.Errorf("%s: Service %v sends port %v to %v, where no container listens", file, o["metadata"], p["port"], target)
+				}
+			}
+		}
+	}
+}
+
+func documents(t *testing.T, file string) (all []object) {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range bytes.Split(content, []byte("\n---")) {
+		var o object
+		if err := yaml.Unmarshal(part, &o); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if o != nil {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
+// objects are those of a file by kind and name, as far as their meaning goes.
+func objects(t *testing.T, file string) map[string]object {
+	t.Helper()
+	all := map[string]object{}
+	for _, o := range documents(t, file) {
+		meaning(o)
+		all[fmt.Sprint(o["kind"], " ", o["metadata"].(object)["name"])] = o
+	}
+	return all
+}
+
+// programs are images that stand for one application.
+var programs = strings.NewReplacer("kennethreitz/httpbin", "httpbin", "mccutchen/go-httpbin", "httpbin")
+
+func meaning(o object) {
+	if o["kind"] == "Service" {
+		for _, p := range list(o["spec"].(object)["ports"]) {
+			delete(p, "targetPort") // see TestServicesReachContainers
+		}
+	}
+	for _, c := range containers(o) {
+		image, _, _ := strings.Cut(c["image"].(string), ":")
+		parts := strings.Split(programs.Replace(image), "/")
+		c["image"] = parts[len(parts)-1]
+		if c["image"] == "httpbin" {
+			delete(c, "ports") // 80 and 8080, by version
+		}
+		if command := fmt.Sprint(c["command"]); command == "[/bin/sleep 3650d]" {
+			c["command"] = []any{"/bin/sleep", "infinity"}
+		}
+	}
+}
+
+func containers(o object) []object {
+	if o["kind"] != "Deployment" {
+		return nil
+	}
+	return list(o["spec"].(object)["template"].(object)["spec"].(object)["containers"])
+}
+
+func list(v any) (all []object) {
+	items, _ := v.([]any)
+	for _, e := range items {
+		all = append(all, e.(object))
+	}
+	return all
+}
+
+func text(o object) string {
+	out, _ := yaml.Marshal(o)
+	return string(out)
+}
+
+// shared is the directory with the acceptance material: LATEEN_SHARED, or
+// "shared" beside or in an ancestor directory.
+func shared(t testing.TB) string {
+	t.Helper()
+	if dir := os.Getenv("LATEEN_SHARED"); dir != "" {
+		return dir
+	}
+	dir, err := os.Getwd()
+	for err == nil && dir != filepath.Dir(dir) {
+		if info, err := os.Stat(filepath.Join(dir, "shared", "golden")); err == nil && info.IsDir() {
+			return filepath.Join(dir, "shared")
+		}
+		dir = filepath.Dir(dir)
+	}
+	t.Skip("shared acceptance material not present: set LATEEN_SHARED to its directory")
+	return ""
+}
