@@ -75,7 +75,8 @@ var imports = map[string]string{
 	"local/node":      "local/container local/kubelet local/kubelet/image local/namespace local/network local/outside",
 	"local/namespace": "", "local/container": "local/namespace local/container/stage", "local/container/stage": "", "cmd/lateen-init": "local/container/stage",
 	"local/outside": "", "local/network": "local/outside agent/redirect",
-	"cli": "control/config control/file local samples/...",
+	"local/apiserver/store": "",
+	"cli":                   "control/config control/file local samples/...",
 
 	"install/crds": "", "install/crds/gen": "",
 
