@@ -48,6 +48,9 @@ type Options struct {
 	Paths []string
 	// Kubernetes is the API that objects are read from, nil for none.
 	Kubernetes *kube.Connection
+	// WriteStatus has custom objects of that API say in their status what keeps them out of
+	// force.
+	WriteStatus bool
 	// MeshConfig is the file with the MeshConfig, "" for none. A ConfigMap "istio" in
 	// RootNamespace takes its place.
 	MeshConfig string
@@ -141,7 +144,8 @@ func New(o Options) (*Server, error) {
 	}
 	if o.Kubernetes != nil {
 		s.api, err = kube.New(s.apiStore, kube.Options{
-			Connection: *o.Kubernetes, RootNamespace: o.RootNamespace, State: o.State, Log: o.Log.Scope("kube"),
+			Connection: *o.Kubernetes, RootNamespace: o.RootNamespace, State: o.State,
+			WriteStatus: o.WriteStatus, Log: o.Log.Scope("kube"),
 		})
 		if err != nil {
 			return nil, err

@@ -89,6 +89,7 @@ func (f *flags) options(log *logging.Log) (control.Options, error) {
 	if f.kube.Kubeconfig != "" || f.kube.Socket != "" || len(f.configDir) == 0 && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
 		o.Kubernetes = &f.kube
 	}
+	o.WriteStatus = os.Getenv("PILOT_ENABLE_STATUS") == "true"
 	o.KeepAlive.Interval, o.KeepAlive.Timeout = f.keepInterval, f.keepTimeout
 	for name, target := range map[string]*time.Duration{
 		"PILOT_DEBOUNCE_AFTER": &o.Debounce.After, "PILOT_DEBOUNCE_MAX": &o.Debounce.Max,

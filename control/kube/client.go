@@ -30,6 +30,7 @@ type document struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 	Spec              json.RawMessage `json:"spec,omitempty"`
+	Status            documentStatus  `json:"status,omitzero"`
 }
 
 // A documentList is what the API answers to a request for many.
@@ -43,6 +44,7 @@ type documentList struct {
 func (d *document) DeepCopyObject() runtime.Object {
 	out := *d
 	out.ObjectMeta, out.Spec = *d.ObjectMeta.DeepCopy(), slices.Clone(d.Spec)
+	out.Status.Conditions = slices.Clone(d.Status.Conditions)
 	return &out
 }
 
@@ -197,12 +199,12 @@ func (s *Source) note(name string, err error) {
 		delete(s.troubles, name)
 		if before == 1 && len(s.troubles) == 0 {
 			s.log.Info("the Kubernetes API is read again", "server", s.options.Connection)
-			s.told = time.Time{}
+			s.logged = time.Time{}
 		}
 	default:
 		s.troubles[name] = err
-		if time.Since(s.told) > again {
-			s.told = time.Now()
+		if time.Since(s.logged) > again {
+			s.logged = time.Now()
 			s.log.Warn("the Kubernetes API cannot be read: what is in force stays", "server", s.options.Connection, "kind", name, "error", err, "hint", advice(name, err))
 		}
 	}

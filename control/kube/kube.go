@@ -92,6 +92,8 @@ type Options struct {
 	// State is a directory in which the last state is kept for the next start, in a file of
 	// mode 0600: it holds Secrets. "" keeps nothing.
 	State string
+	// WriteStatus has the status of custom objects say what keeps them out of force.
+	WriteStatus bool
 	// Log gets one line per problem when it appears; nil is slog.Default.
 	Log *slog.Logger
 }
@@ -119,6 +121,7 @@ type Source struct {
 	synced  chan struct{}
 	wake    chan struct{} // something is pending
 	dirty   chan struct{} // the saved state is out of date
+	telling chan struct{} // something is untold
 
 	mu       sync.Mutex
 	shelves  map[config.Kind]*shelf
@@ -128,7 +131,8 @@ type Source struct {
 	isSynced bool
 	isSaved  bool
 	troubles map[string]error
-	told     time.Time // when troubles were last logged
+	logged   time.Time // when troubles were
+	untold   map[config.Key]statement
 }
 
 // New returns a Source that feeds store. It fails when the connection cannot be used as
@@ -145,6 +149,7 @@ func New(store *config.Store, o Options) (*Source, error) {
 	s := &Source{
 		store: store, options: o, log: o.Log, synced: make(chan struct{}), wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
 		shelves: map[config.Kind]*shelf{}, pending: map[config.Key]*config.Config{}, troubles: map[string]error{},
+		telling: make(chan struct{}, 1), untold: map[config.Key]statement{},
 	}
 	if s.client, err = newClient(c); err != nil {
 		return nil, fmt.Errorf("connection to Kubernetes: %w", err)
@@ -194,6 +199,7 @@ func (s *Source) Run(ctx context.Context) error {
 	}
 	running.Go(func() { s.followCustom(ctx) })
 	running.Go(func() { s.save(ctx) })
+	running.Go(func() { s.tellAll(ctx) })
 	s.apply(ctx)
 	running.Wait()
 	utilnet.CloseIdleConnectionsFor(s.client.http.Transport)

@@ -372,3 +372,40 @@ spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
 		held("")
 	})
 }
+
+func TestStatusOfObjects(t *testing.T) {
+	s := realAPI(t, true)
+	s.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: web}\n")
+	bad := strings.Replace(entryYAML("bad", "bad.example.com"), "hosts: [bad.example.com]", `hosts: ["a..b"]`, 1)
+	s.apply(bad + "---" + entryYAML("good", "good.example.com"))
+	status := func(name string) (message, code string) {
+		_, text := s.do(http.MethodGet, "/apis/networking.istio.io/v1/namespaces/web/serviceentries/"+name, nil)
+		var o struct {
+			Status struct {
+				Conditions         []condition
+				ValidationMessages []validationMessage
+			}
+		}
+		if err := json.Unmarshal([]byte(text), &o); err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range o.Status.ValidationMessages {
+			code = v.Level + " " + v.Type.Code
+		}
+		return documentStatus{o.Status.Conditions}.said(), code
+	}
+	r := run(t, Options{Connection: Connection{Socket: s.Socket}, WriteStatus: true})
+	r.waitSynced()
+	t.Run("EN-048 a broken object says in its status what is wrong, until it is mended", func(t *testing.T) {
+		var message, code string
+		eventually(t, "bad says so", func() bool { message, code = status("bad"); return message != "" })
+		if !strings.HasPrefix(message, "hosts[0]: ") || code != "ERROR IST0106" {
+			t.Errorf("status says %q, %q", message, code)
+		}
+		if message, _ := status("good"); message != "" {
+			t.Errorf("the good one says %q", message)
+		}
+		s.apply(entryYAML("bad", "mended.example.com"))
+		eventually(t, "it says nothing any more", func() bool { message, code = status("bad"); return message == "" && code == "" })
+	})
+}

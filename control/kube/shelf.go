@@ -31,6 +31,7 @@ type entry struct {
 	good     *config.Config // in force, nil if nothing is
 	stale    bool           // good is older than the object, which is broken
 	problems []config.Problem
+	told     *string // what its status was last made to say
 }
 
 // A judged object is one as the Reflector gave it and what became of it.
@@ -40,6 +41,7 @@ type judged struct {
 	version  string
 	config   *config.Config
 	problems []config.Problem
+	said     string // by its status
 }
 
 var _ cache.TransformingStore = (*shelf)(nil)
@@ -143,6 +145,9 @@ func (s *shelf) judge(object any) (judged, bool) {
 	if known {
 		return j, false
 	}
+	if d, custom := object.(*document); custom {
+		j.said = d.Status.said()
+	}
 	j.config, j.problems = s.reading.config(o)
 	return j, true
 }
@@ -167,6 +172,7 @@ func (s *shelf) settle(j judged) {
 	if !slices.Equal(e.problems, j.problems) {
 		s.source.announce(j.problems)
 	}
+	s.source.tell(s.reading, j, e)
 	e.uid, e.version, e.problems, e.stale = j.uid, j.version, j.problems, broken && e.good != nil
 	if e.good != before {
 		s.source.pending[j.key] = e.good
