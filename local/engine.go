@@ -31,6 +31,9 @@ import (
 var gatewayManifest []byte
 
 const (
+	// meshSockets is the directory of the sockets that proxies in pods use.
+	meshSockets = "mesh"
+
 	nodeName = "lateen"
 	apiPort  = 6443
 	// podsWait bounds how long the start waits for pods that neither get ready nor fail.
@@ -89,7 +92,7 @@ func (s *supervisor) tree() file.Tree {
 func (s *supervisor) prepareEngine() error {
 	e := &engine{}
 	s.engine = e
-	for _, dir := range []string{s.state.path("api"), s.state.socket("mesh")} {
+	for _, dir := range []string{s.state.path("api"), s.state.socket(meshSockets)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return &Error{fmt.Errorf("state directory: %w", err), "name another one: --state DIR"}
 		}
@@ -160,7 +163,7 @@ func (s *supervisor) ownObjects() ([]config.Document, error) {
 	if s.engine.noPods != "" {
 		return nil, nil
 	}
-	text := bytes.ReplaceAll(gatewayManifest, []byte("SOCKETS"), []byte(s.state.socket("mesh")))
+	text := bytes.ReplaceAll(gatewayManifest, []byte("SOCKETS"), []byte(s.state.socket(meshSockets)))
 	text = bytes.ReplaceAll(text, []byte("VERSION"), []byte(wellknown.Version()))
 	docs, problems := config.Documents("gateway.yaml", text)
 	if len(problems) > 0 {

@@ -38,7 +38,7 @@ func (s *supervisor) prepareNode(apiPort int) error {
 		return err
 	}
 	argv := []string{program, "--api", s.state.socket("api.sock"), "--api-address", "127.0.0.1:" + strconv.Itoa(apiPort),
-		"--state", s.state.path("node"), "--socket", s.state.socket("node.sock"), "--mesh-sockets", s.state.socket("mesh"),
+		"--state", s.state.path("node"), "--socket", s.state.socket("node.sock"), "--mesh-sockets", s.state.socket(meshSockets),
 		"--bin", filepath.Dir(program), "--node", nodeName}
 	if !found.TProxy {
 		argv = append(argv, "--no-udp")

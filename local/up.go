@@ -136,7 +136,11 @@ func (s *supervisor) readStdin() error {
 }
 
 func (s *supervisor) controlArgs(istiod string, pods bool) []string {
-	args := []string{istiod, "discovery", "--grpcAddr", "unix:" + s.state.socket("xds.sock"), "--httpAddr", "unix:" + s.state.socket("control.sock"),
+	xds := s.state.socket("xds.sock")
+	if pods {
+		xds = filepath.Join(s.state.socket(meshSockets), "xds.sock")
+	}
+	args := []string{istiod, "discovery", "--grpcAddr", "unix:" + xds, "--httpAddr", "unix:" + s.state.socket("control.sock"),
 		"--monitoringAddr", "", "--secureGRPCAddr", "", "--httpsAddr", "", "--state", s.state.path("config"), "--meshConfig", s.o.MeshConfig}
 	if pods {
 		args = append(args, "--kubeSocket", s.state.socket("api.sock"))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/lateen-mesh/lateen/local"
 	"github.com/lateen-mesh/lateen/local/namespace"
 )
 
@@ -68,8 +69,10 @@ func TestPods(t *testing.T) {
 					return false, fmt.Errorf("unknown condition %q", cond)
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"up":         func(ts *testscript.TestScript, neg bool, args []string) { up(ts, neg, args, who.uid) },
-					"eventually": eventually,
+					"up":          func(ts *testscript.TestScript, neg bool, args []string) { up(ts, neg, args, who.uid) },
+					"eventually":  eventually,
+					"kill9":       kill9,
+					"nothingleft": nothingLeft,
 				},
 			})
 		})
@@ -123,8 +126,7 @@ func up(ts *testscript.TestScript, neg bool, args []string, uid int) {
 		argv = append(argv, "--publish", port+"="+host)
 		ts.Setenv("PORT_"+port, host)
 	}
-	cmd := exec.Command("lateen", append(argv, args...)...)
-	cmd.Path = filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "lateen")
+	cmd := exec.Command(filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "lateen"), append(argv, args...)...)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME")}
 	if uid != os.Geteuid() {
@@ -133,6 +135,7 @@ func up(ts *testscript.TestScript, neg bool, args []string, uid int) {
 	began := time.Now()
 	out, err := cmd.CombinedOutput()
 	ts.Logf("%s[up: %.2f s]", out, time.Since(began).Seconds())
+	ts.Check(os.WriteFile(ts.MkAbs("up.out"), out, 0o644))
 	switch {
 	case neg && err == nil:
 		ts.Fatalf("lateen up did not fail")
@@ -155,6 +158,54 @@ func up(ts *testscript.TestScript, neg bool, args []string, uid int) {
 	})
 }
 
+// kill9 kills one part of the mesh, or the supervisor.
+func kill9(ts *testscript.TestScript, _ bool, args []string) {
+	st, err := local.ReadRecord(ts.Getenv("STATE"))
+	ts.Check(err)
+	pid := 0
+	if args[0] == "supervisor" {
+		pid = st.PID
+	}
+	for _, p := range st.Parts {
+		if p.Name == args[0] {
+			pid = p.PID
+		}
+	}
+	if pid == 0 {
+		ts.Fatalf("no part %q runs: %+v", args[0], st.Parts)
+	}
+	ts.Check(syscall.Kill(pid, syscall.SIGKILL))
+}
+
+// nothingLeft waits until no process of the mesh is there any more.
+func nothingLeft(ts *testscript.TestScript, _ bool, _ []string) {
+	state := ts.Getenv("STATE")
+	var left []string
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if left = processesOf(state); len(left) == 0 {
+			return
+		}
+	}
+	ts.Fatalf("still there: %q", left)
+}
+
+// processesOf are the processes that have the state directory on their command line, or
+// mounts of its node, as those in containers have. Zombies have neither.
+func processesOf(state string) (left []string) {
+	entries, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range entries {
+		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err != nil || len(line) == 0 {
+			continue
+		}
+		mounts, _ := os.ReadFile(filepath.Join(dir, "mountinfo"))
+		if strings.Contains(string(line), state) || strings.Contains(string(mounts), state+"/node") {
+			left = append(left, filepath.Base(dir)+" "+strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	return left
+}
+
 func freePort() int {
 	l, err := net.Listen("tcp4", "0.0.0.0:0")
 	if err != nil {
@@ -172,13 +223,12 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	want, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
+	program, err := lookPath(args[1], ts.Getenv("PATH"))
+	ts.Check(err)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for {
-		cmd := exec.CommandContext(ctx, args[1], args[2:]...)
-		if path, err := lookPath(args[1], ts.Getenv("PATH")); err == nil {
-			cmd.Path = path
-		}
+		cmd := exec.CommandContext(ctx, program, args[2:]...)
 		cmd.Dir = ts.MkAbs(".")
 		cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "KUBECONFIG=" + ts.Getenv("KUBECONFIG")}
 		out, err := cmd.CombinedOutput()
@@ -195,10 +245,9 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 
 func lookPath(name, path string) (string, error) {
 	for dir := range strings.SplitSeq(path, ":") {
-		if p := filepath.Join(dir, name); exec.Command(p).Err == nil {
-			if info, err := os.Stat(p); err == nil && info.Mode()&0o111 != 0 {
-				return p, nil
-			}
+		p := filepath.Join(dir, name)
+		if info, err := os.Stat(p); err == nil && info.Mode()&0o111 != 0 {
+			return p, nil
 		}
 	}
 	return "", errors.New("not found: " + name)

@@ -88,6 +88,9 @@ func ensureNode(ctx context.Context, client kubernetes.Interface, n Node) error 
 	}
 	have.Status = nodeStatus(n, have.Status)
 	_, err = nodes.UpdateStatus(ctx, have, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) {
+		return nil // its kubelet has just reported, which knows better
+	}
 	return err
 }
 
