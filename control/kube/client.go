@@ -28,7 +28,7 @@ import (
 // A document is a custom object whose spec is not decoded yet.
 type document struct {
 	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.ObjectMeta `json:"metadata"`
 	Spec              json.RawMessage `json:"spec,omitempty"`
 	Status            documentStatus  `json:"status,omitzero"`
 }
@@ -36,7 +36,7 @@ type document struct {
 // A documentList is what the API answers to a request for many.
 type documentList struct {
 	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
+	metav1.ListMeta `json:"metadata"`
 	Items           []document `json:"items"`
 }
 
@@ -194,8 +194,8 @@ func (s *Source) note(name string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := len(s.troubles)
-	switch {
-	case err == nil:
+	switch err {
+	case nil:
 		delete(s.troubles, name)
 		if before == 1 && len(s.troubles) == 0 {
 			s.log.Info("the Kubernetes API is read again", "server", s.options.Connection)
