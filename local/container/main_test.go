@@ -137,7 +137,7 @@ func outside(t *testing.T) bool {
 	for _, w := range ways() {
 		t.Run(w.name, func(t *testing.T) {
 			w.permitted(t)
-			args := []string{"-test.run=^" + t.Name()[:strings.IndexByte(t.Name(), '/')] + "$", "-test.v"}
+			args := []string{"-test.timeout=60s", "-test.run=^" + t.Name()[:strings.IndexByte(t.Name(), '/')] + "$", "-test.v"}
 			var out bytes.Buffer
 			cmd := w.starter(args...)
 			cmd.Stdout, cmd.Stderr = &out, &out
