@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/lateen-mesh/lateen/proxy/cluster"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
@@ -121,7 +122,7 @@ func check(p *bootstrappb.Bootstrap) (*Bootstrap, error) {
 		check func() error
 	}{
 		{"admin", b.checkAdmin}, {"dynamic_resources", b.checkDynamic}, {"static_resources", b.checkStatic},
-		{"layered_runtime", b.checkRuntime}, {"overload_manager", b.checkOverload},
+		{"layered_runtime", b.checkRuntime}, {"overload_manager", b.checkOverload}, {"cluster_manager", b.checkClusterManager},
 	} {
 		if err := step.check(); err != nil {
 			return nil, fmt.Errorf("%s: %w", step.field, err)
@@ -241,6 +242,19 @@ func (b *Bootstrap) checkOverload() error {
 	}
 	if n := len(b.Proto.GetOverloadManager().GetActions()); n > 0 {
 		b.Ignored = append(b.Ignored, "overload_manager.actions")
+	}
+	return nil
+}
+
+// checkClusterManager: of the fields that are not about sockets, none changes what is
+// served without the features that they belong to.
+func (b *Bootstrap) checkClusterManager() error {
+	m := b.Proto.GetClusterManager()
+	if err := xds.Only(m, "upstream_bind_config", "local_cluster_name", "outlier_detection", "load_stats_config", "enable_deferred_cluster_creation"); err != nil {
+		return err
+	}
+	if err := cluster.CheckBind(m.GetUpstreamBindConfig()); err != nil {
+		return fmt.Errorf("upstream_bind_config: %w", err)
 	}
 	return nil
 }

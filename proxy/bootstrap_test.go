@@ -78,6 +78,8 @@ func TestLoad(t *testing.T) {
 		{`{"foo": 1}`, `unknown field "foo"`},
 		{"a: [", "yaml"},
 		{`{"hds_config": {}}`, "hds_config: not supported"},
+		{`{"cluster_manager": {"upstream_bind_config": {"additional_source_addresses": [{}]}}}`, "cluster_manager: upstream_bind_config: additional_source_addresses"},
+		{`{"cluster_manager": {"upstream_bind_config": {"source_address": {"address": "x", "port_value": 1}}}}`, "cluster_manager: upstream_bind_config: source_address: malformed"},
 		{`{"dynamic_resources": {"lds_config": {"path": "x"}}}`, "dynamic_resources: lds_config: only ads is supported"},
 		{`{"dynamic_resources": {"lds_config": {"ads": {}}}}`, "dynamic_resources: lds_config: ads without ads_config"},
 		{`{"layered_runtime": {"layers": [{"name": "disk", "disk_layer": {"symlink_root": "/x"}}]}}`, `layered_runtime: layers[0] "disk"`},

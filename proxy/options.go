@@ -31,6 +31,8 @@ type Options struct {
 	Mode             string        // serve, validate
 	AdminAddressPath string
 	LocalIPVersion   string // v4, v6
+	DialSocket       string // --dial-socket: who connects to addresses beyond the mesh; "" is nobody
+	PublishSocket    string // --publish-socket: who has the machine's sockets for published ports; "" is nobody
 
 	AllowUnknownStatic, RejectUnknownDynamic, IgnoreUnknownDynamic bool
 
@@ -87,6 +89,8 @@ func (o *Options) flags() []flag {
 		{name: "mode", help: "One of 'serve' (default; validate configs and then serve traffic normally) or 'validate' (validate configs and exit)", text: &o.Mode},
 		{name: "admin-address-path", help: "Admin address path", text: &o.AdminAddressPath},
 		{name: "local-address-ip-version", help: "The local IP address version (v4 or v6)", text: &o.LocalIPVersion},
+		{name: "dial-socket", help: "Unix socket that is asked for connections to addresses outside of the mesh", text: &o.DialSocket},
+		{name: "publish-socket", help: "Unix socket that is asked for the listening sockets of published ports", text: &o.PublishSocket},
 		{name: "allow-unknown-static-fields", help: "Allow unknown fields in static configuration", yes: &o.AllowUnknownStatic},
 		{name: "allow-unknown-fields", help: "Allow unknown fields in static configuration (DEPRECATED)", yes: &o.AllowUnknownStatic},
 		{name: "reject-unknown-dynamic-fields", help: "Reject unknown fields in dynamic configuration", yes: &o.RejectUnknownDynamic},

@@ -23,6 +23,11 @@ func TestParseArgs(t *testing.T) {
 			t.Errorf("%+v %v", o, err)
 		}
 	})
+	t.Run("sockets of the machine around a pod", func(t *testing.T) {
+		if o, err := ParseArgs(strings.Fields("--publish-socket /a --dial-socket /b")); err != nil || o.PublishSocket != "/a" || o.DialSocket != "/b" {
+			t.Errorf("%+v %v", o, err)
+		}
+	})
 	for args, want := range map[string]string{
 		"--foo":                   "PARSE ERROR: Argument: --foo\n             Couldn't find match for argument",
 		"--concurrency abc":       "PARSE ERROR: Argument: (--concurrency)\n             Couldn't read argument value from string 'abc'",

@@ -24,6 +24,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/cluster"
 	"github.com/lateen-mesh/lateen/proxy/dns"
 	"github.com/lateen-mesh/lateen/proxy/listener"
+	"github.com/lateen-mesh/lateen/proxy/outside"
 	"github.com/lateen-mesh/lateen/proxy/stats"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 	"github.com/lateen-mesh/lateen/proxy/xds"
@@ -47,6 +48,7 @@ type server struct {
 	listeners *listener.Set
 	admin     *admin.Server
 	adminAddr net.Addr
+	doors     map[string]*outside.Door // by path
 
 	ctx   context.Context // ends everything
 	halt  context.CancelFunc
@@ -64,7 +66,7 @@ type server struct {
 }
 
 func newServer(b *Bootstrap, o Options, out io.Writer) (*server, error) {
-	s := &server{boot: b, opts: o, start: time.Now(), others: map[string]*xds.Client{}, statics: map[string]bool{}}
+	s := &server{boot: b, opts: o, start: time.Now(), others: map[string]*xds.Client{}, statics: map[string]bool{}, doors: map[string]*outside.Door{}}
 	for _, l := range b.Proto.GetStaticResources().GetListeners() {
 		s.statics[l.GetName()] = true
 	}
@@ -108,16 +110,43 @@ func (s *server) connectParts() error {
 	}
 	s.clusters = cluster.New(cluster.Options{
 		Stats: s.stats, Source: s.source, Secrets: s.secrets, Resolver: resolver, Logger: s.logs.Scope("upstream"),
+		Bind: s.boot.Proto.GetClusterManager().GetUpstreamBindConfig(), Outside: s.door(s.opts.DialSocket),
 	})
 	s.listeners = listener.NewSet(listener.Options{
 		Network:   s.networkFilters(),
 		Transport: s.downstreamSocket, AccessLog: loggersFor[listener.Logger](s), Stats: s.stats, Log: s.logs.Scope("config"),
 		DrainTime: s.opts.DrainTime, GlobalLimit: s.boot.globalLimit, ConnectionLimit: s.boot.connectionLimit,
-		ValidateOnly: s.opts.Mode == "validate",
+		Publish: s.publisher(), ValidateOnly: s.opts.Mode == "validate",
 	})
 	s.admin = admin.New(s.view())
 	s.keepServerStats()
 	return s.setLevels()
+}
+
+// door is the way to who answers at a path, nil for "".
+func (s *server) door(path string) *outside.Door {
+	if path == "" {
+		return nil
+	}
+	if s.doors[path] == nil {
+		s.doors[path] = outside.New(path)
+	}
+	return s.doors[path]
+}
+
+// publisher is how listeners ask for published ports, nil when there is nobody to ask.
+func (s *server) publisher() func(context.Context, uint16) (net.Listener, error) {
+	door := s.door(s.opts.PublishSocket)
+	if door == nil {
+		return nil
+	}
+	return func(ctx context.Context, port uint16) (net.Listener, error) {
+		ln, err := door.Listen(ctx, port)
+		if errors.Is(err, outside.ErrUnpublished) {
+			return nil, nil
+		}
+		return ln, err
+	}
 }
 
 func (s *server) setLevels() error {
@@ -296,6 +325,9 @@ func (s *server) close() {
 	s.tasks.Wait()
 	if s.clusters != nil {
 		s.clusters.Close()
+	}
+	for _, door := range s.doors {
+		door.Close()
 	}
 	if s.trim != nil {
 		s.trim.Stop()

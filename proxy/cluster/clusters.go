@@ -19,6 +19,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/dns"
 	"github.com/lateen-mesh/lateen/proxy/lb"
+	"github.com/lateen-mesh/lateen/proxy/outside"
 	"github.com/lateen-mesh/lateen/proxy/stats"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 	"github.com/lateen-mesh/lateen/proxy/xds"
@@ -34,7 +35,12 @@ type Options struct {
 	Secrets *transport.Secrets
 	// Resolver resolves names of DNS clusters without a resolver of their own; nil: the system's.
 	Resolver *dns.Resolver
-	Logger   *slog.Logger
+	// Bind is the bind config of clusters without one of their own (cluster_manager of the
+	// bootstrap), in the form that CheckBind accepts.
+	Bind *corev3.BindConfig
+	// Outside connects to addresses beyond the mesh; nil: they are dialled like others.
+	Outside *outside.Door
+	Logger  *slog.Logger
 }
 
 // Clusters are all clusters of the proxy by name. They are safe for concurrent use.
@@ -197,10 +203,11 @@ func (cs *Clusters) isStatic(name string) bool {
 
 // build makes a cluster of its resource, up to what can be refused.
 func (cs *Clusters) build(pb *clusterv3.Cluster, bootstrap bool) (*Cluster, error) {
-	cfg, err := decode(pb, bootstrap)
+	cfg, err := decode(pb, cs.opts.Bind, bootstrap)
 	if err != nil {
 		return nil, err
 	}
+	cfg.dialer.Outside = cs.opts.Outside
 	c := cs.make(cfg)
 	c.dynamic = !bootstrap
 	if err := c.prepare(); err != nil {

@@ -75,9 +75,9 @@ func at(field string, err error) error {
 	return fmt.Errorf("%s.%w", field, err)
 }
 
-// decode compiles a Cluster. A cluster of the bootstrap may also be one that only
-// gRPC uses (explicit HTTP/2).
-func decode(c *clusterv3.Cluster, bootstrap bool) (*config, error) {
+// decode compiles a Cluster; shared is the bind config of those without one. A cluster
+// of the bootstrap may also be one that only gRPC uses (explicit HTTP/2).
+func decode(c *clusterv3.Cluster, shared *corev3.BindConfig, bootstrap bool) (*config, error) {
 	if err := xds.Only(c, fields...); err != nil {
 		return nil, err
 	}
@@ -97,7 +97,8 @@ func decode(c *clusterv3.Cluster, bootstrap bool) (*config, error) {
 		}
 	}
 	for _, step := range []func(*clusterv3.Cluster) error{
-		cfg.decodeKind, cfg.decodePolicy, cfg.decodeCommonLB, cfg.decodeBreakers, cfg.decodeHTTP, cfg.decodeConnect,
+		cfg.decodeKind, cfg.decodePolicy, cfg.decodeCommonLB, cfg.decodeBreakers, cfg.decodeHTTP,
+		func(c *clusterv3.Cluster) error { return cfg.decodeConnect(c, shared) },
 		cfg.decodeDNS, cfg.decodeOutlier, cfg.decodeFilters, cfg.decodeEndpoints,
 	} {
 		if err := step(c); err != nil {

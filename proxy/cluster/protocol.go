@@ -3,8 +3,6 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -12,7 +10,6 @@ import (
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/lateen-mesh/lateen/proxy/transport"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
@@ -117,64 +114,6 @@ func (cfg *config) http1(o *corev3.Http1ProtocolOptions) error {
 		cfg.http.preserveCase = true
 	default:
 		return errors.New("http_protocol_options.header_key_format: only preserve_case is supported")
-	}
-	return nil
-}
-
-// decodeConnect reads how sockets are connected.
-func (cfg *config) decodeConnect(c *clusterv3.Cluster) error {
-	o := c.GetUpstreamConnectionOptions()
-	if err := xds.Only(o, "tcp_keepalive"); err != nil {
-		return at("upstream_connection_options", err)
-	}
-	if k := o.GetTcpKeepalive(); k != nil {
-		cfg.dialer.KeepAlive = keepAlive(k)
-	}
-	return at("upstream_bind_config", cfg.bind(c.GetUpstreamBindConfig()))
-}
-
-// keepAlive leaves to the system what is not set, which is negative in net.
-func keepAlive(k *corev3.TcpKeepalive) net.KeepAliveConfig {
-	cfg := net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}
-	if v := k.GetKeepaliveTime(); v != nil {
-		cfg.Idle = time.Duration(v.GetValue()) * time.Second
-	}
-	if v := k.GetKeepaliveInterval(); v != nil {
-		cfg.Interval = time.Duration(v.GetValue()) * time.Second
-	}
-	if v := k.GetKeepaliveProbes(); v != nil {
-		cfg.Count = int(v.GetValue())
-	}
-	return cfg
-}
-
-func (cfg *config) bind(b *corev3.BindConfig) error {
-	if b == nil {
-		return nil
-	}
-	if err := xds.Only(b, "source_address", "freebind", "socket_options"); err != nil {
-		return err
-	}
-	if a := b.GetSourceAddress(); a != nil {
-		ip, err := netip.ParseAddr(a.GetAddress())
-		if err != nil {
-			return fmt.Errorf("source_address: malformed IP address: %s", a.GetAddress())
-		}
-		if a.GetPortValue() > 65535 {
-			return fmt.Errorf("source_address: port_value: must be at most 65535, got %d", a.GetPortValue())
-		}
-		cfg.dialer.Source = netip.AddrPortFrom(ip, uint16(a.GetPortValue()))
-	}
-	if b.GetFreebind().GetValue() {
-		cfg.dialer.Options = append(cfg.dialer.Options, transport.FreeBind)
-	}
-	for i, s := range b.GetSocketOptions() {
-		v, ok := s.GetValue().(*corev3.SocketOption_IntValue)
-		if !ok || s.GetState() != corev3.SocketOption_STATE_PREBIND {
-			return fmt.Errorf("socket_options[%d]: only int_value before the bind is supported", i)
-		}
-		cfg.dialer.Options = append(cfg.dialer.Options,
-			transport.SocketOption{Level: int(s.GetLevel()), Name: int(s.GetName()), Value: int(v.IntValue)})
 	}
 	return nil
 }

@@ -271,14 +271,30 @@ const soOriginalDst = 80
 
 func (originalDst) inspect(a *accepted) error {
 	var to netip.AddrPort
-	err := a.peek.raw.Control(func(fd uintptr) { to = redirectedFrom(int(fd), a.local.Addr().Is4()) })
-	if err != nil {
+	transparent := false
+	err := a.peek.raw.Control(func(fd uintptr) {
+		to = redirectedFrom(int(fd), a.local.Addr().Is4())
+		transparent = isTransparent(int(fd))
+	})
+	switch {
+	case err != nil:
 		return err
-	}
-	if to.IsValid() && to != a.local {
+	case to.IsValid() && to != a.local:
 		a.local, a.restored = to, true
+	case transparent: // as TPROXY brings it: the socket's own address is the destination
+		a.restored = true
 	}
 	return nil
+}
+
+// isTransparent reports that a socket may have an address of another machine.
+func isTransparent(fd int) bool {
+	for _, o := range [...]struct{ level, name int }{{unix.SOL_IP, unix.IP_TRANSPARENT}, {unix.SOL_IPV6, unix.IPV6_TRANSPARENT}} {
+		if on, err := unix.GetsockoptInt(fd, o.level, o.name); err == nil && on != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // redirectedFrom is the destination before redirection; invalid when the connection

@@ -21,6 +21,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A listener is one place where connections come in, whatever Config it has.
@@ -182,18 +184,19 @@ func (l *listener) closeSockets() {
 	l.sockets = nil
 }
 
-// accept takes connections until the socket is closed.
-func (l *listener) accept(sock *socket) {
+// accept takes connections until the socket is closed, or, when it is not ours alone,
+// listens no more.
+func (l *listener) accept(ln net.Listener) {
 	var said time.Time
 	for {
-		raw, err := sock.ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
+		raw, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, unix.EINVAL) {
 			return
 		}
 		if err != nil { // out of descriptors, or a client that gave up
 			if time.Since(said) > acceptQuiet {
 				said = time.Now()
-				l.set.opts.Log.Warn("accept failed", "address", sock.addr.String(), "error", err)
+				l.set.opts.Log.Warn("accept failed", "address", ln.Addr().String(), "error", err)
 			}
 			if !l.set.pause(acceptPause) {
 				return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,10 @@ type Options struct {
 	ConnectionLimit func(name string) int64
 	// GlobalLimit bounds the connections of all listeners together, 0: no bound.
 	GlobalLimit int64
+	// Publish returns the socket on which the machine around this pod listens for a port of
+	// the pod, nil when the port is not published: listeners on wildcard addresses accept
+	// from it too. It blocks until ctx ends at most. nil: there is no such machine.
+	Publish func(ctx context.Context, port uint16) (net.Listener, error)
 	// ValidateOnly opens no sockets.
 	ValidateOnly bool
 }
@@ -285,7 +290,10 @@ func (s *Set) listen(l *listener) {
 			continue
 		}
 		s.stats.createSuccess.Inc()
-		s.wg.Go(func() { l.accept(sock) })
+		s.wg.Go(func() { l.accept(sock.ln) })
+		if s.opts.Publish != nil && sock.wildcard() {
+			s.wg.Go(func() { s.publish(l, sock) })
+		}
 	}
 }
 

@@ -103,7 +103,14 @@ type socket struct {
 	options bindOptions
 	fd      int // bound, not yet listening; -1 after listen
 	ln      net.Listener
+	// published is the socket of the machine around the pod for the same port, nil: none.
+	published net.Listener
+	closed    bool
 }
+
+// wildcard reports that the socket takes connections to any address of its family, as
+// published ports come.
+func (s *socket) wildcard() bool { return s.addr.path == "" && s.addr.ip.Addr().IsUnspecified() }
 
 // bind opens a socket. The error's text is Envoy's.
 func bind(a address, o bindOptions) (*socket, error) {
@@ -228,8 +235,10 @@ func (s *socket) listen() error {
 
 // pending takes the connections that wait to be accepted. They are there for their
 // clients, whose requests would be lost if the socket were closed over them.
-func (s *socket) pending() (conns []net.Conn) {
-	l, ok := s.ln.(syscall.Conn)
+func (s *socket) pending() []net.Conn { return append(queued(s.ln), queued(s.published)...) }
+
+func queued(ln net.Listener) (conns []net.Conn) {
+	l, ok := ln.(syscall.Conn)
 	if !ok { // it does not listen
 		return nil
 	}
@@ -246,7 +255,7 @@ func (s *socket) pending() (conns []net.Conn) {
 			if err != nil {
 				return
 			}
-			f := os.NewFile(uintptr(n), s.addr.String())
+			f := os.NewFile(uintptr(n), ln.Addr().String())
 			c, err := net.FileConn(f) // duplicates the descriptor
 			_ = f.Close()
 			if err == nil {
@@ -258,6 +267,10 @@ func (s *socket) pending() (conns []net.Conn) {
 }
 
 func (s *socket) close() {
+	s.closed = true
+	if s.published != nil {
+		_ = s.published.Close()
+	}
 	if s.ln != nil {
 		_ = s.ln.Close()
 		return

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lateen-mesh/lateen/proxy/outside"
 )
 
 // A Dialer connects sockets the way a cluster asks for. The zero value is a plain connect.
@@ -20,6 +22,9 @@ type Dialer struct {
 	Options []SocketOption
 	// KeepAlive is tcp_keepalive; off by default, as in Envoy.
 	KeepAlive net.KeepAliveConfig
+	// Outside connects to addresses beyond the mesh where the proxy itself cannot; nil:
+	// there is no beyond. Source and Options are not for such connections.
+	Outside *outside.Door
 }
 
 // A SocketOption is one setsockopt with a number.
@@ -31,6 +36,15 @@ func (d *Dialer) Dial(ctx context.Context, address string, timeout time.Duration
 	network, address := "tcp", address
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		network, address = "unix", path
+	}
+	if network == "tcp" {
+		c, err := d.dialOutside(ctx, address, timeout)
+		if err == nil {
+			return c, nil
+		}
+		if !errors.Is(err, outside.ErrInside) && !errors.Is(err, outside.ErrNoAnswer) {
+			return nil, dialError(err)
+		}
 	}
 	nd := net.Dialer{Timeout: timeout, KeepAlive: -1, KeepAliveConfig: d.KeepAlive, FallbackDelay: -1}
 	if network == "tcp" {
@@ -44,6 +58,36 @@ func (d *Dialer) Dial(ctx context.Context, address string, timeout time.Duration
 	c, err := nd.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, dialError(err)
+	}
+	return c, nil
+}
+
+// dialOutside asks for a connection from outside. ErrInside says that the address is
+// dialled from here; so it is when nobody answers, for then the network may have a way.
+func (d *Dialer) dialOutside(ctx context.Context, address string, timeout time.Duration) (net.Conn, error) {
+	to, err := netip.ParseAddrPort(address)
+	if d.Outside == nil || err != nil || d.Source.IsValid() && !d.Source.Addr().IsUnspecified() {
+		return nil, outside.ErrInside
+	}
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	c, err := d.Outside.Dial(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := c.(*net.TCPConn); ok {
+		if d.KeepAlive.Enable {
+			err = t.SetKeepAliveConfig(d.KeepAlive)
+		} else {
+			err = t.SetKeepAlive(false)
+		}
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, err
 	}
 	return c, nil
 }

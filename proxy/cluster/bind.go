@@ -1,0 +1,96 @@
+package cluster
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/lateen-mesh/lateen/proxy/transport"
+	"github.com/lateen-mesh/lateen/proxy/xds"
+)
+
+// decodeConnect reads how sockets are connected.
+func (cfg *config) decodeConnect(c *clusterv3.Cluster, shared *corev3.BindConfig) error {
+	o := c.GetUpstreamConnectionOptions()
+	if err := xds.Only(o, "tcp_keepalive"); err != nil {
+		return at("upstream_connection_options", err)
+	}
+	if k := o.GetTcpKeepalive(); k != nil {
+		cfg.dialer.KeepAlive = keepAlive(k)
+	}
+	return at("upstream_bind_config", cfg.bind(inherit(c.GetUpstreamBindConfig(), shared)))
+}
+
+// inherit is the bind config of a cluster: its own, with the socket options and freebind
+// of the shared one where it has none, as in Envoy. So a mark (SO_MARK) of the bootstrap
+// is on every connection of the proxy.
+func inherit(own, shared *corev3.BindConfig) *corev3.BindConfig {
+	switch {
+	case own == nil:
+		return shared
+	case shared == nil:
+		return own
+	}
+	b := proto.Clone(own).(*corev3.BindConfig)
+	if len(b.GetSocketOptions()) == 0 {
+		b.SocketOptions = shared.GetSocketOptions()
+	}
+	if b.GetFreebind() == nil {
+		b.Freebind = shared.GetFreebind()
+	}
+	return b
+}
+
+// CheckBind reports what of a bind config is not supported; the error names the field.
+func CheckBind(b *corev3.BindConfig) error { return new(config).bind(b) }
+
+// keepAlive leaves to the system what is not set, which is negative in net.
+func keepAlive(k *corev3.TcpKeepalive) net.KeepAliveConfig {
+	cfg := net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}
+	if v := k.GetKeepaliveTime(); v != nil {
+		cfg.Idle = time.Duration(v.GetValue()) * time.Second
+	}
+	if v := k.GetKeepaliveInterval(); v != nil {
+		cfg.Interval = time.Duration(v.GetValue()) * time.Second
+	}
+	if v := k.GetKeepaliveProbes(); v != nil {
+		cfg.Count = int(v.GetValue())
+	}
+	return cfg
+}
+
+func (cfg *config) bind(b *corev3.BindConfig) error {
+	if b == nil {
+		return nil
+	}
+	if err := xds.Only(b, "source_address", "freebind", "socket_options"); err != nil {
+		return err
+	}
+	if a := b.GetSourceAddress(); a != nil {
+		ip, err := netip.ParseAddr(a.GetAddress())
+		if err != nil {
+			return fmt.Errorf("source_address: malformed IP address: %s", a.GetAddress())
+		}
+		if a.GetPortValue() > 65535 {
+			return fmt.Errorf("source_address: port_value: must be at most 65535, got %d", a.GetPortValue())
+		}
+		cfg.dialer.Source = netip.AddrPortFrom(ip, uint16(a.GetPortValue()))
+	}
+	if b.GetFreebind().GetValue() {
+		cfg.dialer.Options = append(cfg.dialer.Options, transport.FreeBind)
+	}
+	for i, s := range b.GetSocketOptions() {
+		v, ok := s.GetValue().(*corev3.SocketOption_IntValue)
+		if !ok || s.GetState() != corev3.SocketOption_STATE_PREBIND {
+			return fmt.Errorf("socket_options[%d]: only int_value before the bind is supported", i)
+		}
+		cfg.dialer.Options = append(cfg.dialer.Options,
+			transport.SocketOption{Level: int(s.GetLevel()), Name: int(s.GetName()), Value: int(v.IntValue)})
+	}
+	return nil
+}
