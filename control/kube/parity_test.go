@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/google/go-cmp/cmp"
@@ -26,8 +27,8 @@ import (
 	"github.com/lateen-mesh/lateen/control/mesh"
 )
 
-// texts is the configuration of every case of the whole mesh and of every recorded run,
-// by name.
+// texts is the configuration of every case of the whole mesh, of every recorded run, of
+// every scenario and of the samples, by name.
 func texts(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -54,12 +55,17 @@ func texts(t *testing.T) map[string]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all[filepath.Base(filepath.Dir(path))] = string(text)
+		folder := filepath.Dir(path)
+		if base := filepath.Base(folder); base == "input" || base == "networking" {
+			folder = filepath.Dir(folder)
+		}
+		name := filepath.Base(folder)
+		all[name] += string(text) + "\n---\n"
 	}
 	return all
 }
 
-// goldenTexts are the recorded runs, none where the acceptance material is not present.
+// goldenTexts are the files of recorded runs, scenarios and samples, none where the acceptance material is not present.
 func goldenTexts() []string {
 	root := os.Getenv("LATEEN_SHARED")
 	if dir, err := os.Getwd(); err == nil && root == "" {
@@ -69,8 +75,10 @@ func goldenTexts() []string {
 			}
 		}
 	}
-	files, _ := filepath.Glob(filepath.Join(root, "golden", "*", "mesh.yaml"))
-	return files
+	recorded, _ := filepath.Glob(filepath.Join(root, "golden", "*", "input", "*.yaml"))
+	scenarios, _ := filepath.Glob(filepath.Join(root, "scenarios", "*", "*.yaml"))
+	samples, _ := filepath.Glob(filepath.Join(root, "samples", "*", "networking", "*.yaml"))
+	return slices.Concat(recorded, scenarios, samples)
 }
 
 // timeless is a set without creation times: an API server gives its own.
@@ -78,8 +86,7 @@ func timeless(objects []*config.Config) *config.Set {
 	var all []*config.Config
 	for _, o := range objects {
 		o := *o
-		o.CreationTime, o.Source = o.CreationTime.Truncate(0), config.Source{File: "any"}
-		o.CreationTime = (&config.Config{}).CreationTime
+		o.CreationTime, o.Source = time.Time{}, config.Source{File: "any"}
 		all = append(all, &o)
 	}
 	return config.NewSet(1, all)
@@ -147,10 +154,12 @@ func same(t *testing.T, files, api *config.Set) {
 }
 
 func TestTheAPIGivesWhatFilesGive(t *testing.T) {
+	compared := 0
 	for name, text := range texts(t) {
 		t.Run(name, func(t *testing.T) {
 			objects, _ := config.DecodeYAML(name, []byte(text))
 			documents, _ := config.Documents(name, []byte(text))
+			compared += len(objects)
 			a := kubetest.New(t)
 			for _, d := range documents {
 				if slices.ContainsFunc(objects, func(o *config.Config) bool {
@@ -178,6 +187,9 @@ func TestTheAPIGivesWhatFilesGive(t *testing.T) {
 			same(t, files, api)
 		})
 	}
+	if compared < 200 {
+		t.Errorf("only %d objects were compared", compared)
+	}
 }
 
 // A real server has rules and defaults of its own: what it refuses is left out of both,
@@ -189,7 +201,6 @@ func TestTheRealAPIServerGivesWhatFilesGive(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			objects, _ := config.DecodeYAML(name, []byte(text))
 			documents, _ := config.Documents(name, []byte(text))
-			first := len(documents)
 			for _, d := range documents {
 				if d.Object.Kind == config.Namespace {
 					s.try(d)
@@ -237,7 +248,6 @@ func TestTheRealAPIServerGivesWhatFilesGive(t *testing.T) {
 				}
 			}
 			r.end()
-			_ = first
 		})
 	}
 	t.Logf("%d objects stored; refused: %s", taken, strings.Join(refused, "\n"))
