@@ -143,6 +143,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	defer k.events.Shutdown()
 	k.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: k.client.CoreV1().Events("")})
 	k.recorder = k.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: k.o.Node})
+	defer k.running.Wait()
+	defer cancel()
 	if k.o.Socket != "" {
 		server, err := k.listen()
 		if err != nil {
@@ -152,6 +154,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		k.running.Go(server.serve)
 	}
 	if err := k.register(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return fmt.Errorf("register node %s: %w", k.o.Node, err)
 	}
 	stop, err := k.watch(ctx)
@@ -165,7 +170,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	return nil
 }
 
-// close waits for all workers, which end with the context.
+// close waits for all workers, which end with the context, and gives the memory back.
 func (k *Kubelet) close() {
 	k.mu.Lock()
 	all := make([]*worker, 0, len(k.workers))

@@ -105,7 +105,7 @@ func (k *Kubelet) watch(ctx context.Context) (stop func(), err error) {
 		k.sweep(ctx, pods.GetStore().List())
 	}
 	k.running.Go(m.run)
-	return func() { mine.Shutdown(); all.Shutdown(); k.running.Wait() }, nil
+	return func() { mine.Shutdown(); all.Shutdown() }, nil
 }
 
 // each is a function for all that happens to objects.

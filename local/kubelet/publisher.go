@@ -99,9 +99,19 @@ func (p *publisher) run(ctx context.Context) {
 			return
 		case <-p.kick:
 		}
-		if err := retry(ctx, func() error { return p.write(ctx) }, isGone); isGone(err) {
+		if err := retry(ctx, func() error { return p.write(ctx) }, p.over); isGone(err) {
 			p.stop()
 		}
+	}
+}
+
+// over reports whether there is no use in another try.
+func (p *publisher) over(err error) bool {
+	select {
+	case <-p.stopped:
+		return true
+	default:
+		return isGone(err)
 	}
 }
 

@@ -112,9 +112,10 @@ func (w *worker) touched(kind, name string) {
 
 // run keeps the pod until the API has it no longer, or the context ends.
 func (w *worker) run(ctx context.Context) {
+	node := ctx
+	w.started.Go(func() { w.status.run(node) })
 	ctx, cancel := context.WithCancel(ctx)
 	w.box.begin(ctx, w)
-	w.started.Go(func() { w.status.run(ctx) })
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil && !w.life.Gone() {
@@ -200,6 +201,8 @@ func (w *worker) do(ctx context.Context, a lifecycle.Action) {
 		r.kill()
 	case lifecycle.TearDown:
 		w.box.close()
+	case lifecycle.BackOff:
+		w.event(a.Container, corev1.EventTypeWarning, "BackOff", a.Message)
 	case lifecycle.Delete:
 		w.started.Go(func() { w.delete(ctx) })
 	}

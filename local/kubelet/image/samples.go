@@ -43,12 +43,12 @@ func (c *Catalog) sample(name string) (Image, error) {
 	if !ok {
 		return Image{}, &UnknownError{name}
 	}
-	program := filepath.Join(c.o.Bin, s.program)
-	if s.tool {
-		program = s.program
-	}
-	if _, err := exec.LookPath(program); err != nil {
-		return Image{}, fmt.Errorf("image %s stands for %s here: %w", name, s.program, err)
+	program := s.program
+	if !s.tool {
+		program = filepath.Join(c.o.Bin, s.program)
+		if _, err := exec.LookPath(program); err != nil {
+			return Image{}, fmt.Errorf("image %s stands for %s here: %w: build all programs into one directory: make build", name, s.program, err)
+		}
 	}
 	return Image{ID: "sample:" + repository(name), Entrypoint: append([]string{program}, s.args...), Env: s.env, UID: -1, GID: -1}, nil
 }

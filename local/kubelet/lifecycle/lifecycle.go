@@ -28,6 +28,7 @@ type Verb string
 const (
 	SetUp        Verb = "set up"        // make network and volumes; answer with SetUpDone or SetUpFailed
 	Start        Verb = "start"         // answer with Started, Failed
+	BackOff      Verb = "back off"      // say that a container waits to be started again
 	PostStart    Verb = "post-start"    // run the hook; answer with PostStarted
 	ProbeStartup Verb = "probe startup" // begin the startup probe; answer with Probed
 	Probe        Verb = "probe"         // begin liveness and readiness probes; answer with Probed
@@ -45,7 +46,7 @@ type Action struct {
 	Container string
 	// Attempt numbers the container's runs from 0, for Start.
 	Attempt int32
-	// Message is why a container is stopped, for Stopping.
+	// Message is why a container is stopped, for Stopping, or waits, for BackOff.
 	Message string
 	// By is when the container is killed, for PreStop.
 	By time.Time

@@ -191,7 +191,8 @@ func (s *step) ready() bool {
 
 func (s *step) start(c *container) {
 	if s.wake(c.retryAt) {
-		if c.phase == exited {
+		if c.phase == exited && c.why.Reason != "CrashLoopBackOff" {
+			s.do(BackOff, c, fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", c.spec.Name, s.object.Name, s.object.Namespace, s.object.UID))
 			c.why = corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: fmt.Sprintf(
 				"back-off %s restarting failed container=%s pod=%s_%s(%s)", backOff(c.crashes-1), c.spec.Name, s.object.Name, s.object.Namespace, s.object.UID)}
 		}

@@ -44,9 +44,6 @@ type gathering struct {
 
 // refresh gathers the contents and writes them, if they differ from those that are there.
 func (o *volume) refresh(ctx context.Context, pod env.Pod, source Source, now time.Time) (next time.Time, err error) {
-	if now.IsZero() {
-		now = time.Now()
-	}
 	g := &gathering{volume: o, pod: pod, source: source, now: now, files: map[string]file{}}
 	switch s := o.spec; {
 	case s.ConfigMap != nil:

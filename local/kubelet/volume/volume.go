@@ -85,7 +85,7 @@ func (v *Volumes) make(ctx context.Context, pod env.Pod, spec corev1.Volume) (*v
 		if err := os.MkdirAll(one.path, 0o755); err != nil {
 			return nil, err
 		}
-		_, err := one.refresh(ctx, pod, v.source, time.Time{})
+		_, err := one.refresh(ctx, pod, v.source, time.Now())
 		return one, err
 	case spec.EmptyDir != nil && spec.EmptyDir.Medium == corev1.StorageMediumMemory:
 		one.path = memory
