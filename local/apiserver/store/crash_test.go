@@ -153,6 +153,14 @@ func fillDisk(t *testing.T, disk string) {
 		t.Errorf("a refused write has revision %d", s.revision())
 	}
 
+	file, err := os.ReadFile(filepath.Join(dir, fileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if damage, err := scan(file, func(record) error { return nil }); len(damage) > 0 || err != nil {
+		t.Errorf("the refused write left %v: %v", damage, err)
+	}
+
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}

@@ -148,7 +148,7 @@ func putAside(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return moved, os.WriteFile(moved, b, 0o600)
+	return moved, os.WriteFile(moved, b, 0o600) //nolint:gosec // beside the file, wherever the user put that
 }
 
 // noSpace is true of the errors that go away when somebody frees space.

@@ -236,6 +236,15 @@ func TestRevisionAfterDamage(t *testing.T) {
 	if s.revision() < 11 || s.compacted() != s.revision() {
 		t.Errorf("revision %d, window from %d", s.revision(), s.compacted())
 	}
+	gap := s.revision()
+	set(t, s, "/pods/a", "after")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, Options{Dir: dir})
+	if s.revision() != gap+1 || s.compacted() != gap {
+		t.Errorf("after a restart: revision %d, window from %d; the gap ends at %d", s.revision(), s.compacted(), gap)
+	}
 }
 
 func TestFileOfANewerProgram(t *testing.T) {

@@ -131,11 +131,11 @@ func (m *model) draw(r *rapid.T) uint64 {
 	return rapid.Uint64Range(firstRevision, m.rev).Draw(r, "revision")
 }
 
-// covered is true when the window covers a revision; of the last writes it must.
+// covered is true when the window covers a revision: it holds as many of the last writes as it may.
 func (m *model) covered(r *rapid.T, rev uint64) bool {
 	start := m.kind.store.compacted()
-	if m.rev-start > uint64(m.window) {
-		r.Fatalf("the window begins after %d, and holds more than %d of %d", start, m.window, m.rev)
+	if m.rev-start != min(m.rev-firstRevision, uint64(m.window)) {
+		r.Fatalf("the window of %d begins after %d, and the revision is %d", m.window, start, m.rev)
 	}
 	return rev >= start
 }

@@ -106,8 +106,6 @@ func (w *watcher) begin(from uint64, opts storage.ListOptions) (beginning, error
 		b.items = s.state.list(w.span, "", b.rev)
 		b.bookmark = opts.SendInitialEvents != nil && opts.Predicate.AllowWatchBookmarks && w.bookmarks
 	case from == 0:
-	case from < s.state.window.start:
-		b.err = tooOld(from, s.state.window.start)
 	default:
 		w.after = from
 		if from < b.rev {

@@ -100,6 +100,27 @@ func TestSlowWatch(t *testing.T) {
 	}
 }
 
+// A watch may fall as far behind as the window is long, and no write further.
+func TestWatchAtTheEdgeOfTheWindow(t *testing.T) {
+	const window = 16
+	for missed, want := range map[int]string{window: "", window + 1: "too old resource version: 1 (2)"} {
+		k := pods(t, open(t, Options{Window: window}))
+		w := &watcher{kind: k, span: span{"/pods/", true}, wake: make(chan struct{}, 1), result: make(chan watch.Event)}
+		w.ctx, w.cancel = context.WithCancel(t.Context())
+		if _, err := w.begin(firstRevision, everything); err != nil {
+			t.Fatal(err)
+		}
+		for i := range missed {
+			create(t, k, "a", strconv.Itoa(i))
+		}
+		turn := w.take()
+		if want == "" && len(turn.events) != missed || want != "" && (turn.err == nil || turn.err.Error() != want) {
+			t.Errorf("%d writes behind: %d events, %v; want %q", missed, len(turn.events), turn.err, want)
+		}
+		k.store.leave(w)
+	}
+}
+
 // A watch that has nothing to read is not slow, however much is written elsewhere.
 func TestIdleWatch(t *testing.T) {
 	k := pods(t, open(t, Options{Window: 16}))

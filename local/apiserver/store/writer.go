@@ -52,6 +52,7 @@ type writer struct {
 	expiryTimer *time.Timer
 	expiry      time.Time
 
+	refuses  bool      // the last write failed
 	distrust bool      // a flush failed: what is in the file is not known
 	nextTry  time.Time // of making the file smaller
 }
@@ -203,6 +204,10 @@ func (w *writer) append() error {
 	if err := w.file.append(w.buf); err != nil {
 		return w.refusal(err)
 	}
+	if w.refuses {
+		w.refuses = false
+		w.store.options.Log.Info("objects can be written again", "dir", w.store.options.Dir)
+	}
 	if cap(w.buf) > maxBatchSize {
 		w.buf = nil
 	}
@@ -216,7 +221,10 @@ func (w *writer) append() error {
 // refusal is what clients are told when the file cannot be written.
 func (w *writer) refusal(err error) error {
 	dir := w.store.options.Dir
-	w.store.options.Log.Error("objects cannot be written", "dir", dir, "error", err)
+	if !w.refuses { // clients try again many times
+		w.refuses = true
+		w.store.options.Log.Error("objects cannot be written", "dir", dir, "error", err)
+	}
 	if noSpace(err) {
 		return status(http.StatusInsufficientStorage, fmt.Sprintf("no space left for objects: free space in %s", dir))
 	}
