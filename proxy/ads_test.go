@@ -238,7 +238,7 @@ func TestManagementServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer taken.Close()
+		t.Cleanup(func() { _ = taken.Close() })
 		_, port, _ := net.SplitHostPort(taken.Addr().String())
 		m.set(t, wellknown.ListenerType, lds(t, tcpListener("l", "two")), lds(t, strings.Replace(tcpListener("bad", "one"), "port_value: 0", "port_value: "+port, 1)), lds(t, tcpListener("good", "one")))
 		want := "cannot bind '127.0.0.1:" + port + "': Address already in use"
@@ -248,11 +248,21 @@ func TestManagementServer(t *testing.T) {
 		echoes(t, dial(t, r.listener("good")), "hello")
 		r.eventually("/stats?filter=lds.update", "listener_manager.lds.update_rejected: 1\n")
 		r.eventually("/config_dump?resource=dynamic_listeners", want)
+		t.Run("its port is free later: it serves, and the refusal is taken back", func(t *testing.T) {
+			_ = taken.Close()
+			if nack := m.next(t, wellknown.ListenerType); nack != "" {
+				t.Error(nack)
+			}
+			echoes(t, dial(t, "127.0.0.1:"+port), "hello")
+			if dump := r.get("/config_dump?resource=dynamic_listeners"); strings.Contains(dump, want) {
+				t.Error(dump)
+			}
+		})
 	})
 	t.Run("a removed listener stops accepting", func(t *testing.T) {
 		good := r.listener("good")
 		m.set(t, wellknown.ListenerType, lds(t, tcpListener("l", "two")))
-		r.eventually("/stats?filter=listener_removed", "listener_manager.listener_removed: 1\n")
+		r.eventually("/stats?filter=listener_removed", "listener_manager.listener_removed: 2\n")
 		if _, err := net.Dial("tcp", good); err == nil {
 			t.Error("still accepts")
 		}

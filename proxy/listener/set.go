@@ -19,6 +19,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/stats"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 	"github.com/lateen-mesh/lateen/proxy/transport"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // A Logger records finished connections.
@@ -85,12 +86,16 @@ func NewSet(o Options) *Set {
 }
 
 // Decode compiles a Listener and binds those of its addresses that are not bound yet.
-// The error refuses the resource. What it returns goes to Apply, or to Discard.
+// The error refuses the resource, for now (xds.Again) if its address may be free later.
+// What it returns goes to Apply, or to Discard.
 func (s *Set) Decode(l *listenerpb.Listener) (*Config, error) {
 	c, err := s.compile(l)
 	if err == nil && !s.opts.ValidateOnly {
 		if err = s.bind(c); err != nil {
 			c.close()
+		}
+		if curable(err) {
+			err = xds.Again(err)
 		}
 	}
 	if err != nil {

@@ -116,7 +116,7 @@ func (s *socket) wildcard() bool { return s.addr.path == "" && s.addr.ip.Addr().
 func bind(a address, o bindOptions) (*socket, error) {
 	fd, err := bindFD(a, o)
 	if err != nil {
-		return nil, fmt.Errorf("cannot bind '%s': %s", a, reason(err))
+		return nil, &bindError{a, err}
 	}
 	s := &socket{addr: a, asked: a, options: o, fd: fd}
 	if a.path == "" && a.ip.Port() == 0 {
@@ -125,6 +125,23 @@ func bind(a address, o bindOptions) (*socket, error) {
 		}
 	}
 	return s, nil
+}
+
+// A bindError is an address that cannot be had.
+type bindError struct {
+	address address
+	err     error
+}
+
+func (e *bindError) Error() string {
+	return fmt.Sprintf("cannot bind '%s': %s", e.address, reason(e.err))
+}
+func (e *bindError) Unwrap() error { return e.err }
+
+// curable reports that the address may be had later: another program has it now, or the
+// machine does not have it yet.
+func curable(err error) bool {
+	return errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
 func portOf(sa unix.Sockaddr) uint16 {

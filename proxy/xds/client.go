@@ -210,6 +210,7 @@ func (c *Client) stopTimers() {
 	for _, t := range c.types {
 		if t.all != nil {
 			t.all.stopTimer()
+			t.all.stopAgain()
 		}
 		for _, r := range t.named {
 			for _, s := range r.subs {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,8 +107,10 @@ func run(t *testing.T, o xds.Options) *xds.Client {
 	return c
 }
 
-func watchAll(c *xds.Client, s *seen) {
-	xds.SubscribeAll(c, clusterNames, func(ch xds.Changes[string]) error {
+func watchAll(c *xds.Client, s *seen) { watch(c, s, clusterNames) }
+
+func watch(c *xds.Client, s *seen, kind xds.Type[string]) {
+	xds.SubscribeAll(c, kind, func(ch xds.Changes[string]) error {
 		var up []string
 		for _, r := range ch.Updated {
 			up = append(up, r.Name+"="+r.Value)
@@ -177,6 +180,55 @@ func TestRefusal(t *testing.T) {
 		if ack.Error != nil {
 			t.Errorf("after the repair: %v", ack.Error)
 		}
+	})
+}
+
+// TestAgain: what time may cure is refused first, and taken later without another word
+// of the server.
+func TestAgain(t *testing.T) {
+	forms(t, func(t *testing.T, delta bool) {
+		srv := xdstest.New(t)
+		srv.SetAll(wellknown.ClusterType, map[string]proto.Message{"a": cluster("a", "1"), "b": cluster("b", "bad")})
+		c, s := run(t, xds.Options{Dial: srv.Dial, Delta: delta}), newSeen()
+		var free atomic.Bool
+		hopeful := clusterNames
+		hopeful.Decode = func(name string, body *anypb.Any) (string, error) {
+			alt, err := clusterNames.Decode(name, body)
+			switch {
+			case err == nil:
+				return alt, nil
+			case free.Load():
+				return "cured", nil
+			}
+			return "", xds.Again(err)
+		}
+		watch(c, s, hopeful)
+		s.next(t, "updated [a=1] removed []")
+		nack := srv.Await(t, wellknown.ClusterType, 0, func(r xdstest.Request) bool { return r.Error != nil })
+		if m := nack.Error.GetMessage(); !strings.HasSuffix(m, "b: alt_stat_name: bad") {
+			t.Errorf("NACK %q", m)
+		}
+		n := len(srv.Requests(wellknown.ClusterType))
+		free.Store(true)
+		s.next(t, "updated [b=cured] removed []")
+		ack := srv.Await(t, wellknown.ClusterType, n, func(r xdstest.Request) bool { return r.Nonce == nack.Nonce })
+		if ack.Error != nil || !delta && ack.Version != "v1" {
+			t.Errorf("then %+v", ack)
+		}
+		for _, r := range c.View()[0].Resources {
+			if r.Status != "ACKED" || r.Error != "" {
+				t.Errorf("%+v", r)
+			}
+		}
+		// What is gone is not tried again.
+		free.Store(false)
+		srv.SetAll(wellknown.ClusterType, map[string]proto.Message{"a": cluster("a", "1"), "c": cluster("c", "bad")})
+		s.next(t, "updated [] removed [b]")
+		srv.SetAll(wellknown.ClusterType, map[string]proto.Message{"a": cluster("a", "2")})
+		s.next(t, "updated [a=2] removed []")
+		free.Store(true)
+		srv.SetAll(wellknown.ClusterType, map[string]proto.Message{"a": cluster("a", "3")})
+		s.next(t, "updated [a=3] removed []")
 	})
 }
 

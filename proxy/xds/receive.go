@@ -69,7 +69,7 @@ func (c *Client) find(url string) *typeState {
 func (c *Client) conclude(t *typeState, version, nonce string, problems []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t.nonce = nonce
+	t.nonce, t.offered = nonce, version
 	if len(problems) == 0 {
 		t.version, t.lastError, t.lastErrorAt = version, "", time.Time{}
 		t.acks = append(t.acks, ack{nonce: nonce})
@@ -147,6 +147,8 @@ func (c *Client) applyAll(t *typeState, in []incoming, removed []string) (proble
 		removed = missing(w.known, listed)
 	}
 	gone := c.forget(w, removed)
+	w.wait = againFirst
+	c.arrange(t)
 	if err := w.update(updated, gone); err != nil {
 		problems = append(problems, err.Error())
 	}

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"bytes"
+	"errors"
 	"sort"
 	"strings"
 	"time"
@@ -38,6 +39,7 @@ type typeState struct {
 	named   map[string]*resource // what is subscribed to by name
 	version string               // state of the world: last accepted version_info
 	nonce   string               // last received on this stream
+	offered string               // version_info that came with it
 
 	dirty   bool // the subscription has changed since the last request
 	opened  bool // a request was sent on this stream
@@ -59,6 +61,9 @@ type wildcard struct {
 	known  map[string]*resource
 	decode func(name string, body *anypb.Any) (any, error)
 	update func(updated []decoded, removed []string) error
+
+	again *time.Timer   // decodes once more what time may cure, nil while there is nothing
+	wait  time.Duration // until again
 }
 
 // A resource is what we have of one name.
@@ -74,6 +79,7 @@ type resource struct {
 	failedVersion string
 	failure       string
 	failedAt      time.Time
+	curable       bool // the refusal was one of Again
 }
 
 func (r *resource) same(body *anypb.Any) bool {
@@ -82,11 +88,12 @@ func (r *resource) same(body *anypb.Any) bool {
 
 func (r *resource) accept(version string, body *anypb.Any) {
 	r.state, r.version, r.body, r.updated = stateAcked, version, body, time.Now()
-	r.failed, r.failure, r.failedVersion, r.failedAt = nil, "", "", time.Time{}
+	r.failed, r.failure, r.failedVersion, r.failedAt, r.curable = nil, "", "", time.Time{}, false
 }
 
 func (r *resource) refuse(version string, body *anypb.Any, err error) {
 	r.state, r.failed, r.failedVersion, r.failure, r.failedAt = stateNacked, body, version, err.Error(), time.Now()
+	_, r.curable = errors.AsType[*curable](err)
 }
 
 type state uint8

@@ -158,6 +158,7 @@ func (c *Client) expire(url string, w *wildcard) {
 	}
 }
 
+// stopTimer ends the wait for the first response.
 func (w *wildcard) stopTimer() {
 	if w.timer != nil {
 		w.timer.Stop()
