@@ -181,7 +181,7 @@ func (s *supervisor) startEngine(ctx context.Context, spawn func(func(context.Co
 		spawn(e.node.run)
 	}
 	s.progress("starting the Kubernetes API")
-	if err := s.await(ctx, e.api, "the Kubernetes API", func() error { return s.apiReady(ctx) }); err != nil || ctx.Err() != nil {
+	if err := s.await(ctx, e.api, "the Kubernetes API", func() error { return s.apiSays(ctx, "/livez") }); err != nil || ctx.Err() != nil {
 		return err
 	}
 	spawn(e.files.Run)
@@ -199,11 +199,17 @@ func (s *supervisor) startEngine(ctx context.Context, spawn func(func(context.Co
 	case <-ctx.Done():
 		return nil
 	}
-	return s.awaitPods(ctx)
+	if err := s.awaitPods(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	// Kinds of the mesh may still be on their way; who is told "ready" may apply them at once.
+	s.progress("making the mesh's kinds known")
+	return s.await(ctx, e.api, "the Kubernetes API", func() error { return s.apiSays(ctx, "/readyz") })
 }
 
-func (s *supervisor) apiReady(ctx context.Context) error {
-	return s.engine.client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+// apiSays asks one of the API's own checks.
+func (s *supervisor) apiSays(ctx context.Context, check string) error {
+	return s.engine.client.CoreV1().RESTClient().Get().AbsPath(check).Do(ctx).Error()
 }
 
 // awaitPods waits until every pod is ready or has a fault that waiting will not mend.

@@ -18,8 +18,8 @@ func script(text string) Config {
 	return Config{Argv: []string{"/bin/sh", "-c", text}, Env: []string{"PATH=/usr/bin:/bin"}, Hostname: "sleep-0"}
 }
 
-// output runs a container to its end.
-func output(t *testing.T, r Runtime, netns *os.File, c Config) (string, Exit) {
+// outputOf runs a container to its end.
+func outputOf(t *testing.T, r Runtime, netns *os.File, c Config) (string, Exit) {
 	t.Helper()
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out
@@ -79,7 +79,7 @@ func TestWhatAProgramFinds(t *testing.T) {
 		{"shared memory is its own", script("ls /dev/shm; echo x > /dev/shm/x && cat /dev/shm/x"), "x"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got, exit := output(t, r, nil, c.Config); got != c.want || exit.Code != 0 {
+			if got, exit := outputOf(t, r, nil, c.Config); got != c.want || exit.Code != 0 {
 				t.Errorf("%q, exit %+v, want %q", got, exit, c.want)
 			}
 		})
@@ -102,7 +102,7 @@ func TestHowProgramsEnd(t *testing.T) {
 		{"signal of a child, as a shell says it", "sh -c 'kill -9 $$'; exit $?", Exit{Code: 137}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, exit := output(t, r, nil, script(c.script))
+			_, exit := outputOf(t, r, nil, script(c.script))
 			if time.Since(exit.At) > time.Minute {
 				t.Errorf("ended at %v", exit.At)
 			}
@@ -147,7 +147,7 @@ func TestSignals(t *testing.T) {
 	})
 	t.Run("what a program leaves behind ends with it", func(t *testing.T) {
 		before := processes(t)
-		_, exit := output(t, r, nil, script("for i in 1 2 3; do setsid sleep 1000 & done; exit 0"))
+		_, exit := outputOf(t, r, nil, script("for i in 1 2 3; do setsid sleep 1000 & done; exit 0"))
 		if exit.Code != 0 {
 			t.Errorf("%+v", exit)
 		}
@@ -182,7 +182,7 @@ func TestInput(t *testing.T) {
 	t.Run("a reader is copied to its end", func(t *testing.T) {
 		c := script("cat; echo end")
 		c.Stdin = strings.NewReader("line\n")
-		if got, _ := output(t, r, nil, c); got != "line\nend" {
+		if got, _ := outputOf(t, r, nil, c); got != "line\nend" {
 			t.Errorf("%q", got)
 		}
 	})
@@ -191,7 +191,7 @@ func TestInput(t *testing.T) {
 		defer write.Close()
 		c := script("echo done")
 		c.Stdin = read
-		if got, _ := output(t, r, nil, c); got != "done" {
+		if got, _ := outputOf(t, r, nil, c); got != "done" {
 			t.Errorf("%q", got)
 		}
 	})

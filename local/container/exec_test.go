@@ -296,3 +296,51 @@ func TestTerminals(t *testing.T) {
 		}
 	})
 }
+
+// TestSlowReadersGetAll takes what a program has written long after its end.
+func TestSlowReadersGetAll(t *testing.T) {
+	if outside(t) {
+		return
+	}
+	r := newRuntime(t)
+	c := start(t, r, nil, idle())
+	screen, stdout := io.Pipe()
+	const size = 100_000
+	p, err := c.Exec(t.Context(), Exec{Argv: []string{"sh", "-c", "head -c 100000 /dev/zero"}, Stdout: stdout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := make([]byte, size-40_000) // the rest fits into the pipe, so the program ends
+	if _, err := io.ReadFull(screen, first); err != nil {
+		t.Fatal(err)
+	}
+	for len(processes(t)) > 3 { // the test and the container's two
+		yield()
+	}
+	go func() { p.Wait(); _ = stdout.Close() }()
+	yield()
+	if rest, err := io.ReadAll(screen); err != nil || len(rest) != size-len(first) {
+		t.Errorf("%d bytes more, %v, want %d", len(rest), err, size-len(first))
+	}
+}
+
+// TestReadersThatLeave stop a program that writes on.
+func TestReadersThatLeave(t *testing.T) {
+	if outside(t) {
+		return
+	}
+	r := newRuntime(t)
+	c := start(t, r, nil, idle())
+	screen, stdout := io.Pipe()
+	p, err := c.Exec(t.Context(), Exec{Argv: []string{"yes"}, Stdout: stdout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := screen.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	_ = screen.Close()
+	if exit := p.Wait(); exit.Signal != int(syscall.SIGPIPE) {
+		t.Errorf("%+v, want SIGPIPE", exit)
+	}
+}

@@ -22,7 +22,9 @@ import (
 const (
 	partVariable = "LATEEN_TEST_PART"
 	initVariable = "LATEEN_TEST_INIT"
-	nobody       = 65534
+	// stateVariable is a state directory that the test chooses; else each Runtime has its own.
+	stateVariable = "LATEEN_TEST_STATE"
+	nobody        = 65534
 )
 
 func TestMain(m *testing.M) {
@@ -168,7 +170,11 @@ func (w way) permitted(t *testing.T) {
 // newRuntime is a Runtime in an inner half.
 func newRuntime(t *testing.T) Runtime {
 	t.Helper()
-	r, err := New(Options{Init: os.Getenv(initVariable), State: t.TempDir()})
+	state := os.Getenv(stateVariable)
+	if state == "" {
+		state = t.TempDir()
+	}
+	r, err := New(Options{Init: os.Getenv(initVariable), State: state})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,15 +117,15 @@ func contains(list, name string) bool {
 // own is the directory of this process's group.
 func (h hierarchy) own() string {
 	below, ok := strings.CutPrefix(h.group, strings.TrimSuffix(h.root, "/"))
-	if !ok {
+	if !ok || !strings.HasPrefix(below, "/") {
 		below = "/"
 	}
-	return filepath.Join(h.mount, below)
+	return filepath.Join(h.mount, filepath.Clean(below))
 }
 
 // controlled is the nearest directory of version 2 whose groups below have the controller.
 func controlled(h hierarchy) (string, error) {
-	for dir := h.own(); strings.HasPrefix(dir, h.mount); dir = filepath.Dir(dir) {
+	for dir := h.own(); strings.HasPrefix(dir+"/", h.mount+"/"); dir = filepath.Dir(dir) {
 		if text, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control")); err == nil && contains(strings.Join(strings.Fields(string(text)), ","), "memory") {
 			return dir, nil
 		}

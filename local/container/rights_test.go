@@ -36,7 +36,7 @@ func TestRights(t *testing.T) {
 		{"nor can proxies", proxy(appConfig("remount")), "operation not permitted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got, exit := output(t, r, newNetwork(t), c.config); got != c.want || exit.Code != 0 {
+			if got, exit := outputOf(t, r, newNetwork(t), c.config); got != c.want || exit.Code != 0 {
 				t.Errorf("%q, %+v, want %q", got, exit, c.want)
 			}
 		})

@@ -66,7 +66,7 @@ func TestVolumes(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			config := script(c.script)
 			config.Mounts = c.mounts
-			if got, exit := output(t, r, nil, config); got != c.want || exit.Code != 0 {
+			if got, exit := outputOf(t, r, nil, config); got != c.want || exit.Code != 0 {
 				t.Errorf("%q, %+v, want %q", got, exit, c.want)
 			}
 		})
@@ -104,7 +104,7 @@ func TestVolumesAreSeenToChange(t *testing.T) {
 	}
 	result := make(chan string)
 	go func() {
-		out, _ := output(t, r, nil, c)
+		out, _ := outputOf(t, r, nil, c)
 		result <- out
 	}()
 	for range 1000 {
@@ -145,7 +145,7 @@ func TestFilesOfEtc(t *testing.T) {
 		{"/tmp, /run and /var/tmp are empty", "ls /tmp /var/tmp; ls /run", "/tmp:\n\n/var/tmp:\nlock"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got, exit := output(t, r, nil, with(c.script)); got != c.want || exit.Code != 0 {
+			if got, exit := outputOf(t, r, nil, with(c.script)); got != c.want || exit.Code != 0 {
 				t.Errorf("%q, %+v, want %q", got, exit, c.want)
 			}
 		})
@@ -176,7 +176,7 @@ func TestImages(t *testing.T) {
 		Env: []string{"PATH=/machine"}, Root: image, Dir: "/app", Mounts: shell, Files: map[string]string{"hosts": "own hosts\n"},
 	}
 	want := "ID=test\ntext\nvalue\nown hosts\nchanged\napp\nbin\ndev\netc\nlib\nlib64\nmachine\nno\nproc\nrun\nsys\ntmp\nusr\n/app\n1\ndevices"
-	if got, exit := output(t, r, nil, c); got != want || exit.Code != 0 {
+	if got, exit := outputOf(t, r, nil, c); got != want || exit.Code != 0 {
 		t.Errorf("%q, %+v, want %q", got, exit, want)
 	}
 	if read(t, filepath.Join(image, "usr/share/doc")) != "text\n" || read(t, filepath.Join(image, "etc/os-release")) != "ID=test\n" {

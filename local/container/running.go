@@ -23,14 +23,11 @@ type program struct {
 // await waits for the process and for its output.
 func (p *program) await() {
 	_ = p.cmd.Wait() // what it says is in ProcessState
-	if t := p.terminal; t != nil {
-		wait := time.NewTimer(drainTime)
-		select {
-		case <-t.copied:
-		case <-wait.C:
-		}
-		wait.Stop()
-		_ = t.outside.Close()
+	for _, o := range p.outputs {
+		o.drain()
+	}
+	if p.input != nil {
+		_ = p.input.Close() // who still copies to it is told so
 	}
 	p.exit = Exit{Code: p.cmd.ProcessState.ExitCode(), At: time.Now()}
 	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
@@ -44,7 +41,7 @@ func (p *program) Wait() Exit {
 	return p.exit
 }
 
-func (p *program) Resize(width, height uint16) error { return p.terminal.resize(width, height) }
+func (p *program) Resize(width, height uint16) error { return resize(p.terminal, width, height) }
 
 // running is a container.
 type running struct {

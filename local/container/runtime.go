@@ -67,7 +67,8 @@ func (r *engine) Start(ctx context.Context, netns *os.File, c Config) (Container
 	p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	p.cmd.SysProcAttr.PidFD = &run.pidfd
 	if run.group, err = r.group(c.Limits); err != nil {
-		return nil, errors.Join(err, p.abandon())
+		p.abandon()
+		return nil, err
 	}
 	if err := p.start(func() error { return r.forks.start(p.cmd, pod{netns}) }); err != nil {
 		return nil, errors.Join(err, run.group.remove())

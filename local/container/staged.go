@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,28 +18,26 @@ import (
 // staged is a stage on its way to its program, and then that program.
 type staged struct {
 	cmd      *exec.Cmd
-	terminal *terminal // nil without one
-	stdin    io.Reader // to be copied to input
-	input    io.WriteCloser
-	config   *os.File // our end
-	report   *os.File // our end
-	theirs   []*os.File
-	mapped   bool // in a user namespace of its own
+	terminal *os.File  // our end; nil without one
+	stdin    io.Reader // to be copied to input; nil: nothing to copy
+	input    *os.File  // our end
+	outputs  []*output
+	config   *os.File   // our end
+	report   *os.File   // our end
+	theirs   []*os.File // other ends
+	mapped   bool       // in a user namespace of its own
 }
-
-// drainTime is how long output is awaited of processes that outlive the one they came from.
-const drainTime = time.Second
 
 // prepare makes a command of lateen-init with its descriptors.
 func (r *engine) prepare(c Config) (_ *staged, err error) {
 	p := &staged{cmd: &exec.Cmd{
 		Path: fmt.Sprintf("/proc/self/fd/%d", stage.ProgramFD), Args: []string{"lateen-init"},
-		Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Dir: "/", WaitDelay: drainTime,
+		Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Dir: "/",
 		SysProcAttr: &syscall.SysProcAttr{},
 	}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.abandon())
+			p.abandon()
 		}
 	}()
 	if r.ownUser(c) {
@@ -64,25 +61,12 @@ func (r *engine) prepare(c Config) (_ *staged, err error) {
 // connect sets the program's standard descriptors.
 func (p *staged) connect(c Config) error {
 	if c.TTY {
-		t, err := openTerminal(c)
-		if err != nil {
-			return err
-		}
-		p.terminal = t
-		p.theirs = append(p.theirs, t.inside)
-		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = t.inside, t.inside, t.inside
-		return nil
+		return p.openTerminal(c)
 	}
-	p.cmd.Stdout, p.cmd.Stderr = c.Stdout, c.Stderr
-	if file, ok := c.Stdin.(*os.File); ok || c.Stdin == nil {
-		if ok {
-			p.cmd.Stdin = file
-		}
-		return nil
+	if err := p.connectInput(c.Stdin); err != nil {
+		return err
 	}
-	input, err := p.cmd.StdinPipe()
-	p.stdin, p.input = c.Stdin, input
-	return err
+	return p.connectOutput(c.Stdout, c.Stderr)
 }
 
 // start forks the stage, which waits for its configuration.
@@ -93,18 +77,10 @@ func (p *staged) start(fork func() error) error {
 	}
 	p.theirs = nil
 	if err != nil {
-		return errors.Join(fmt.Errorf("start lateen-init: %w", err), p.abandon())
+		p.abandon()
+		return fmt.Errorf("start lateen-init: %w", err)
 	}
-	if p.terminal != nil {
-		p.terminal.relay()
-	}
-	if p.stdin != nil {
-		// Not the command's own copying: a reader that has nothing to say must not keep Wait.
-		go func() {
-			_, _ = io.Copy(p.input, p.stdin)
-			_ = p.input.Close()
-		}()
-	}
+	p.relay()
 	return nil
 }
 
@@ -138,16 +114,15 @@ func (p *staged) becomes(ctx context.Context, g *group, c stage.Config) error {
 }
 
 // abandon closes what a start has opened.
-func (p *staged) abandon() error {
-	for _, file := range append(p.theirs, p.config, p.report) {
+func (p *staged) abandon() {
+	for _, file := range append(p.theirs, p.config, p.report, p.input) {
 		if file != nil {
 			_ = file.Close()
 		}
 	}
-	if p.terminal != nil {
-		_ = p.terminal.outside.Close()
+	for _, o := range p.outputs {
+		o.close()
 	}
-	return nil
 }
 
 // failure is what a stage has reported.
@@ -167,4 +142,4 @@ type notFound string
 
 func (e notFound) Error() string { return string(e) }
 
-func (notFound) Is(target error) bool { return target == ErrNotFound } //nolint:errorlint // identity is meant
+func (notFound) Is(target error) bool { return target == ErrNotFound }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,9 +21,14 @@ type idRange struct{ first, outside, size uint64 }
 func parseIDs(text string) idMap {
 	var m idMap
 	for line := range strings.Lines(text) {
-		var r idRange
-		if n, _ := fmt.Sscan(line, &r.first, &r.outside, &r.size); n == 3 {
-			m = append(m, r)
+		var numbers []uint64
+		for field := range strings.FieldsSeq(line) {
+			if n, err := strconv.ParseUint(field, 10, 32); err == nil {
+				numbers = append(numbers, n)
+			}
+		}
+		if len(numbers) == 3 {
+			m = append(m, idRange{numbers[0], numbers[1], numbers[2]})
 		}
 	}
 	return m

@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -49,9 +50,9 @@ var flagAnnotations = map[string]string{
 
 // asAnnotations is a pod's annotations with what the flags of its istio-iptables say.
 func asAnnotations(pod *corev1.Pod, args []string) map[string]string {
-	all := map[string]string{}
-	for name, value := range pod.Annotations {
-		all[name] = value
+	all := maps.Clone(pod.Annotations)
+	if all == nil {
+		all = map[string]string{}
 	}
 	for i := 0; i+1 < len(args); i++ {
 		if name, ok := flagAnnotations[args[i]]; ok {

@@ -168,7 +168,8 @@ func (s *server) run(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	_, _ = w.Write(output)
+	w.Header().Set("Content-Type", "text/plain")
+	_, _ = w.Write(output) //nolint:gosec // plain text, to the API server
 }
 
 func (s *server) logs(w http.ResponseWriter, r *http.Request) {
@@ -245,6 +246,9 @@ func readOptions(query url.Values, now time.Time) (o logs.ReadOptions, err error
 
 // findLog is the log of a container's newest run, or of the one before.
 func (w *worker) findLog(name string, previous bool) (func(context.Context, io.Writer, logs.ReadOptions) error, error) {
+	if w.container(name) == nil {
+		return nil, fmt.Errorf("container %q is not in pod %q", name, w.pod().Name)
+	}
 	w.runsMu.Lock()
 	defer w.runsMu.Unlock()
 	dir := filepath.Join(w.log, name)
@@ -253,6 +257,7 @@ func (w *worker) findLog(name string, previous bool) (func(context.Context, io.W
 		attempt--
 	}
 	path := logs.Path(dir, attempt)
+	//nolint:gosec // the name is that of a container, which has no slash
 	if _, err := os.Stat(path); attempt < 0 || err != nil {
 		if previous {
 			return nil, fmt.Errorf("previous terminated container %q in pod %q not found", name, w.pod().Name)

@@ -83,7 +83,7 @@ func cloneStep(ctx context.Context, program string, err error) string {
 	if os.Geteuid() == 0 || !errors.Is(err, os.ErrPermission) {
 		return stepClone
 	}
-	cmd := exec.CommandContext(ctx, program, probeArgument) //nolint:gosec // our own program
+	cmd := exec.CommandContext(ctx, program, probeArgument)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, Pdeathsig: syscall.SIGKILL}
 	if cmd.Start() != nil {
 		return stepClone
@@ -116,8 +116,7 @@ func Child() {
 	var failed failure
 	if step, err := try(); err != nil {
 		failed = failure{Step: step, Text: err.Error()}
-		var errno syscall.Errno
-		if errors.As(err, &errno) {
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
 			failed.Errno = int(errno)
 		}
 	}

@@ -29,6 +29,7 @@ func cases() []meshCase {
 		{"published ports", testPublished},
 		{"names", testNames},
 		{"names outside", testNamesOutside},
+		{"redirection", testRedirection},
 		{"twelve pods", testTwelve},
 	}
 }

@@ -90,14 +90,14 @@ func asNobody(t *testing.T) {
 
 // arguments select the same tests in a child.
 func arguments() []string {
-	all := []string{"-test.v=true", "-test.run=^TestMesh$"}
+	all := []string{"-test.v=true", "-test.timeout=10s", "-test.run=^TestMesh$"}
 	for _, a := range os.Args {
 		if pattern, ok := strings.CutPrefix(a, "-test.run="); ok && strings.Contains(pattern, "/") {
 			parts := strings.Split(pattern, "/")
 			if len(parts) > 2 && os.Getenv(roleEnv) == "" { // TestMesh/user/name
-				all[1] = "-test.run=^TestMesh$/" + strings.Join(parts[2:], "/")
+				all[2] = "-test.run=^TestMesh$/" + strings.Join(parts[2:], "/")
 			} else if os.Getenv(roleEnv) != "" {
-				all[1] = a
+				all[2] = a
 			}
 		}
 	}

@@ -18,9 +18,11 @@ import (
 
 	"github.com/lateen-mesh/lateen/local/container"
 	"github.com/lateen-mesh/lateen/local/kubelet"
+	"github.com/lateen-mesh/lateen/local/kubelet/image"
 	"github.com/lateen-mesh/lateen/local/namespace"
 	"github.com/lateen-mesh/lateen/local/network"
 	"github.com/lateen-mesh/lateen/local/outside"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // outsideFD is the descriptor of the conversation with the outside half.
@@ -101,8 +103,12 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	images, err := image.New(image.Options{Given: o.Images, Bin: o.Bin, Dir: filepath.Join(o.State, "images")})
+	if err != nil {
+		return err
+	}
 	k, err := kubelet.New(kubelet.Options{Config: apiConfig(o.API), Node: o.Name, Runtime: runtime, Mesh: mesh, Dir: o.State,
-		Socket: o.Socket, Bin: o.Bin, Images: o.Images, Log: log})
+		Socket: o.Socket, Images: images, Version: strings.TrimPrefix(wellknown.Version(), "v"), Log: log})
 	if err != nil {
 		return err
 	}

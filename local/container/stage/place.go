@@ -166,7 +166,7 @@ func (t *tree) create(dir, path string, directory bool) error {
 		}
 	}
 	if directory {
-		return os.Mkdir(path, 0o755)
+		return mkdir(path)
 	}
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // hidden by what is mounted on it
 	if err != nil {

@@ -133,4 +133,4 @@ func refused(name string, err error) error {
 // notThere is a program that was named by its path and is not found.
 type notThere struct{ error }
 
-func (notThere) Is(target error) bool { return target == errNotFound } //nolint:errorlint // identity is meant
+func (notThere) Is(target error) bool { return target == errNotFound }

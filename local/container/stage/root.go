@@ -3,6 +3,7 @@ package stage
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,7 +111,7 @@ func enterRoot(c *Config) error {
 // overlay mounts an image below a layer that takes what is written and goes with the container.
 func overlay(image int, root string, nested bool) error {
 	for _, dir := range []string{root, staging + "/upper", staging + "/work"} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
+		if err := mkdir(dir); err != nil {
 			return err
 		}
 	}
@@ -135,7 +136,7 @@ func (t *tree) base(c *Config) error {
 		return t.hostBase()
 	}
 	for _, dir := range []string{"/dev", "/proc", "/sys", "/tmp", "/run", "/etc", hostDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := mkdir(dir); err != nil {
 			return err
 		}
 	}
@@ -150,7 +151,7 @@ func (t *tree) hostBase() error {
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(hostDir, 0o755); err != nil {
+	if err := mkdir(hostDir); err != nil {
 		return err
 	}
 	for _, entry := range entries {
@@ -161,7 +162,7 @@ func (t *tree) hostBase() error {
 		}
 	}
 	for _, dir := range []string{"/dev", "/proc", "/sys", "/tmp", "/run", "/etc", "/var", "/run/lock", "/var/tmp"} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
+		if err := mkdir(dir); err != nil {
 			return err
 		}
 	}
@@ -204,10 +205,15 @@ func showTop(entry os.DirEntry) error {
 	return os.Symlink(path, hostDir+path)
 }
 
+// mkdir makes a directory that everybody may read, where there is none.
+func mkdir(path string) error {
+	return os.MkdirAll(path, 0o755) //nolint:gosec // the root is that of all users of the container
+}
+
 // bind shows a directory with all that is mounted in it at a new one. (A user may not show it
 // without.)
 func bind(from, to string) error {
-	if err := os.MkdirAll(to, 0o755); err != nil {
+	if err := mkdir(to); err != nil {
 		return err
 	}
 	if err := unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
@@ -283,9 +289,7 @@ func ownFiles(c *Config) error {
 	if c.Root == "" {
 		files["nsswitch.conf"] = nameSources
 	}
-	for name, text := range c.Files {
-		files[name] = text
-	}
+	maps.Copy(files, c.Files)
 	for name, text := range files {
 		path := "/etc/" + name
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -108,7 +109,7 @@ func (l layoutFolder) manifest(text []byte, nesting int) (m manifest, digest str
 	if chosen == nil {
 		return m, "", fmt.Errorf("it has no image for linux/%s", runtime.GOARCH)
 	}
-	if isOne(chosen.MediaType, indexTypes) {
+	if slices.Contains(indexTypes, chosen.MediaType) {
 		if nesting == 0 {
 			return m, "", errors.New("its indexes are nested too deeply")
 		}
@@ -122,15 +123,6 @@ func (l layoutFolder) manifest(text []byte, nesting int) (m manifest, digest str
 		return m, "", fmt.Errorf("manifest: %w", err)
 	}
 	return m, chosen.Digest, nil
-}
-
-func isOne(kind string, of []string) bool {
-	for _, k := range of {
-		if kind == k {
-			return true
-		}
-	}
-	return false
 }
 
 func (l layoutFolder) document(d descriptor, into any) error {
@@ -226,13 +218,13 @@ func (l layoutFolder) layer(ctx context.Context, d descriptor, t *tree) error {
 	blob := io.TeeReader(f, hash)
 	text := blob
 	switch {
-	case isOne(d.MediaType, gzipTypes):
+	case slices.Contains(gzipTypes, d.MediaType):
 		unzipped, err := gzip.NewReader(blob)
 		if err != nil {
 			return err
 		}
 		text = unzipped
-	case !isOne(d.MediaType, tarTypes):
+	case !slices.Contains(tarTypes, d.MediaType):
 		return fmt.Errorf("its type %q is not supported: use tar or tar+gzip", d.MediaType)
 	}
 	if err := t.unpack(ctx, text); err != nil {

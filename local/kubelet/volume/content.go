@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -89,9 +90,7 @@ func (g *gathering) configMap(ctx context.Context, name string, items []corev1.K
 	for key, text := range object.Data {
 		all[key] = []byte(text)
 	}
-	for key, text := range object.BinaryData {
-		all[key] = text
-	}
+	maps.Copy(all, object.BinaryData)
 	return g.keys("configmap", name, all, items, optional, m)
 }
 
@@ -241,14 +240,18 @@ func (o *volume) write(files map[string]file) error {
 
 // same reports whether a directory holds just these files.
 func (o *volume) same(dir string, files map[string]file) bool {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
 	found := 0
-	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		relative, _ := filepath.Rel(dir, name)
-		text, err := os.ReadFile(name)
-		if f, ok := files[relative]; err != nil || !ok || !bytes.Equal(text, f.text) {
+		text, err := root.ReadFile(name)
+		if f, ok := files[name]; err != nil || !ok || !bytes.Equal(text, f.text) {
 			return fs.SkipAll
 		}
 		found++
@@ -264,6 +267,7 @@ func (o *volume) fill(dir string, files map[string]file) error {
 	}
 	for name, f := range files {
 		to := filepath.Join(dir, name)
+		//nolint:gosec // as above
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			return err
 		}

@@ -82,6 +82,7 @@ func (v *Volumes) make(ctx context.Context, pod env.Pod, spec corev1.Volume) (*v
 	switch {
 	case spec.ConfigMap != nil, spec.Secret != nil, spec.DownwardAPI != nil, spec.Projected != nil:
 		one.path, one.readOnly, one.content = memory, true, true
+		//nolint:gosec // users of the pod other than root read it; the directory above is the owner's only
 		if err := os.MkdirAll(one.path, 0o755); err != nil {
 			return nil, err
 		}
@@ -109,7 +110,7 @@ func (v *Volumes) make(ctx context.Context, pod env.Pod, spec corev1.Volume) (*v
 
 // open makes a directory that every user may write, or the pod's group.
 func (o *volume) open() error {
-	if err := os.MkdirAll(o.path, 0o755); err != nil {
+	if err := os.MkdirAll(o.path, 0o700); err != nil {
 		return err
 	}
 	//nolint:gosec // an emptyDir is for every user of the pod; the directory above is the owner's only
@@ -136,7 +137,7 @@ func hostPath(h *corev1.HostPathVolumeSource) error {
 			return fmt.Errorf("hostPath: %w", err)
 		}
 	case corev1.HostPathFileOrCreate:
-		f, err := os.OpenFile(h.Path, os.O_CREATE|os.O_RDONLY, 0o644)
+		f, err := os.OpenFile(h.Path, os.O_CREATE|os.O_RDONLY, 0o644) //nolint:gosec // the mode that the API says
 		if err != nil {
 			return fmt.Errorf("hostPath: %w", err)
 		}
