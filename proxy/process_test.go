@@ -43,14 +43,16 @@ var (
 	})
 )
 
-// process starts the program; it is killed at the end if it still runs.
-func process(t *testing.T, program, yaml string) (*running, *exec.Cmd) {
+// process starts the program, by a shell's command if there is one; it is killed at the
+// end if it still runs.
+func process(t *testing.T, program, yaml string, shell ...string) (*running, *exec.Cmd) {
 	t.Helper()
 	dir := t.TempDir()
 	address := filepath.Join(dir, "admin")
 	r := &running{t: t, log: &syncBuffer{}, http: http.Client{Transport: &http.Transport{}}}
-	cmd := exec.Command(program, "--config-yaml", yaml+"\nadmin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n",
-		"--admin-address-path", address, "--use-dynamic-base-id", "--concurrency", "1", "--drain-time-s", "20", "--file-flush-interval-msec", "20")
+	run := append(shell, program)
+	cmd := exec.Command(run[0], append(run[1:], "--config-yaml", yaml+"\nadmin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n",
+		"--admin-address-path", address, "--use-dynamic-base-id", "--concurrency", "1", "--drain-time-s", "20", "--file-flush-interval-msec", "20")...)
 	cmd.Stderr = r.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

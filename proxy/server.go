@@ -115,7 +115,7 @@ func (s *server) connectParts() error {
 	s.listeners = listener.NewSet(listener.Options{
 		Network:   s.networkFilters(),
 		Transport: s.downstreamSocket, AccessLog: loggersFor[listener.Logger](s), Stats: s.stats, Log: s.logs.Scope("config"),
-		DrainTime: s.opts.DrainTime, GlobalLimit: s.boot.globalLimit, ConnectionLimit: s.boot.connectionLimit,
+		DrainTime: s.opts.DrainTime, GlobalLimit: connectionLimitOf(descriptors(), s.boot.globalLimit), ConnectionLimit: s.boot.connectionLimit,
 		Publish: s.publisher(), ValidateOnly: s.opts.Mode == "validate",
 	})
 	s.admin = admin.New(s.view())
