@@ -75,6 +75,8 @@ var imports = map[string]string{
 	"local/apply":     "control/config control/file",
 	"local/node":      "local/container local/kubelet local/kubelet/image local/namespace local/network local/outside",
 	"local/namespace": "", "local/container": "local/namespace local/container/stage", "local/container/stage": "", "cmd/lateen-init": "local/container/stage",
+	"local/kubelet": "local/container local/network local/kubelet/...", "local/kubelet/volume": "local/container local/kubelet/env", "local/kubelet/lifecycle": "",
+	"local/kubelet/probe": "", "local/kubelet/env": "", "local/kubelet/image": "", "local/kubelet/logs": "",
 	"local/outside": "", "local/network": "local/outside agent/redirect",
 	"local/apiserver/store": "",
 	"cli":                   "control/config control/file local samples/...",
