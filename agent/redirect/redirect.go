@@ -14,10 +14,12 @@
 //   - Ports, ranges and interfaces are left out or, alone, let in as the annotations say.
 //
 // With TPROXY the source address of inbound connections is kept. The proxy then needs
-// transparent sockets, and marks with 1337 those that it opens with a client's address.
+// transparent sockets, and marks with 1337 those that it opens with a client's address. Should it
+// be known by that same mark only, calls of the pod's own Service go straight to the application.
 //
 // One thing is simpler than in the original: all uids, gids and the mark of Rules are the same
-// proxy, where the original looks for calls of the own Service under the first uid only.
+// proxy, where the original looks for calls of the own Service under the first uid only, and with
+// TPROXY counts on a proxy that runs as root and is known by its gid.
 package redirect
 
 import (

@@ -281,8 +281,12 @@ func (r Rules) ranges(all []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(all), func(p netip.Prefix) bool { return !p.Addr().Is4() })
 }
 
-// proxy is what the proxy sends: nothing is redirected but what goes to its own pod.
+// proxy is what the proxy sends: nothing is redirected but what goes to its own pod, for
+// which TPROXY has its own way.
 func (r Rules) proxy() []rule {
+	if r.Mode == TProxy {
+		return nil
+	}
 	except := []uint32{tunnelPort}
 	if r.capturesDNS() {
 		except = append(except, 53)

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -90,7 +91,7 @@ func asNobody(t *testing.T) {
 
 // arguments select the same tests in a child.
 func arguments() []string {
-	all := []string{"-test.v=true", "-test.timeout=10s", "-test.run=^TestMesh$"}
+	all := []string{"-test.v=true", "-test.timeout=60s", "-test.run=^TestMesh$"}
 	for _, a := range os.Args {
 		if pattern, ok := strings.CutPrefix(a, "-test.run="); ok && strings.Contains(pattern, "/") {
 			parts := strings.Split(pattern, "/")
@@ -211,16 +212,14 @@ func serveMachine(t *testing.T) machine {
 		return l
 	}
 	l, closed := listen(), listen()
-	t.Cleanup(func() { _ = l.Close() })
-	go echoAll(l)
+	during(t, l, func() { echoAll(l) })
 	_ = closed.Close()
 	packets := func(answer func([]byte, net.Addr) []byte) net.PacketConn {
 		c, err := net.ListenPacket("udp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = c.Close() })
-		go answerAll(c, answer)
+		during(t, c, func() { answerAll(c, answer) })
 		return c
 	}
 	udp := packets(func(b []byte, _ net.Addr) []byte { return append([]byte("echo "), b...) })
@@ -228,20 +227,33 @@ func serveMachine(t *testing.T) machine {
 	return machine{l.Addr().String(), udp.LocalAddr().String(), closed.Addr().String(), dns.LocalAddr().String()}
 }
 
-// echoAll says who called, then repeats what it is told.
+// echoAll says who called, then repeats what it is told, until the listener is closed.
 func echoAll(l net.Listener) {
+	var open sync.Map
+	var serving sync.WaitGroup
 	for {
 		c, err := l.Accept()
 		if err != nil {
-			return
+			break
 		}
-		go func() {
+		open.Store(c, nil)
+		serving.Go(func() {
+			defer open.Delete(c)
 			defer c.Close()
 			host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
 			_, _ = fmt.Fprintf(c, "%s %s\n", l.Addr(), host)
 			_, _ = io.Copy(c, c)
-		}()
+		})
 	}
+	open.Range(func(c, _ any) bool { _ = c.(net.Conn).Close(); return true })
+	serving.Wait()
+}
+
+// during runs something until the test ends, for which it closes c.
+func during(t *testing.T, c io.Closer, run func()) {
+	done := make(chan struct{})
+	go func() { defer close(done); run() }()
+	t.Cleanup(func() { _ = c.Close(); <-done })
 }
 
 func answerAll(c net.PacketConn, answer func([]byte, net.Addr) []byte) {
@@ -343,8 +355,7 @@ func listenIn(t *testing.T, p *pod, address string) net.Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Close() })
-	go echoAll(l)
+	during(t, l, func() { echoAll(l) })
 	return l
 }
 
@@ -356,8 +367,7 @@ func packetsIn(t *testing.T, p *pod, address string, answer func([]byte, net.Add
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Close() })
-	go answerAll(c, answer)
+	during(t, c, func() { answerAll(c, answer) })
 }
 
 type dialer interface {

@@ -334,11 +334,13 @@ func testPublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = f.Close()
-	go echoAll(l)
+	served := make(chan struct{})
+	go func() { defer close(served); echoAll(l) }()
 	for range 3 {
 		reached(t, p, local, l.Addr().String()+" 127.0.0.1") // the true client, as seen on the machine
 	}
 	_ = l.Close()
+	<-served
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
