@@ -78,7 +78,7 @@ func (c *Client) Done() <-chan struct{} { return c.done }
 // Dial connects outside, network tcp or udp. The error is that of the connection
 // there: errors.Is(err, syscall.ECONNREFUSED).
 func (c *Client) Dial(ctx context.Context, network string, to netip.AddrPort) (*os.File, error) {
-	r, err := c.ask(ctx, []byte("dial "+network+" "+to.String()))
+	r, err := c.ask(ctx, request{verb: "dial", network: network, to: to})
 	if err != nil {
 		return nil, fmt.Errorf("dial %s %s outside: %w", network, to, err)
 	}
@@ -88,7 +88,7 @@ func (c *Client) Dial(ctx context.Context, network string, to netip.AddrPort) (*
 // Listen opens a TCP port of this machine for all its addresses: the wanted one, or 8000
 // more. The address says which it is.
 func (c *Client) Listen(ctx context.Context, port uint16) (*os.File, netip.AddrPort, error) {
-	r, err := c.ask(ctx, []byte("listen tcp "+strconv.Itoa(int(port))))
+	r, err := c.ask(ctx, request{verb: "listen", network: "tcp", port: port})
 	if err != nil {
 		return nil, netip.AddrPort{}, fmt.Errorf("port %d of this machine: %w", port, err)
 	}
@@ -103,11 +103,11 @@ func (c *Client) Listen(ctx context.Context, port uint16) (*os.File, netip.AddrP
 // Query looks a name up outside: message and answer are DNS messages, the network is how
 // the question came (tcp, udp).
 func (c *Client) Query(ctx context.Context, network string, message []byte) ([]byte, error) {
-	r, err := c.ask(ctx, append([]byte("query "+network+" "), message...))
+	r, err := c.ask(ctx, request{verb: "query", network: network, message: message})
 	return r.text, err
 }
 
-func (c *Client) ask(ctx context.Context, request []byte) (reply, error) {
+func (c *Client) ask(ctx context.Context, asked request) (reply, error) {
 	answer := make(chan reply, 1)
 	c.mu.Lock()
 	if c.over != nil {
@@ -119,13 +119,13 @@ func (c *Client) ask(ctx context.Context, request []byte) (reply, error) {
 	c.waiting[number] = answer
 	c.mu.Unlock()
 	prefix := strconv.FormatUint(number, 10) + " "
-	if _, err := c.conn.Write(append([]byte(prefix), request...)); err != nil {
+	if _, err := c.conn.Write([]byte(prefix + asked.String())); err != nil {
 		c.forget(number)
 		return reply{}, err
 	}
 	select {
 	case r := <-answer:
-		return r, r.check(request)
+		return r, r.check(asked)
 	case <-ctx.Done():
 	}
 	if c.forget(number) {
@@ -137,8 +137,8 @@ func (c *Client) ask(ctx context.Context, request []byte) (reply, error) {
 }
 
 // check finds answers that lack their descriptor, or have one too many.
-func (r reply) check(request []byte) error {
-	wants := !bytes.HasPrefix(request, []byte("query "))
+func (r reply) check(asked request) error {
+	wants := asked.verb != "query"
 	switch {
 	case r.failure != nil:
 		return r.failure

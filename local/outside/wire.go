@@ -36,6 +36,19 @@ type request struct {
 	message []byte         // of query
 }
 
+// String is the request as it is sent.
+func (r request) String() string {
+	switch r.verb {
+	case "dial":
+		return r.verb + " " + r.network + " " + r.to.String()
+	case "listen":
+		return r.verb + " " + r.network + " " + strconv.Itoa(int(r.port))
+	case "query":
+		return r.verb + " " + r.network + " " + string(r.message)
+	}
+	return r.verb
+}
+
 var errRequest = errors.New("not understood")
 
 // parseRequest reads a request without its number.
