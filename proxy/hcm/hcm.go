@@ -62,11 +62,13 @@ func Factory(d Deps) network.Factory {
 			if err := cfg.UnmarshalTo(&c); err != nil {
 				return network.Built{}, fmt.Errorf("http_connection_manager: %w", err)
 			}
+			release := d.Stats.Scope("http." + c.GetStatPrefix() + ".").Claim()
 			m, err := compile(&c, env, d)
 			if err != nil {
+				release()
 				return network.Built{}, fmt.Errorf("http_connection_manager: %w", err)
 			}
-			return network.Built{Terminal: m, Warm: m.routes.warm, Close: m.close}, nil
+			return network.Built{Terminal: m, Warm: m.routes.warm, Close: func() { m.close(); release() }}, nil
 		},
 	}
 }

@@ -43,6 +43,7 @@ type Config struct {
 	fallback   *chain
 	loggers    []Logger
 	stats      *counters
+	disown     func() // gives up the stats, nil before there are any
 	proto      *listenerpb.Listener
 	added      time.Time
 
@@ -109,6 +110,9 @@ func (c *Config) close() {
 	}
 	for _, l := range c.loggers {
 		l.Close()
+	}
+	if c.disown != nil {
+		c.disown()
 	}
 }
 
@@ -181,6 +185,7 @@ func (s *Set) compile(l *listenerpb.Listener) (_ *Config, err error) {
 		return nil, err
 	}
 	c.statPrefix = "listener." + statPrefix(l.GetStatPrefix(), c.addresses[0]) + "."
+	c.disown = s.opts.Stats.Scope(c.statPrefix).Claim()
 	c.stats = newCounters(s.opts.Stats.Scope(c.statPrefix))
 	if err := s.compileListenerFilters(c, l); err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/proxy/network"
+	"github.com/lateen-mesh/lateen/proxy/stats"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -427,6 +429,43 @@ func TestLimits(t *testing.T) {
 		f.stat("listener_manager.listener_added", "1")
 		f.stat("listener_manager.total_listeners_active", "1")
 	})
+}
+
+// TestStatsGo: the stats of a listener go with it, and so do those of one that was
+// refused; those of others stay.
+func TestStatsGo(t *testing.T) {
+	f := newFixture(t, nil)
+	named := func(name, rest string) string {
+		return address0(name, `"stat_prefix": "`+name+`", `+rest)
+	}
+	chains := `"filter_chains": [` + chainNamed("c", "hi", "") + `]`
+	addr := f.apply(nil, named("l", chains), named("l.2", chains))
+	c := f.dial(addr)
+	c.line()
+	_ = c.Close()
+	f.apply(nil, named("l", chains+`, "metadata": {}`))
+	f.stat("listener.l.downstream_cx_total", "1")
+	if _, err := f.decode(named("bad", `"filter_chains": []`)); err == nil {
+		t.Fatal("accepted")
+	}
+	f.apply([]string{"l"})
+	names := func() (found []string) {
+		var b strings.Builder
+		_ = f.store.WriteText(&b, stats.Query{}) // a Builder does not fail
+		for _, name := range []string{"listener.l.d", "listener.l.2.d", "listener.bad.d"} {
+			if strings.Contains(b.String(), name) {
+				found = append(found, name)
+			}
+		}
+		return found
+	}
+	for range 500 {
+		if slices.Equal(names(), []string{"listener.l.2.d"}) {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Errorf("left: %q", names())
 }
 
 func TestFaultEndsOneConnection(t *testing.T) {

@@ -224,6 +224,35 @@ func TestForgetAndReset(t *testing.T) {
 	}
 }
 
+// TestClaim: stats last as long as somebody owns them, each owner's apart.
+func TestClaim(t *testing.T) {
+	s := NewStore()
+	a, below := s.Scope("a."), s.Scope("a.b.")
+	first, second, other := a.Claim(), a.Claim(), below.Claim()
+	a.Counter("x").Inc()
+	below.Counter("y").Inc()
+	before := a.Forgotten()
+	first()
+	first() // a second time is nothing
+	if got := text(t, s, Query{}); got != "a.b.y: 1\na.x: 1\n" || a.Forgotten() != before {
+		t.Error(got)
+	}
+	second()
+	if got := text(t, s, Query{}); got != "a.b.y: 1\n" || a.Forgotten() == before {
+		t.Error(got)
+	}
+	again := a.Claim()
+	a.Counter("x").Inc()
+	other()
+	if got := text(t, s, Query{}); got != "a.x: 1\n" {
+		t.Error(got)
+	}
+	again()
+	if got := text(t, s, Query{}); got != "" {
+		t.Error(got)
+	}
+}
+
 func TestUpdatesAllocateNothing(t *testing.T) {
 	s := NewStore().Scope("x.")
 	c, g, h := s.Counter("c"), s.Gauge("g"), s.Histogram("h")

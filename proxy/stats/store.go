@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Options are what the bootstrap's stats_config decides; see Compile. The zero
@@ -29,6 +30,9 @@ type Store struct {
 	gauges     map[string]*Gauge
 	histograms map[string]*Histogram
 	sources    []func()
+	claims     map[string]int // owners of what is below a prefix
+
+	forgotten atomic.Uint64
 }
 
 // NewStore returns an empty Store with the zero Options.
@@ -39,7 +43,8 @@ func New(o Options) *Store {
 	if o.Tags == nil {
 		o.Tags = DefaultTags()
 	}
-	return &Store{options: o, counters: map[string]*Counter{}, gauges: map[string]*Gauge{}, histograms: map[string]*Histogram{}}
+	return &Store{options: o, counters: map[string]*Counter{}, gauges: map[string]*Gauge{}, histograms: map[string]*Histogram{},
+		claims: map[string]int{}}
 }
 
 // Scope returns the scope with the given prefix, which may be empty.
@@ -65,6 +70,39 @@ func (s *Store) Forget(prefix string, but ...string) {
 	drop(s.counters, goes)
 	drop(s.gauges, goes)
 	drop(s.histograms, goes)
+	s.forgotten.Add(1)
+}
+
+// Forgotten is how often stats were forgotten. Who keeps stats of something that may go
+// and come back finds them again when it has changed.
+func (s *Scope) Forgotten() uint64 { return s.store.forgotten.Load() }
+
+// Claim makes the caller an owner of the stats of the scope and below. When the last
+// owner has called release they are forgotten, but for those of owners below.
+func (s *Scope) Claim() (release func()) {
+	st := s.store
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.claims[s.prefix]++
+	return sync.OnceFunc(func() { st.release(s.prefix) })
+}
+
+func (s *Store) release(prefix string) {
+	s.mu.Lock()
+	s.claims[prefix]--
+	if s.claims[prefix] > 0 {
+		s.mu.Unlock()
+		return
+	}
+	delete(s.claims, prefix)
+	var others []string
+	for p := range s.claims {
+		if strings.HasPrefix(p, prefix) {
+			others = append(others, p)
+		}
+	}
+	s.mu.Unlock()
+	s.Forget(prefix, others...)
 }
 
 func drop[T any](m map[string]T, goes func(name string) bool) {

@@ -50,25 +50,28 @@ type filter struct {
 
 // counters are the stats of one cluster.
 type counters struct {
-	scope                                   *stats.Scope
+	forgotten                               uint64 // of the scope when they were found
 	total, success, failure, sent, received *stats.Counter
 	codes                                   [17]*stats.Counter
 }
 
+// counters are those of a cluster. One that went has taken its stats along, and has new
+// ones when it is back.
 func (f *filter) counters(cluster string) *counters {
-	if c, ok := f.byName.Load(cluster); ok {
+	forgotten := f.clusters.Forgotten()
+	if c, ok := f.byName.Load(cluster); ok && c.(*counters).forgotten == forgotten {
 		return c.(*counters)
 	}
 	s := f.clusters.Scope(cluster).Scope("grpc")
 	c := &counters{
-		scope: s, total: s.Counter("total"), success: s.Counter("success"), failure: s.Counter("failure"),
+		forgotten: forgotten, total: s.Counter("total"), success: s.Counter("success"), failure: s.Counter("failure"),
 		sent: s.Counter("request_message_count"), received: s.Counter("response_message_count"),
 	}
 	for i := range c.codes {
 		c.codes[i] = s.Counter(strconv.Itoa(i))
 	}
-	stored, _ := f.byName.LoadOrStore(cluster, c)
-	return stored.(*counters)
+	f.byName.Store(cluster, c) // another one made at once has the same counters
+	return c
 }
 
 // Messages counts the messages of one call. Filter state holds a pointer to it, so

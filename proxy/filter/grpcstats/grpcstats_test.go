@@ -114,6 +114,35 @@ func TestCall(t *testing.T) {
 	}
 }
 
+// TestClusterComesBack: a cluster that was removed, with its stats, is counted when it is
+// back.
+func TestClusterComesBack(t *testing.T) {
+	store := stats.NewStore()
+	f, err := grpcstats.Factory().New(config(t, ""), http.Env{Stats: store.Scope("http.x.")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func() {
+		s := &http.Stream{}
+		s.Begin(nil, 1, nil)
+		s.Info.Cluster = "c"
+		s.Request.Headers.Add([]byte("content-type"), []byte("application/grpc"))
+		s.Request.Body = http.NoBody
+		f.OnRequest(s, 0)
+		s.Response.Headers.Add([]byte("grpc-status"), []byte("0"))
+		s.Response.Body = http.NoBody
+		f.OnResponse(s, 0)
+		f.(http.Ender).OnEnd(s, 0)
+	}
+	call()
+	call()
+	store.Forget("cluster.c.")
+	call()
+	if n := store.Scope("cluster.c.grpc.").Counter("success").Value(); n != 1 {
+		t.Errorf("%d calls counted since the cluster is back", n)
+	}
+}
+
 func TestFilterStateIsJSON(t *testing.T) {
 	text, err := json.Marshal(grpcstats.Messages{Request: 1, Response: 2})
 	if err != nil || string(text) != `{"request_message_count":1,"response_message_count":2}` {

@@ -63,11 +63,13 @@ func Factory(env Env) network.Factory {
 			if err := cfg.UnmarshalTo(&c); err != nil {
 				return network.Built{}, err
 			}
+			release := env.Stats.Scope("tcp." + c.GetStatPrefix() + ".").Claim()
 			f, err := compile(&c, env)
 			if err != nil {
+				release()
 				return network.Built{}, err
 			}
-			return network.Built{Terminal: f, Close: f.close}, nil
+			return network.Built{Terminal: f, Close: func() { f.close(); release() }}, nil
 		},
 	}
 }
