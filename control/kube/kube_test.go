@@ -21,7 +21,12 @@ import (
 	"github.com/lateen-mesh/lateen/control/kube/kubetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(builtAt())
+		os.Exit(code)
+	}))
+}
 
 // A log is what was logged.
 type log struct {

@@ -26,13 +26,17 @@ import (
 	"github.com/lateen-mesh/lateen/control/registry"
 )
 
+// builtAt is where the API server is built for this run.
+func builtAt() string {
+	return filepath.Join(os.TempDir(), fmt.Sprint("lateen-kube-test-", os.Getpid()))
+}
+
 // buildServer builds the API server of this tree, once.
 var buildServer = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "apiserver")
-	if err != nil {
+	if err := os.Mkdir(builtAt(), 0o700); err != nil {
 		return "", err
 	}
-	binary := filepath.Join(dir, "lateen-apiserver")
+	binary := filepath.Join(builtAt(), "lateen-apiserver")
 	out, err := exec.Command("go", "build", "-C", "../../local/apiserver", "-o", binary, ".").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
@@ -97,7 +101,7 @@ func (s *server) waitServed() {
 
 func (s *server) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(s.binary, "--state", filepath.Join(s.dir, "state"), "--socket", s.Socket)
+	s.cmd = exec.Command(s.binary, "--state", filepath.Join(s.dir, "state"), "--socket", s.Socket, "--kubeconfig", s.kubeconfig())
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.cmd.Stderr = &bytes.Buffer{}
 	if err := s.cmd.Start(); err != nil {
@@ -108,6 +112,9 @@ func (s *server) start() {
 		return code == http.StatusOK
 	})
 }
+
+// kubeconfig is the administrator's, for the API over TLS.
+func (s *server) kubeconfig() string { return filepath.Join(s.dir, "kubeconfig") }
 
 // kill ends the server as a crash would.
 func (s *server) kill() {
@@ -216,7 +223,7 @@ func TestTheRealAPIServerIsKilled(t *testing.T) {
 		t.Fatalf("hosts %v; status %+v; log:\n%s", got, r.Status(), r.log)
 	}
 	want := []string{"a.example.com"}
-	fewest := watchFewest(t, r, &want)
+	fewest := watchFewest(r)
 	s.delete("/apis/networking.istio.io/v1/namespaces/web/serviceentries/b")
 	r.until("b is gone", func(set *config.Set) bool { return len(hosts(set)) == 1 })
 	for i := range 3 {
@@ -236,19 +243,18 @@ func TestTheRealAPIServerIsKilled(t *testing.T) {
 	}
 }
 
-// watchFewest counts how few ServiceEntries were in force at any time.
-func watchFewest(t testing.TB, r *running, want *[]string) func() int {
-	t.Helper()
+// watchFewest counts how few ServiceEntries were in force at any time from now on.
+func watchFewest(r *running) (fewest func() int) {
 	changed, stop := r.store.Watch()
 	done, counted := make(chan struct{}), make(chan int)
+	n := len(hosts(r.store.Current()))
 	go func() {
-		fewest := len(*want) + 1
 		for {
 			select {
 			case <-changed:
-				fewest = min(fewest, len(hosts(r.store.Current())))
+				n = min(n, len(hosts(r.store.Current())))
 			case <-done:
-				counted <- fewest
+				counted <- n
 				return
 			}
 		}
@@ -407,5 +413,34 @@ func TestStatusOfObjects(t *testing.T) {
 		}
 		s.apply(entryYAML("bad", "mended.example.com"))
 		eventually(t, "it says nothing any more", func() bool { message, code = status("bad"); return message == "" && code == "" })
+	})
+}
+
+func TestKubeconfig(t *testing.T) {
+	s := realAPI(t, true)
+	t.Run("EN-023 the API of a kubeconfig is read over TLS", func(t *testing.T) {
+		r := run(t, Options{Connection: Connection{Kubeconfig: s.kubeconfig()}})
+		r.waitSynced()
+		if r.store.Current().Get(config.Namespace, "", "kube-system") == nil {
+			t.Errorf("objects %v", keys(r.store.Current()))
+		}
+	})
+	t.Run("without its credentials it waits, and says why", func(t *testing.T) {
+		text, err := os.ReadFile(s.kubeconfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		without := filepath.Join(s.dir, "without")
+		lines := slices.DeleteFunc(strings.Split(string(text), "\n"), func(line string) bool {
+			return strings.Contains(line, "client-certificate-data:") || strings.Contains(line, "client-key-data:") || strings.Contains(line, "token:")
+		})
+		if err := os.WriteFile(without, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := run(t, Options{Connection: Connection{Kubeconfig: without}})
+		eventually(t, "it says so", func() bool { return strings.Contains(r.log.String(), "credentials are not, or no longer, accepted") })
+		if st := r.Status(); st.Synced || st.Objects != 0 {
+			t.Errorf("status %+v", st)
+		}
 	})
 }
