@@ -222,6 +222,9 @@ func swagger(version string) *spec.Swagger {
 	operation := func(action, kind string) *spec.Operation {
 		o := &spec.Operation{OperationProps: spec.OperationProps{ID: action + kind}}
 		o.Parameters = []spec.Parameter{parameter("dryRun"), parameter("fieldManager"), parameter("fieldValidation")}
+		o.Responses = &spec.Responses{ResponsesProps: spec.ResponsesProps{StatusCodeResponses: map[int]spec.Response{
+			http.StatusOK: {ResponseProps: spec.ResponseProps{Description: "OK"}},
+		}}}
 		o.AddExtension("x-kubernetes-action", action)
 		o.AddExtension("x-kubernetes-group-version-kind", map[string]any{"group": "", "version": "v1", "kind": kind})
 		return o
