@@ -12,12 +12,17 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/lateen-mesh/lateen/samples"
 )
 
+// heapGrowth is GOGC: collecting early costs these little, and many of them may run.
+const heapGrowth = 25
+
 func main() {
+	debug.SetGCPercent(heapGrowth)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:])
 	stop()
