@@ -44,6 +44,12 @@ func (k *Kubelet) listen() (*server, error) {
 		return nil, fmt.Errorf("socket of node %s: %w", k.o.Node, err)
 	}
 	s := &server{k: k, listener: sameUser{listener}}
+	s.http = &http.Server{Handler: s.mux(), ReadHeaderTimeout: 10 * time.Second}
+	return s, nil
+}
+
+// mux has the paths of a kubelet.
+func (s *server) mux() http.Handler {
 	mux := http.NewServeMux()
 	for _, method := range []string{"GET", "POST"} {
 		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", s.exec)
@@ -53,8 +59,7 @@ func (k *Kubelet) listen() (*server, error) {
 	mux.HandleFunc("POST /run/{namespace}/{pod}/{container}", s.run)
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
-	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	return s, nil
+	return mux
 }
 
 func (s *server) serve() { _ = s.http.Serve(s.listener) }

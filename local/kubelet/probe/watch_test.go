@@ -36,7 +36,9 @@ func watched(t *testing.T, w Watch, wellAt func(time.Duration) bool, d time.Dura
 
 func TestWatch(t *testing.T) {
 	always := func(ok bool) func(time.Duration) bool { return func(time.Duration) bool { return ok } }
-	from := func(at time.Duration) func(time.Duration) bool { return func(now time.Duration) bool { return now >= at } }
+	from := func(at time.Duration) func(time.Duration) bool {
+		return func(now time.Duration) bool { return now >= at }
+	}
 	for _, c := range []struct {
 		name  string
 		watch Watch

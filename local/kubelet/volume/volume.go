@@ -123,7 +123,8 @@ func (o *volume) open() error {
 	return nil
 }
 
-// hostPath checks that a path of this machine is what the manifest says it is.
+// hostPath checks that a path of this machine is what the manifest says it is. One of no type is made
+// a directory when nothing is there.
 func hostPath(h *corev1.HostPathVolumeSource) error {
 	kind := corev1.HostPathUnset
 	if h.Type != nil {
@@ -131,7 +132,10 @@ func hostPath(h *corev1.HostPathVolumeSource) error {
 	}
 	switch kind {
 	case corev1.HostPathUnset:
-		return nil
+		if _, err := os.Stat(h.Path); err == nil {
+			return nil
+		}
+		fallthrough
 	case corev1.HostPathDirectoryOrCreate:
 		if err := os.MkdirAll(h.Path, 0o755); err != nil {
 			return fmt.Errorf("hostPath: %w", err)
@@ -148,7 +152,7 @@ func hostPath(h *corev1.HostPathVolumeSource) error {
 		return fmt.Errorf("hostPath: %w", err)
 	}
 	fits := map[corev1.HostPathType]bool{
-		corev1.HostPathDirectory: info.IsDir(), corev1.HostPathDirectoryOrCreate: info.IsDir(),
+		corev1.HostPathUnset: true, corev1.HostPathDirectory: info.IsDir(), corev1.HostPathDirectoryOrCreate: info.IsDir(),
 		corev1.HostPathFile: info.Mode().IsRegular(), corev1.HostPathFileOrCreate: info.Mode().IsRegular(),
 		corev1.HostPathSocket:  info.Mode()&os.ModeSocket != 0,
 		corev1.HostPathCharDev: info.Mode()&os.ModeCharDevice != 0, corev1.HostPathBlockDev: info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0,

@@ -328,7 +328,8 @@ func TestHostPathTypes(t *testing.T) {
 	for _, c := range []struct {
 		path, kind, words string
 	}{
-		{"/nowhere/at/all", "", ""},
+		{filepath.Join(dir, "some", "where"), "", ""},
+		{"/dev/null/x", "", "not a directory"},
 		{dir, "Directory", ""},
 		{file, "Directory", "is not a Directory"},
 		{file, "File", ""},
