@@ -113,7 +113,7 @@ func (t *transaction) chain(c chain) *nftables.Chain {
 	if c.hook == "" {
 		return out
 	}
-	out.Hooknum, out.Priority, out.Type = nftables.ChainHookPrerouting, nftables.ChainPriorityRef(nftables.ChainPriority(c.priority)), nftables.ChainType(c.kind)
+	out.Hooknum, out.Priority, out.Type = nftables.ChainHookPrerouting, new(nftables.ChainPriority(c.priority)), nftables.ChainType(c.kind)
 	if c.hook == "output" {
 		out.Hooknum = nftables.ChainHookOutput
 	}

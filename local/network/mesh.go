@@ -131,28 +131,38 @@ func (m *mesh) configure() error {
 			return fmt.Errorf("address %s: %w", a, err)
 		}
 	}
-	index := lo.Attrs().Index
+	return m.routes(lo.Attrs().Index)
+}
+
+// routes are the mesh's own, all to lo: rules say where packets go instead.
+func (m *mesh) routes(lo int) error {
+	everywhere := netip.MustParsePrefix("0.0.0.0/0")
 	routes := []*netlink.Route{
-		// For what the mesh itself sends to Services; rules say where it goes.
-		{LinkIndex: index, Dst: ipnet(m.plan.services), Src: m.plan.mesh.AsSlice(), Scope: netlink.SCOPE_LINK},
 		// UDP that leaves the mesh comes to a socket here, see datagrams.
-		{LinkIndex: index, Dst: ipnet(netip.MustParsePrefix("0.0.0.0/0")), Type: unix.RTN_LOCAL, Table: leaveTable, Scope: netlink.SCOPE_HOST},
+		{LinkIndex: lo, Dst: ipnet(everywhere), Type: unix.RTN_LOCAL, Table: leaveTable, Scope: netlink.SCOPE_HOST},
+		// What the mesh itself sends to Services and outside.
+		{LinkIndex: lo, Dst: ipnet(everywhere), Src: m.plan.mesh.AsSlice(), Scope: netlink.SCOPE_LINK, Table: ownTable},
+		{LinkIndex: lo, Dst: ipnet(host(m.plan.machine)), Src: m.plan.mesh.AsSlice(), Scope: netlink.SCOPE_LINK, Table: ownTable},
+		{Dst: ipnet(m.plan.pods), Type: unix.RTN_UNREACHABLE, Table: ownTable},
 	}
-	families := []int{unix.AF_INET}
+	marked, own := netlink.NewRule(), netlink.NewRule()
+	marked.Mark, marked.Table, marked.Priority, marked.Family = leaveMark, leaveTable, leaveTable, unix.AF_INET
+	own.IifName, own.Table, own.Priority, own.Family = "lo", ownTable, afterMain, unix.AF_INET
+	rules := []*netlink.Rule{marked, own}
 	if m.six {
-		routes = append(routes, &netlink.Route{LinkIndex: index, Dst: ipnet(netip.MustParsePrefix("::/0")), Type: unix.RTN_LOCAL, Table: leaveTable})
-		families = append(families, unix.AF_INET6)
+		routes = append(routes, &netlink.Route{LinkIndex: lo, Dst: ipnet(netip.MustParsePrefix("::/0")), Type: unix.RTN_LOCAL, Table: leaveTable})
+		marked6 := *marked
+		marked6.Family = unix.AF_INET6
+		rules = append(rules, &marked6)
 	}
 	for _, r := range routes {
 		if err := m.links.RouteReplace(r); err != nil {
 			return fmt.Errorf("route %s: %w", r.Dst, err)
 		}
 	}
-	for _, family := range families {
-		rule := netlink.NewRule()
-		rule.Family, rule.Mark, rule.Table, rule.Priority = family, leaveMark, leaveTable, leaveTable
-		if err := m.links.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("rule for mark %d: %w", leaveMark, err)
+	for _, r := range rules {
+		if err := m.links.RuleAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("rule for table %d: %w", r.Table, err)
 		}
 	}
 	return nil
@@ -187,7 +197,7 @@ func (m *mesh) SetServices(all []Service) error {
 	return m.rules.setServices(all)
 }
 
-// Close undoes what New did, so that another mesh may follow in the namespace.
+// Close ends what New started, so that another mesh may follow in the namespace.
 func (m *mesh) Close() error {
 	m.mu.Lock()
 	m.closed = true

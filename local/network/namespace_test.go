@@ -187,32 +187,38 @@ func repeat(t *testing.T, cmd *exec.Cmd) {
 
 // A machine is what is outside: services on its loopback.
 type machine struct {
-	tcp, udp, refused, dns string // HOST:PORT
+	tcp, udp, refused, dns, six string // HOST:PORT; six is TCP by IPv6, or none
 }
 
-func (m machine) String() string { return strings.Join([]string{m.tcp, m.udp, m.refused, m.dns}, " ") }
+func (m machine) String() string {
+	return strings.Join([]string{m.tcp, m.udp, m.refused, m.dns, m.six}, " ")
+}
 
 // theMachine is that of the launcher.
 func theMachine(t *testing.T) machine {
 	t.Helper()
 	w := strings.Fields(os.Getenv(machineEnv))
-	if len(w) != 4 {
+	if len(w) != 5 {
 		t.Fatalf("%s=%q", machineEnv, w)
 	}
-	return machine{w[0], w[1], w[2], w[3]}
+	return machine{w[0], w[1], w[2], w[3], w[4]}
 }
 
 func serveMachine(t *testing.T) machine {
 	t.Helper()
-	listen := func() net.Listener {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	listen := func(at string) net.Listener {
+		l, err := net.Listen("tcp", at)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return l
 	}
-	l, closed := listen(), listen()
+	l, closed, atSix := listen("127.0.0.1:0"), listen("127.0.0.1:0"), "none"
 	during(t, l, func() { echoAll(l) })
+	if six, err := net.Listen("tcp", "[::1]:0"); err == nil {
+		during(t, six, func() { echoAll(six) })
+		atSix = six.Addr().String()
+	}
 	_ = closed.Close()
 	packets := func(answer func([]byte, net.Addr) []byte) net.PacketConn {
 		c, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -224,7 +230,7 @@ func serveMachine(t *testing.T) machine {
 	}
 	udp := packets(func(b []byte, _ net.Addr) []byte { return append([]byte("echo "), b...) })
 	dns := packets(func(b []byte, _ net.Addr) []byte { return answerDNS(b) })
-	return machine{l.Addr().String(), udp.LocalAddr().String(), closed.Addr().String(), dns.LocalAddr().String()}
+	return machine{l.Addr().String(), udp.LocalAddr().String(), closed.Addr().String(), dns.LocalAddr().String(), atSix}
 }
 
 // echoAll says who called, then repeats what it is told, until the listener is closed.

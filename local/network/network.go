@@ -25,7 +25,8 @@
 // TCP is redirected to a relay, UDP handed to it as it is (TPROXY); the relay asks for a
 // socket outside. It accepts before it dials, so a destination that refuses is a reset for
 // the pod. Proxies do better by dialling outside themselves: Options.Door. There is no way
-// out for ICMP and other protocols.
+// out for ICMP and other protocols. Programs in the mesh itself (hostNetwork) have the way
+// out for TCP and the names.
 package network
 
 import (
@@ -51,7 +52,8 @@ type Mesh interface {
 	// DialContext connects from within the mesh (probes, port-forward). The address is an IP address,
 	// the network tcp or udp.
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
-	// Close removes links, rules and addresses; pods are closed with it.
+	// Close closes the pods and removes the rules; settings, addresses and routes stay, and harm no
+	// mesh that follows in the namespace.
 	Close() error
 }
 

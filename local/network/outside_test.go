@@ -56,6 +56,10 @@ func testRelay(t *testing.T) {
 	if got, err := greeting(t, p, meshAddress+":15100"); err == nil {
 		t.Errorf("the relay itself says %q", got)
 	}
+	reached(t, m, toMachine(there.tcp), there.tcp+" 127.0.0.1") // a program in the mesh itself
+	if _, err := greeting(t, m, "10.244.250.1:80"); !errors.Is(err, syscall.EHOSTUNREACH) {
+		t.Errorf("no pod: %v", err)
+	}
 	t.Run("half-closed connections and much data", func(t *testing.T) {
 		c, err := p.DialContext(t.Context(), "tcp", toMachine(there.tcp))
 		if err != nil {
@@ -86,6 +90,27 @@ func testRelay(t *testing.T) {
 			answered(t, c, "echo ?")
 		}
 	})
+}
+
+func testIPv6Out(t *testing.T) {
+	m := newMesh(t, func(o *Options) { o.IPv6 = true })
+	there := theMachine(t)
+	if !m.six || there.six == "none" {
+		t.Skip("this machine has no IPv6")
+	}
+	alias, _ := m.aliases.alias(netip.MustParseAddr("::1"))
+	p := newPod(t, m)
+	_, port, _ := net.SplitHostPort(there.six)
+	reached(t, p, net.JoinHostPort(alias.String(), port), there.six+" ::1")
+	// Not a route of this machine, as the relay finds out: it has accepted by then.
+	if _, err := greeting(t, p, "[2001:db8::1]:80"); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("by IPv6: %v", err)
+	}
+	m.o.IPv6 = false
+	without := newPod(t, m)
+	if _, err := greeting(t, without, "[2001:db8::1]:80"); !errors.Is(err, syscall.ENETUNREACH) {
+		t.Errorf("by IPv6 where this machine has none: %v", err)
+	}
 }
 
 type zeros struct{}
@@ -252,6 +277,22 @@ func testDoor(t *testing.T) {
 			if said, _ := a.answer(); !strings.HasPrefix(said, want) {
 				t.Errorf("%s: %q, want %q…", requests[i], said, want)
 			}
+		}
+	})
+	t.Run("a pod has a bounded number of connections", func(t *testing.T) {
+		q := newPod(t, m)
+		for range 128 {
+			if said, _ := askFrom(t, m, q, path).ask("inside"); !strings.HasPrefix(said, "ok ") {
+				t.Fatal(said)
+			}
+		}
+		many := askFrom(t, m, q, path)
+		_, _ = many.conn.Write([]byte("inside"))
+		if n, _, _, _, err := many.conn.ReadMsgUnix(make([]byte, 100), nil); n != 0 && err == nil {
+			t.Error("one too many is answered")
+		}
+		if said, _ := a.ask("inside"); !strings.HasPrefix(said, "ok ") {
+			t.Errorf("another pod: %q", said)
 		}
 	})
 	t.Run("who is in no pod is not answered", func(t *testing.T) {

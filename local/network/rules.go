@@ -18,6 +18,8 @@ const (
 	leaveUDP   = 15101 // datagrams that leave it
 	leaveMark  = 1
 	leaveTable = 100 // route table of what has the mark
+	ownTable   = 101 // of what the mesh itself sends, where the main table has no route
+	afterMain  = 40000
 	afterDNAT  = -90
 	reg0       = 8 // the first of the registers of four bytes: NFT_REG32_00
 )
@@ -88,7 +90,7 @@ func (r *rules) reset() error {
 // translation of Service addresses.
 func (r *rules) datagrams(t *transaction) {
 	c := t.base(r.table, "datagrams", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle)
-	t.rule(c, protocolNot(unix.IPPROTO_UDP), verdict(expr.VerdictReturn))
+	t.rule(c, notUDP(), verdict(expr.VerdictReturn))
 	t.rule(c, iifname("lo"), verdict(expr.VerdictReturn))
 	leave := t.chain(r.table, "leave")
 	t.rule(leave, family(unix.NFPROTO_IPV4), tproxy(unix.NFPROTO_IPV4, leaveUDP), mark(leaveMark), verdict(expr.VerdictAccept))
@@ -117,14 +119,14 @@ func (r *rules) services(t *transaction) {
 	for _, c := range []*nftables.Chain{pre, out} {
 		t.rule(c, family(unix.NFPROTO_IPV4), r.lookup())
 		if r.api {
-			t.rule(c, destination(host(r.plan.api)), protocol(unix.IPPROTO_TCP), port(apiPort), redirectTo(leaveTCP))
+			t.rule(c, destination(host(r.plan.api)), tcp(), port(apiPort), redirectTo(leaveTCP))
 		}
+		t.rule(c, destination(host(r.plan.machine)), tcp(), redirectTo(leaveTCP))
+		for _, p := range append([]netip.Prefix{r.plan.pods, r.plan.services, r.plan.pods6}, nowhere()...) {
+			t.rule(c, destination(p), verdict(expr.VerdictReturn))
+		}
+		t.rule(c, tcp(), redirectTo(leaveTCP))
 	}
-	t.rule(pre, destination(host(r.plan.machine)), protocol(unix.IPPROTO_TCP), redirectTo(leaveTCP))
-	for _, p := range append([]netip.Prefix{r.plan.pods, r.plan.services, r.plan.pods6}, nowhere()...) {
-		t.rule(pre, destination(p), verdict(expr.VerdictReturn))
-	}
-	t.rule(pre, protocol(unix.IPPROTO_TCP), redirectTo(leaveTCP))
 }
 
 // lookup goes to the chain of a Service's port: address, protocol and port in three
@@ -144,7 +146,7 @@ func (r *rules) guard(t *transaction) {
 	for name, hook := range map[string]*nftables.ChainHook{"guard-of-pods": nftables.ChainHookPrerouting, "guard-of-mesh": nftables.ChainHookOutput} {
 		c := t.base(r.table, name, nftables.ChainTypeFilter, hook, nftables.ChainPriorityRef(afterDNAT))
 		t.rule(c, destination(host(r.plan.dns)), verdict(expr.VerdictReturn))
-		t.rule(c, destination(r.plan.services), protocol(unix.IPPROTO_TCP), one(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
+		t.rule(c, destination(r.plan.services), tcp(), one(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
 		t.rule(c, destination(r.plan.services), one(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}))
 	}
 }
@@ -262,10 +264,10 @@ func meta(key expr.MetaKey, op expr.CmpOp, data []byte) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: reg0}, &expr.Cmp{Op: op, Register: reg0, Data: data}}
 }
 
-func family(f byte) []expr.Any   { return meta(expr.MetaKeyNFPROTO, expr.CmpOpEq, []byte{f}) }
-func protocol(p byte) []expr.Any { return meta(expr.MetaKeyL4PROTO, expr.CmpOpEq, []byte{p}) }
+func family(f byte) []expr.Any { return meta(expr.MetaKeyNFPROTO, expr.CmpOpEq, []byte{f}) }
 
-func protocolNot(p byte) []expr.Any { return meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, []byte{p}) }
+func tcp() []expr.Any    { return meta(expr.MetaKeyL4PROTO, expr.CmpOpEq, []byte{unix.IPPROTO_TCP}) }
+func notUDP() []expr.Any { return meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, []byte{unix.IPPROTO_UDP}) }
 
 func iifname(name string) []expr.Any {
 	return meta(expr.MetaKeyIIFNAME, expr.CmpOpEq, append([]byte(name), 0))
