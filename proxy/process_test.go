@@ -156,6 +156,32 @@ func TestSignals(t *testing.T) {
 			t.Errorf("%v %s", err, out)
 		}
 	})
+	t.Run("SIGTERM ends it though nobody reads its access log", func(t *testing.T) {
+		read, write, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer read.Close() // never read
+		defer write.Close()
+		_ = write.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+		if n, err := write.Write(make([]byte, 1<<20)); err == nil {
+			t.Fatalf("the pipe took %d bytes", n)
+		}
+		r, cmd := process(t, program, `
+static_resources:
+  clusters: [`+staticCluster("none", "127.0.0.1:1")+`]
+  listeners: [`+strings.Replace(tcpListener("l", "none"), "stat_prefix: p", "stat_prefix: p, access_log: "+strings.Replace(accessLog, "PATH", "/dev/stdout", 1), 1)+`]
+`, "sh", "-c", fmt.Sprintf(`exec "$0" "$@" >/proc/%d/fd/%d`, os.Getpid(), write.Fd()))
+		r.eventually("/ready", "LIVE\n")
+		_, _ = dial(t, r.listener("l")).Read(make([]byte, 1)) // refused: one line
+		r.eventually("/stats?filter=write_buffered", "filesystem.write_buffered: 1\n")
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("SIGUSR1 opens the log files anew", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "access.log")
 		logs := strings.Replace(accessLog, "PATH", path, 1)

@@ -1,6 +1,7 @@
 package accesslog_test
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -194,6 +195,38 @@ func TestFlush(t *testing.T) {
 			t.Errorf("%d bytes of %d lines came out: %v", n, written, err)
 		}
 		<-closed
+	})
+	t.Run("a pipe that nobody reads keeps nobody from ending", func(t *testing.T) {
+		f := newFixture(t)
+		if err := syscall.Mkfifo(f.path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		pipe, err := os.OpenFile(f.path, os.O_RDWR, 0) // it is never read
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pipe.Close()
+		logger := f.build(t, toFile(t, f.path, text(strings.Repeat("x", 32<<10)), ""))[0]
+		for range 16 { // more than a pipe takes
+			logger.LogTCP(&streaminfo.Info{})
+		}
+		if err := f.files.Reopen(); err == nil || !strings.Contains(err.Error(), "while it takes no bytes") {
+			t.Errorf("opened anew: %v", err)
+		}
+		f.files.Close()
+		logger.Close()
+		for f.counter("write_failed") == 0 { // the writer gives up too
+			time.Sleep(time.Millisecond)
+		}
+	})
+	t.Run("a pipe without a reader is refused", func(t *testing.T) {
+		f := newFixture(t)
+		if err := syscall.Mkfifo(f.path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := accesslog.Build([]*accesslogv3.AccessLog{toFile(t, f.path, "", "")}, accesslog.Env{Files: f.files}); !errors.Is(err, syscall.ENXIO) {
+			t.Errorf("error %v", err)
+		}
 	})
 	t.Run("Flush writes at once", func(t *testing.T) {
 		f := newFixture(t)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/stats"
@@ -51,7 +52,7 @@ func (fs *Files) open(path string) (*file, error) {
 	}
 	f := &file{
 		stats: fs, path: path, out: out, users: 1,
-		dirty: make(chan struct{}, 1), full: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
+		turn: make(chan struct{}, 1), dirty: make(chan struct{}, 1), full: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	fs.byPath[path] = f
 	go f.run()
@@ -59,7 +60,8 @@ func (fs *Files) open(path string) (*file, error) {
 }
 
 // openFile opens for appending. The standard streams are those of the process:
-// opened by path they would lose their offset, and fail where they are sockets.
+// opened by path they would lose their offset, and fail where they are sockets. A pipe
+// without a reader is an error rather than a reason to wait for one.
 func openFile(path string) (*os.File, error) {
 	switch path {
 	case "/dev/stdout":
@@ -67,7 +69,7 @@ func openFile(path string) (*os.File, error) {
 	case "/dev/stderr":
 		return os.Stderr, nil
 	}
-	out, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644) //nolint:gosec // collectors of logs run as other users
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o644) //nolint:gosec // collectors of logs run as other users
 	if err != nil {
 		return nil, fmt.Errorf("access log file: %w", err)
 	}
@@ -125,11 +127,13 @@ func (fs *Files) Reopen() error {
 }
 
 // Close writes out and closes all files, also those whose loggers are still open;
-// what those log afterwards is dropped.
+// what those log afterwards is dropped, and so is what a file does not take within 2 s.
 func (fs *Files) Close() {
+	var all sync.WaitGroup
 	for _, f := range fs.list() {
-		f.close()
+		all.Go(f.close)
 	}
+	all.Wait()
 }
 
 // A file is one open log file with its two buffers.
@@ -138,13 +142,13 @@ type file struct {
 	path  string
 	users int // guarded by stats.mu
 
-	mu     sync.Mutex // guards active and closed, held for no I/O
+	mu     sync.Mutex // guards active, closed and the change of out, held for no I/O
 	active []byte     // takes lines
 	closed bool
+	out    *os.File // used by who has the turn
 
-	io    sync.Mutex // guards out and spare, held while writing
-	out   *os.File
-	spare []byte
+	turn  chan struct{} // full while somebody writes: a lock that can be waited for with patience
+	spare []byte        // of who has the turn
 
 	dirty   chan struct{} // the first line came into an empty buffer
 	full    chan struct{} // flushSize is reached
@@ -204,10 +208,19 @@ func (f *file) run() {
 	}
 }
 
-// flush writes out what is buffered. What the disk refuses is dropped and counted.
+// patience is how long somebody waits for a file that takes no bytes: a pipe that its
+// reader has forgotten must not keep the proxy from ending, or from anything else.
+const patience = 2 * time.Second
+
+// flush writes out what is buffered.
 func (f *file) flush() {
-	f.io.Lock()
-	defer f.io.Unlock()
+	f.turn <- struct{}{}
+	f.writeOut()
+	<-f.turn
+}
+
+// writeOut is for who has the turn. What the disk refuses is dropped and counted.
+func (f *file) writeOut() {
 	f.mu.Lock()
 	out := f.active
 	f.active = f.spare[:0]
@@ -224,31 +237,55 @@ func (f *file) flush() {
 }
 
 func (f *file) reopen() error {
-	f.flush() // what was logged before belongs to the old file
-	f.io.Lock()
-	defer f.io.Unlock()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case f.turn <- struct{}{}:
+	case <-late.C:
+		return fmt.Errorf("access log file %s: not opened anew while it takes no bytes", f.path)
+	}
+	defer func() { <-f.turn }()
+	_ = f.out.SetWriteDeadline(time.Now().Add(patience)) // of a pipe; others have none
+	f.writeOut()                                         // what was logged before belongs to the old file
+	_ = f.out.SetWriteDeadline(time.Time{})
 	out, err := openFile(f.path)
 	if err != nil {
 		return err
 	}
 	if out != f.out {
 		closeFile(f.out)
+		f.mu.Lock()
 		f.out = out
+		f.mu.Unlock()
 	}
 	return nil
 }
 
-// close ends the goroutine, writes out and closes.
+// close ends the goroutine, writes out and closes. What a pipe does not take in time is
+// lost.
 func (f *file) close() {
 	f.once.Do(func() {
-		close(f.stop)
-		<-f.stopped
 		f.mu.Lock()
 		f.closed = true
 		f.mu.Unlock()
-		f.flush()
-		f.io.Lock()
-		defer f.io.Unlock()
-		closeFile(f.out)
+		close(f.stop)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			<-f.stopped
+			f.turn <- struct{}{}
+			f.writeOut()
+			closeFile(f.out)
+			<-f.turn
+		}()
+		late := time.NewTimer(patience)
+		defer late.Stop()
+		select {
+		case <-done:
+		case <-late.C:
+			f.mu.Lock()
+			_ = f.out.SetWriteDeadline(time.Now()) // a standard stream has none, and ends with the process
+			f.mu.Unlock()
+		}
 	})
 }
