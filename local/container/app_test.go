@@ -60,15 +60,27 @@ func appConfig(args ...string) Config {
 	}
 }
 
+// dying runs f on a thread that ends with it, which the first of a process never does.
+func dying(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	done := make(chan struct{})
+	go dying(func() { defer close(done); f() })
+	<-done
+	runtime.UnlockOSThread()
+}
+
 // newNetwork is a network namespace with nothing in it, whose loopback is up.
 func newNetwork(t *testing.T) *os.File {
 	t.Helper()
 	var file *os.File
 	var err error
 	done := make(chan struct{})
-	go func() {
+	go dying(func() {
 		defer close(done)
-		runtime.LockOSThread() // and ends with it
 		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return
 		}
@@ -83,7 +95,7 @@ func newNetwork(t *testing.T) *os.File {
 		lo, _ := unix.NewIfreq("lo")
 		lo.SetUint16(unix.IFF_UP)
 		err = unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, lo)
-	}()
+	})
 	<-done
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -190,15 +189,14 @@ func TestContainersOutliveTheThreadThatAsked(t *testing.T) {
 	var c Container
 	var thread int
 	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and ends with it
+	go dying(func() {
 		thread = unix.Gettid()
 		config := script("read line; echo $line")
 		config.Stdin, config.Stdout = lines, &out
 		var err error
 		c, err = r.Start(t.Context(), nil, config)
 		done <- err
-	}()
+	})
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}

@@ -35,18 +35,28 @@ const flags = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CL
 
 // A Thread runs functions one after another on one thread of the system that lives as long as
 // the process. Children that are to die with their parent are started on it: the kernel kills
-// them when the thread that forked them ends. Safe for concurrent use.
+// them when the thread that forked them ends. It is not the process's first thread, so what it
+// does to its own namespaces is not seen in /proc/self. Safe for concurrent use.
 type Thread struct{ work chan func() }
 
 // NewThread starts a thread. It cannot be ended.
 func NewThread() *Thread {
 	t := &Thread{work: make(chan func())}
-	go t.run()
+	running := make(chan struct{})
+	go t.run(running)
+	<-running
 	return t
 }
 
-func (t *Thread) run() {
+func (t *Thread) run(running chan struct{}) {
 	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		go t.run(running) // held here, the first thread cannot be taken again
+		<-running
+		runtime.UnlockOSThread()
+		return
+	}
+	close(running)
 	for f := range t.work {
 		f()
 	}

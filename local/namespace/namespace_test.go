@@ -150,14 +150,13 @@ func TestChildrenLiveOnWhenTheirStarterReturns(t *testing.T) {
 	var out bytes.Buffer
 	kept.Stdout = &out
 	ended := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and ends locked, so that the thread ends too
+	go dying(func() {
 		err := locked.Start()
 		if err == nil {
 			err = thread.Start(kept)
 		}
 		ended <- err
-	}()
+	})
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
@@ -170,6 +169,19 @@ func TestChildrenLiveOnWhenTheirStarterReturns(t *testing.T) {
 	if err := kept.Wait(); err != nil || out.String() != "alive" {
 		t.Errorf("the child of a Thread answered %q, %v", out.String(), err)
 	}
+}
+
+// dying runs f on a thread that ends with it, which the first of a process never does.
+func dying(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	done := make(chan struct{})
+	go dying(func() { defer close(done); f() })
+	<-done
+	runtime.UnlockOSThread()
 }
 
 func TestRefusalsNameCauseAndCure(t *testing.T) {
