@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -82,9 +83,24 @@ func decodeInto(b *bootstrappb.Bootstrap, text []byte, ext string, lax bool) err
 	}
 	err := protojson.UnmarshalOptions{DiscardUnknown: lax}.Unmarshal(text, b)
 	if err != nil {
-		return fmt.Errorf("Protobuf message (type envoy.config.bootstrap.v3.Bootstrap): %w", err) //nolint:staticcheck // Envoy's words
+		return fmt.Errorf("Protobuf message (type envoy.config.bootstrap.v3.Bootstrap): %s", withoutValues(err.Error())) //nolint:staticcheck // Envoy's words
 	}
 	return nil
+}
+
+// The values that protojson repeats in its errors: a bootstrap may hold private keys
+// (inline_bytes, inline_string), which do not belong into a log.
+var repeated = []*regexp.Regexp{
+	regexp.MustCompile(`(?s)(invalid value for (?:bytes|string) field [^ :]+): .*`),
+	regexp.MustCompile(`(?s)(unexpected token) [^a-z{}\[\],:].*`),
+}
+
+func withoutValues(text string) string {
+	text = strings.ReplaceAll(text, "\u00a0", " ") // with which protojson keeps others from comparing
+	for _, r := range repeated {
+		text = r.ReplaceAllString(text, "$1")
+	}
+	return text
 }
 
 // The fields of a Bootstrap that the proxy acts on, and those that may be left out

@@ -101,3 +101,29 @@ func TestLoad(t *testing.T) {
 		t.Errorf("--allow-unknown-static-fields: %v", err)
 	}
 }
+
+// TestErrorsTellNoSecrets: a bootstrap that cannot be read is described without what may
+// be a private key.
+func TestErrorsTellNoSecrets(t *testing.T) {
+	const key = "-----BEGIN PRIVATE KEY-----MIIEv"
+	secret := func(value string) string {
+		return `{"static_resources": {"secrets": [{"name": "s", "tls_certificate": {"private_key": ` + value + `}}]}}`
+	}
+	for _, c := range []struct{ name, text, want string }{
+		{"not base64", secret(`{"inline_bytes": "` + key + `"}`), "invalid value for bytes field inline"},
+		{"a list", secret(`{"inline_string": ["` + key + `"]}`), "inline"},
+		{"a text where fields belong", secret(`"` + key + `"`), "unexpected token"},
+		{"twice", secret(`{"inline_string": "a", "inline_bytes": "` + key + `"}`), "oneof"},
+		{"YAML", "static_resources: {secrets: [{tls_certificate: {private_key: {inline_bytes: '" + key + "'}}}]}", "invalid value for bytes field inline"},
+		{"broken YAML", "static_resources: {secrets: [{tls_certificate: {private_key: {inline_bytes: '" + key + "'", ""},
+		{"YAML of two documents", "'" + key + "'\n---\n'" + key + "'", ""},
+		{"a number", secret(`{"filename": 12345}`), "invalid value for string field filename"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Load("", c.text, false)
+			if err == nil || strings.Contains(err.Error(), "PRIVATE") || strings.Contains(err.Error(), "12345") || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+}
