@@ -30,6 +30,9 @@ type apiServer struct {
 // one that make build leaves in bin.
 func startServer(t *testing.T) *apiServer {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: an API server takes its time to read fifteen definitions")
+	}
 	program := os.Getenv("LATEEN_APISERVER")
 	if program == "" {
 		program, _ = filepath.Abs("../../bin/lateen-apiserver")

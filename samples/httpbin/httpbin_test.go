@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
+	"context"
 	"encoding/json"
 	"image"
 	"io"
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -231,4 +233,27 @@ func TestBodiesAreBounded(t *testing.T) {
 	if got := bodyOf(t, ask(New(), "GET", "/bytes/1000000000", "")); len(got) != maxBytes {
 		t.Errorf("/bytes gives %d bytes, at most %d", len(got), maxBytes)
 	}
+}
+
+// Whatever a path says, the answer has a status and comes at once.
+func FuzzOrders(f *testing.F) {
+	for _, path := range []string{"/status/200:1,503:0", "/delay/0", "/drip?numbytes=1&duration=0", "/base64/aa==", "/redirect/3", "/response-headers?a=b"} {
+		f.Add(path)
+	}
+	handler := New()
+	f.Fuzz(func(t *testing.T, path string) {
+		target, err := url.ParseRequestURI(path)
+		if err != nil || target.Host != "" {
+			return
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // a client that waits for nothing: delays end
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+		r.URL = target
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code < 200 || w.Code > 599 {
+			t.Errorf("%s: status %d", path, w.Code)
+		}
+	})
 }

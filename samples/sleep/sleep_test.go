@@ -35,6 +35,16 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func FuzzParse(f *testing.F) {
+	f.Add("1.5h")
+	f.Add("infinity")
+	f.Fuzz(func(t *testing.T, arg string) {
+		if d, err := Parse([]string{arg, arg}); err == nil && d < 0 {
+			t.Errorf("Parse(%q twice) = %v", arg, d)
+		}
+	})
+}
+
 func TestForEndsWhenTheTimeIsOver(t *testing.T) {
 	begin := time.Now()
 	For(t.Context(), time.Millisecond)

@@ -80,9 +80,19 @@ func expand(expression string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", expression, err)
 		}
-		expression = expression[:at[0]] + "(" + long(expression[at[2]:at[3]], args) + ")" + expression[at[1]+length:]
+		form := expression[at[2]:at[3]]
+		if fewest := map[string]int{"default": 2, "oneof": 1, "self.index": 2}[form]; len(args) < fewest {
+			return "", fmt.Errorf("%s: %s has %d arguments, at least %d", expression, form, len(args), fewest)
+		}
+		expression = expression[:at[0]] + "(" + long(form, args) + ")" + expression[at[1]+length:]
+		if len(expression) > maxExpression {
+			return "", fmt.Errorf("longer than %d bytes when written out", maxExpression)
+		}
 	}
 }
+
+// maxExpression bounds what short forms inside of short forms grow to.
+const maxExpression = 8 << 10
 
 func long(form string, args []string) string {
 	switch form {

@@ -37,9 +37,32 @@ func TestExpandWritesShortFormsOut(t *testing.T) {
 			}
 		})
 	}
-	if got, err := expand("default(self.a"); err == nil {
-		t.Errorf("an open parenthesis expands to %s, want an error", got)
+	for short, want := range map[string]string{
+		"default(self.a":  "a parenthesis stays open",
+		"default(self.a)": "default has 1 arguments, at least 2",
+		strings.Repeat("default(", 20) + "a" + strings.Repeat(", b)", 20): "longer than 8192 bytes",
+	} {
+		if got, err := expand(short); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("expand(%s) = %s, %v; want an error with %q", short, got, err, want)
+		}
 	}
+}
+
+func FuzzExpand(f *testing.F) {
+	f.Add("default(self.a, 'x') == 'y'")
+	f.Add("self.index({}, a, b).size() > 0 && oneof(self.a, self.b)")
+	f.Fuzz(func(t *testing.T, short string) {
+		long, err := expand(short)
+		if err == nil && shortForm.MatchString(long) {
+			t.Errorf("%q expands to %q, which has a short form", short, long)
+		}
+	})
+}
+
+func FuzzMarkers(f *testing.F) {
+	f.Add("package a;\n// +m\nmessage A {\n}\n")
+	f.Add("}}}\nmessage A {}\n")
+	f.Fuzz(func(_ *testing.T, file string) { _ = markers{}.read(strings.NewReader(file)) })
 }
 
 func TestMarkersBelongToWhatFollows(t *testing.T) {
