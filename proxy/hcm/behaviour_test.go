@@ -374,6 +374,27 @@ func TestRetryWithBody(t *testing.T) {
 	}
 }
 
+// TestRetryWithTrailers: a request that is sent again has its trailers again.
+func TestRetryWithTrailers(t *testing.T) {
+	b := newBackend(t)
+	g := start(t, setup{clusters: map[string]string{"b": b.addr + ` "http_protocol_options": {"enable_trailers": true}`},
+		manager: `"http_protocol_options": {"enable_trailers": true}`,
+		routes:  `{"match": {"prefix": "/"}, "route": {"cluster": "b", "timeout": "0s", "retry_policy": {"retry_on": "5xx", "num_retries": 1}}}`})
+	conn := g.dial(t)
+	send(t, conn, "POST /s503 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n")
+	head, _ := response(t, bufio.NewReader(conn))
+	wantStart(t, head, "HTTP/1.1 503 Service Unavailable\r\n")
+	got := b.seen()
+	if len(got) != 2 {
+		t.Fatalf("%d attempts", len(got))
+	}
+	for i, request := range got {
+		if !strings.HasSuffix(request, "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n") {
+			t.Errorf("attempt %d: %q", i+1, request)
+		}
+	}
+}
+
 // A journal keeps what filters note.
 type journal struct {
 	mu   sync.Mutex

@@ -297,14 +297,14 @@ func readBody(r *bufio.Reader, head string) string {
 		return ""
 	}
 	var body strings.Builder
-	for !strings.HasSuffix(body.String(), "0\r\n\r\n") {
+	for last := false; ; { // trailers come between the last chunk and an empty line
 		line, err := r.ReadString('\n')
 		body.WriteString(line)
-		if err != nil {
-			break
+		if err != nil || last && line == "\r\n" {
+			return body.String()
 		}
+		last = last || line == "0\r\n"
 	}
-	return body.String()
 }
 
 // answer is what the backend does for a path: its last element names it.

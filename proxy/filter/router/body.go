@@ -63,7 +63,7 @@ func (b *replay) whole() bool { return !b.taken || b.keep && !b.lost }
 // a body that has ended and is here.
 func (b *replay) again(k *call) bool {
 	body := k.s.Request.Body
-	return body.Done() && k.pump.settled() && (!b.taken || b.single != nil || b.whole()) && body.Trailers() == nil
+	return body.Done() && k.pump.settled() && (b.whole() || b.single != nil)
 }
 
 // untouched reports that no byte was read from the client.
@@ -90,11 +90,17 @@ func (k *call) send() (rest bool, err error) {
 
 // resend writes a request whose body is here or that has none.
 func (k *call) resend() error {
-	b := k.body.bytes()
-	if err := k.stream.WriteHead(&k.s.Request, len(b) == 0); err != nil || len(b) == 0 {
+	b, trailers := k.body.bytes(), k.s.Request.Body.Trailers()
+	over := len(b) == 0 && trailers == nil
+	if err := k.stream.WriteHead(&k.s.Request, over); err != nil || over {
 		return err
 	}
-	return k.stream.WriteBody(b, true)
+	if len(b) > 0 || trailers == nil {
+		if err := k.stream.WriteBody(b, trailers == nil); err != nil || trailers == nil {
+			return err
+		}
+	}
+	return k.stream.WriteTrailers(trailers)
 }
 
 // move takes one piece of the body from the client to the upstream; over is true
