@@ -43,7 +43,7 @@ func (o outdoors) Dial(_ context.Context, _ string, to netip.AddrPort) (*os.File
 	return c.(*net.TCPConn).File()
 }
 
-func (o outdoors) Published(_ outside.Namespace, port uint16) (*os.File, netip.AddrPort, error) {
+func (o outdoors) Published(_ context.Context, _ outside.Namespace, port uint16) (*os.File, netip.AddrPort, error) {
 	if port != 18080 {
 		return nil, netip.AddrPort{}, outside.Unpublished(port)
 	}
