@@ -98,6 +98,7 @@ type builder struct {
 	byLabel   map[labelKey][]*config.Config // WorkloadEntries; nil until one is looked for
 
 	pods       []*Workload
+	podsIn     map[string][]*Workload // by namespace
 	workloads  map[string]*Workload // pods by "namespace/name"
 	localities map[string]Locality  // of Nodes
 }

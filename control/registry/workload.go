@@ -27,6 +27,7 @@ const (
 func (b *builder) indexWorkloads() {
 	b.workloads = map[string]*Workload{}
 	b.localities = map[string]Locality{}
+	b.podsIn = map[string][]*Workload{}
 	for _, c := range b.set.List(config.Node) {
 		b.localities[c.Name] = nodeLocality(c.Labels)
 	}
@@ -50,6 +51,7 @@ func (b *builder) indexWorkloads() {
 		}
 		b.workloads[c.Namespace+"/"+c.Name] = w
 		b.pods = append(b.pods, w)
+		b.podsIn[c.Namespace] = append(b.podsIn[c.Namespace], w)
 	}
 }
 
@@ -115,8 +117,8 @@ func (b *builder) describe(e *Endpoint, w *Workload) {
 // selectedPods are the Pods of the service's namespace that its selector matches.
 func (b *builder) selectedPods(s *Service) []*Endpoint {
 	var list []*Endpoint
-	for _, w := range b.pods {
-		if w.Namespace != s.Namespace || !selects(s.Selector, w.Labels, nil) {
+	for _, w := range b.podsIn[s.Namespace] {
+		if !selects(s.Selector, w.Labels, nil) {
 			continue
 		}
 		for _, p := range s.Ports {
