@@ -243,12 +243,12 @@ func (m inside) Dial(ctx context.Context, network string, to netip.AddrPort) (*o
 }
 
 // Published hands a port's socket out.
-func (m inside) Published(ns outside.Namespace, port uint16) (*os.File, netip.AddrPort, error) {
+func (m inside) Published(ctx context.Context, ns outside.Namespace, port uint16) (*os.File, netip.AddrPort, error) {
 	m.mu.Lock()
 	p := m.pods[ns]
 	m.mu.Unlock()
 	if p == nil {
 		return nil, netip.AddrPort{}, outside.Unpublished(port)
 	}
-	return m.ports.handOut(p, port)
+	return m.ports.handOut(ctx, p, port)
 }

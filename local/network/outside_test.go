@@ -382,6 +382,12 @@ func testPublished(t *testing.T) {
 	}
 	_ = l.Close()
 	<-served
+	// The proxy has ended its listener: a new one gets a new socket for the same port.
+	said, f = askFrom(t, m, p, path).ask("listen tcp 8080")
+	if said != "ok "+at.String() || f == nil {
+		t.Fatal(said, f)
+	}
+	_ = f.Close()
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -19,10 +19,12 @@ type ports struct {
 	of   map[*pod]map[uint16]*published
 }
 
-// A published port has one listening socket outside. The mesh accepts from it until a
-// proxy of the pod takes it.
+// A published port has a listening socket outside. The mesh accepts from it until a proxy
+// of the pod takes it. From then on it is the proxy's alone: where the proxy ends it,
+// the port refuses connections, and a proxy that asks again gets a new socket.
 type published struct {
-	file   *os.File
+	wanted uint16   // on this machine
+	file   *os.File // nil: taken
 	at     netip.AddrPort
 	accept net.Listener // nil: taken
 }
@@ -53,7 +55,7 @@ func (m *mesh) Publish(ctx context.Context, hostPort uint16, to Pod, containerPo
 		_ = file.Close()
 		return netip.AddrPort{}, fmt.Errorf("port %d: %w", hostPort, err)
 	}
-	if err := m.ports.add(p, containerPort, &published{file: file, at: at, accept: l}); err != nil {
+	if err := m.ports.add(p, containerPort, &published{wanted: hostPort, file: file, at: at, accept: l}); err != nil {
 		_ = l.Close()
 		_ = file.Close()
 		return netip.AddrPort{}, fmt.Errorf("port %d: %w", hostPort, err)
@@ -91,39 +93,23 @@ func (p *ports) add(of *pod, port uint16, what *published) error {
 }
 
 // handOut gives a proxy the listening socket; from then on it alone accepts.
-func (p *ports) handOut(of *pod, port uint16) (*os.File, netip.AddrPort, error) {
+func (p *ports) handOut(ctx context.Context, of *pod, port uint16) (*os.File, netip.AddrPort, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	what := p.of[of][port]
 	if what == nil {
+		p.mu.Unlock()
 		return nil, netip.AddrPort{}, outside.Unpublished(port)
 	}
-	file, err := again(what.file)
-	if err != nil {
-		return nil, netip.AddrPort{}, err
-	}
-	if what.accept != nil {
+	file, at := what.file, what.at
+	if file != nil {
 		_ = what.accept.Close()
-		what.accept = nil
+		what.file, what.accept = nil, nil
 	}
-	return file, what.at, nil
-}
-
-// again is another descriptor of the same socket.
-func again(f *os.File) (*os.File, error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
+	p.mu.Unlock()
+	if file != nil {
+		return file, at, nil
 	}
-	var fd int
-	var failed error
-	if err := raw.Control(func(old uintptr) { fd, failed = duplicate(int(old)) }); err != nil {
-		return nil, err
-	}
-	if failed != nil {
-		return nil, failed
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
+	return p.mesh.o.Outside.Listen(ctx, what.wanted)
 }
 
 // closeOf ends what a pod publishes.
@@ -131,10 +117,10 @@ func (p *ports) closeOf(of *pod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, what := range p.of[of] {
-		if what.accept != nil {
+		if what.file != nil {
 			_ = what.accept.Close()
+			_ = what.file.Close()
 		}
-		_ = what.file.Close()
 	}
 	delete(p.of, of)
 }

@@ -34,7 +34,7 @@ type Inside interface {
 	Dial(ctx context.Context, network string, to netip.AddrPort) (*os.File, error)
 	// Published is the listening socket of this machine behind a port of a pod, with its address
 	// there; the file is the caller's.
-	Published(pod Namespace, port uint16) (*os.File, netip.AddrPort, error)
+	Published(ctx context.Context, pod Namespace, port uint16) (*os.File, netip.AddrPort, error)
 	// Ranges are what pods reach by themselves.
 	Ranges() []netip.Prefix
 }
@@ -280,7 +280,7 @@ func (d *Door) answer(ctx context.Context, pod Namespace, r request) (words stri
 		file, err = d.inside.Dial(ctx, r.network, r.to)
 		return "", file, err
 	case r.verb == "listen" && r.network == "tcp":
-		file, at, err := d.inside.Published(pod, r.port)
+		file, at, err := d.inside.Published(ctx, pod, r.port)
 		return at.String(), file, err
 	}
 	return "", nil, errRequest

@@ -41,8 +41,8 @@
 // listen is answered for ports that the pod publishes (hostPort, or a Service that is
 // published), else with errno 2, ENOENT: then the proxy serves its own socket only. Once
 // the descriptor is handed out nothing else accepts from it, so the proxy accepts from
-// it beside its own socket and sees the clients' true addresses. A proxy that starts
-// again asks again; two that ask get the same socket.
+// it beside its own socket and sees the clients' true addresses. Where it closes
+// the socket the port refuses connections; who asks again gets a new one.
 //
 // The socket is 0600; as root its group is 1337 and its mode 0660, for proxies that run
 // as uid 1337. The caller's uid is checked, and its network namespace, in which it made
