@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -105,16 +106,29 @@ func startInner() int {
 
 // A way is whose rights a mesh has.
 type way struct {
-	name string
-	uid  int
+	name    string
+	uid     int
+	refusal func() (string, error) // why this way is not permitted here, or nothing
 }
 
 // ways are as root and as an ordinary user, or the latter only where we are one.
-func ways() []way {
+var ways = sync.OnceValue(func() []way {
 	if uid := os.Getuid(); uid != 0 {
-		return []way{{"as an ordinary user", uid}}
+		return []way{newWay("as an ordinary user", uid)}
 	}
-	return []way{{"as root", 0}, {"as an ordinary user", nobody}}
+	return []way{newWay("as root", 0), newWay("as an ordinary user", nobody)}
+})
+
+func newWay(name string, uid int) way {
+	w := way{name: name, uid: uid}
+	w.refusal = sync.OnceValues(func() (string, error) {
+		cmd := w.starter()
+		cmd.Env = append(cmd.Env, partVariable+"=probe")
+		cmd.Stderr = os.Stderr
+		refusal, err := cmd.Output()
+		return string(refusal), err
+	})
+	return w
 }
 
 // starter is a command that runs tests of this binary in an inner half.
@@ -156,14 +170,12 @@ func outside(t *testing.T) bool {
 // permitted skips where the machine does not let this way have namespaces.
 func (w way) permitted(t *testing.T) {
 	t.Helper()
-	cmd := w.starter()
-	cmd.Env = append(cmd.Env, partVariable+"=probe")
-	refusal, err := cmd.Output()
+	why, err := w.refusal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(refusal) > 0 {
-		t.Skip(string(refusal))
+	if why != "" {
+		t.Skip(why)
 	}
 }
 

@@ -195,7 +195,11 @@ func environment(c *Config) []string {
 	}
 	if value(env, "HOME") == "" {
 		passwd, _ := os.ReadFile("/etc/passwd")
-		env = append(env, "HOME="+home(string(passwd), c.UID))
+		dir := home(string(passwd), c.UID)
+		if unix.Access(dir, unix.X_OK) != nil {
+			dir = "/" // an ordinary user is root here, but may not see what is root's on the machine
+		}
+		env = append(env, "HOME="+dir)
 	}
 	if c.Terminal && value(env, "TERM") == "" {
 		env = append(env, "TERM=xterm")
