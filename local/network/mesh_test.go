@@ -194,6 +194,7 @@ func testServicesMore(t *testing.T) {
 // answered fails unless a datagram is answered by want.
 func answered(t *testing.T, c net.Conn, want string) {
 	t.Helper()
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := c.Write([]byte("?")); err != nil {
 		t.Fatal(err)
 	}

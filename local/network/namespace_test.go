@@ -18,6 +18,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/net/dns/dnsmessage"
@@ -376,6 +377,9 @@ func packetsIn(t *testing.T, p *pod, address string, answer func([]byte, net.Add
 	during(t, c, func() { answerAll(c, answer) })
 }
 
+// patience bounds what never comes when something is wrong.
+const patience = 10 * time.Second
+
 type dialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -383,11 +387,14 @@ type dialer interface {
 // greeting is the first line that an address says, "" with an error.
 func greeting(t *testing.T, d dialer, address string) (string, error) {
 	t.Helper()
-	c, err := d.DialContext(t.Context(), "tcp", address)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(patience))
 	line, err := bufio.NewReader(c).ReadString('\n')
 	if err != nil {
 		return "", err
@@ -419,6 +426,7 @@ func lookedUp(t *testing.T, d dialer, network, name string, kind dnsmessage.Type
 		t.Fatal(err)
 	}
 	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(patience))
 	reply := make([]byte, 65535)
 	if network == "tcp" {
 		_, _ = c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(raw))), raw...))
