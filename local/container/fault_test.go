@@ -271,3 +271,71 @@ func TestTwelveContainers(t *testing.T) {
 		t.Errorf("%d processes, want the test and those of %d containers", len(left), 2*count)
 	}
 }
+
+// TestNothingIsKept starts and ends containers and programs in every way, and counts descriptors
+// and processes.
+func TestNothingIsKept(t *testing.T) {
+	if outside(t) {
+		return
+	}
+	r := newRuntime(t)
+	round := func() {
+		var out bytes.Buffer
+		c := idle()
+		c.Stdout, c.Stdin, c.UID, c.GID, c.Limits.MemoryBytes = &out, strings.NewReader("x"), 1000, 1000, 32<<20
+		one, err := r.Start(t.Context(), nil, c)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		run(t, one, sh("echo"))
+		p, err := one.Exec(t.Context(), Exec{Argv: []string{"cat"}, TTY: true, Stdin: strings.NewReader("x"), Stdout: io.Discard})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := one.Exec(t.Context(), Exec{Argv: []string{"nothing"}, TTY: true}); err == nil {
+			t.Error("executed nothing")
+		}
+		if _, err := r.Start(t.Context(), nil, Config{Argv: []string{"nothing"}, Stdin: strings.NewReader(""), TTY: true}); err == nil {
+			t.Error("started nothing")
+		}
+		if err := one.Kill(); err != nil {
+			t.Error(err)
+		}
+		p.Wait()
+		one.Wait()
+	}
+	round() // what comes into being once is there
+	before := descriptors(t)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 5 {
+				round()
+			}
+		})
+	}
+	all.Wait()
+	if after := descriptors(t); len(after) > len(before) {
+		t.Errorf("descriptors\n%s\nwere\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+	}
+	if left := processes(t); len(left) != 1 {
+		t.Errorf("processes %v are left, want the test alone", left)
+	}
+}
+
+// descriptors are the open ones of this process.
+func descriptors(t *testing.T) (all []string) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if to, err := os.Readlink(link); err == nil {
+			all = append(all, filepath.Base(link)+" "+to)
+		}
+	}
+	return all
+}
