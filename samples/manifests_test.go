@@ -93,7 +93,7 @@ func documents(t *testing.T, file string) (all []object) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range bytes.Split(content, []byte("\n---")) {
+	for part := range bytes.SplitSeq(content, []byte("\n---")) {
 		var o object
 		if err := yaml.Unmarshal(part, &o); err != nil {
 			t.Fatalf("%s: %v", file, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -59,9 +60,7 @@ func (a application) echo(w http.ResponseWriter, r *http.Request, more map[strin
 	if r.Method != http.MethodGet && r.Method != http.MethodHead || more != nil {
 		a.content(answer, r, body)
 	}
-	for name, value := range more {
-		answer[name] = value
-	}
+	maps.Copy(answer, more)
 	a.reply(w, answer)
 }
 
@@ -92,7 +91,7 @@ func (a application) content(answer map[string]any, r *http.Request, body []byte
 		}
 		return
 	case "multipart/form-data":
-		if r.ParseMultipartForm(maxBody) == nil {
+		if r.ParseMultipartForm(maxBody) == nil { //nolint:gosec // the body is in memory, and bounded by MaxBytesHandler
 			answer["form"] = a.values(r.MultipartForm.Value)
 			answer["files"] = a.values(files(r))
 		}
