@@ -102,7 +102,7 @@ func argv(spec *corev1.Container, img image.Image, variables []string) []string 
 // program where that is not visible.
 func (r *run) addMounts(img image.Image, c *container.Config) error {
 	file := r.messageFile()
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

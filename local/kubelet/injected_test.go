@@ -1,6 +1,8 @@
 package kubelet
 
 import (
+	"cmp"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -80,7 +82,7 @@ func injectedPods(t *testing.T, path string) (pods []*corev1.Pod) {
 	}
 	for documents := utilyaml.NewYAMLOrJSONDecoder(file, 4096); ; {
 		var document map[string]any
-		if err := documents.Decode(&document); err == io.EOF {
+		if err := documents.Decode(&document); errors.Is(err, io.EOF) {
 			return pods
 		} else if err != nil {
 			t.Fatal(err)
@@ -94,7 +96,8 @@ func configureAll(t *testing.T, pod *corev1.Pod) map[string]container.Config {
 	t.Helper()
 	pod.Name, pod.UID, pod.Spec.NodeName = "p", "uid", "lateen"
 	pod.Namespace = "default"
-	for i := range pod.Spec.Volumes { // as the API defaults it
+	pod.Spec.ServiceAccountName = cmp.Or(pod.Spec.ServiceAccountName, "default") // as the API defaults it
+	for i := range pod.Spec.Volumes {                                            // and this
 		if v := &pod.Spec.Volumes[i]; v.VolumeSource == (corev1.VolumeSource{}) {
 			v.EmptyDir = &corev1.EmptyDirVolumeSource{}
 		} else if v.HostPath != nil {
@@ -166,16 +169,19 @@ func TestInjectedPods(t *testing.T) {
 			}
 		})
 	}
-	t.Run("IN-022 EN-036 EN-041 EN-042 what a sidecar finds", func(t *testing.T) {
+	t.Run("IN-022 EN-041 what a sidecar finds", func(t *testing.T) {
 		pods := injectedPods(t, filepath.Join(shared(t), "data", "inject", "output", "hello-probes.yaml"))
 		proxy := configureAll(t, pods[0])["istio-proxy"]
 		for _, want := range []string{
 			"POD_NAME=p", "POD_NAMESPACE=default", "HOST_IP=10.244.0.1", "ISTIO_CPU_LIMIT=2", "GOMEMLIMIT=1073741824", "CA_ADDR=istiod.istio-system.svc:15012",
-			"ISTIO_META_NODE_NAME=lateen", "/var/run/secrets/tokens/istio-token=token for istio-ca", "/var/run/secrets/istio/root-cert.pem=root",
+			"ISTIO_META_NODE_NAME=lateen", "SERVICE_ACCOUNT=default", "/var/run/secrets/tokens/istio-token=token for istio-ca", "/var/run/secrets/istio/root-cert.pem=root",
 		} {
 			if !slices.Contains(proxy.Env, want) {
 				t.Errorf("%s is not there", want)
 			}
+		}
+		if !slices.ContainsFunc(proxy.Env, func(v string) bool { return strings.HasPrefix(v, "INSTANCE_IP=127.") }) {
+			t.Error("the pod's address is not there")
 		}
 		if !slices.ContainsFunc(proxy.Env, func(v string) bool {
 			return strings.HasPrefix(v, "/etc/istio/pod/labels=") && strings.Contains(v, `service.istio.io/canonical-name="hello"`)

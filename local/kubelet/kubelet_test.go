@@ -79,8 +79,13 @@ func TestADeletedPodLeavesNothing(t *testing.T) {
 			t.Fatalf("logs: %d %s", code, text)
 		}
 	}
+	w, err := r.kubelet.find("ns", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.delete("a", 30)
 	r.await("a", "gone", isGoneNow)
+	<-w.done
 	if s := last.Load(); s == nil || s.ContainerStatuses[0].State.Terminated == nil || s.ContainerStatuses[0].State.Terminated.ExitCode != 3 || s.Phase != corev1.PodFailed {
 		t.Errorf("the last status is %+v", s)
 	}

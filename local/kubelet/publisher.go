@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -156,6 +157,12 @@ func statusPatch(pod *corev1.Pod, wanted corev1.PodStatus) ([]byte, error) {
 	before, err := json.Marshal(&corev1.Pod{Status: pod.Status})
 	if err != nil {
 		return nil, err
+	}
+	wanted.Conditions = slices.Clone(wanted.Conditions)
+	for _, c := range pod.Status.Conditions {
+		if !slices.ContainsFunc(wanted.Conditions, func(own corev1.PodCondition) bool { return own.Type == c.Type }) {
+			wanted.Conditions = append(wanted.Conditions, c) // of others: readiness gates
+		}
 	}
 	after, err := json.Marshal(&corev1.Pod{Status: wanted})
 	if err != nil {

@@ -77,10 +77,7 @@ func connect(socket string) {
 }
 
 // processes is a Runtime whose containers are processes.
-type processes struct {
-	mu      sync.Mutex
-	configs map[string]container.Config // the last of each hostname/program
-}
+type processes struct{}
 
 type process struct {
 	cmd    *exec.Cmd
@@ -89,20 +86,12 @@ type process struct {
 	config container.Config
 }
 
-func (p *processes) Start(_ context.Context, _ *os.File, c container.Config) (container.Container, error) {
-	p.mu.Lock()
-	if p.configs == nil {
-		p.configs = map[string]container.Config{}
+func (processes) Start(_ context.Context, _ *os.File, c container.Config) (container.Container, error) {
+	p, err := begin(c)
+	if err != nil {
+		return nil, err
 	}
-	p.configs[c.Hostname] = c
-	p.mu.Unlock()
-	return begin(c)
-}
-
-func (p *processes) config(hostname string) container.Config {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.configs[hostname]
+	return p, nil
 }
 
 func begin(c container.Config) (*process, error) {
@@ -237,7 +226,7 @@ type rig struct {
 	t       *testing.T
 	api     *fake.Clientset
 	mesh    *loopback
-	runtime *processes
+	runtime processes
 	kubelet *Kubelet
 	dir     string
 	memory  string
@@ -248,7 +237,7 @@ type rig struct {
 // newRig begins a node; objects are there before it.
 func newRig(t *testing.T, objects ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, api: fake.NewClientset(), mesh: newLoopback(), runtime: &processes{}, dir: t.TempDir(), memory: t.TempDir()}
+	r := &rig{t: t, api: fake.NewClientset(), mesh: newLoopback(), runtime: processes{}, dir: t.TempDir(), memory: t.TempDir()}
 	for _, text := range objects {
 		r.apply(text)
 	}

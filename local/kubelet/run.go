@@ -145,9 +145,7 @@ func (r *run) begun(started container.Container) {
 
 // fail tells why the container does not run.
 func (r *run) fail(cause lifecycle.Cause, err error, imageID string) {
-	if r.living.Err() != nil && r.w.pod().DeletionTimestamp == nil {
-		err = fmt.Errorf("the node ends: %w", err)
-	} else {
+	if r.living.Err() == nil { // else the node ends, which is no news of the pod
 		if cause == lifecycle.NoImage {
 			r.event(corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", r.spec.Image, err))
 		}
@@ -241,14 +239,13 @@ const (
 
 // terminated is how the container ended, as its status tells it.
 func (r *run) terminated(exit container.Exit) corev1.ContainerStateTerminated {
-	t := corev1.ContainerStateTerminated{ExitCode: int32(exit.Code), Signal: int32(exit.Signal), Reason: "Completed", FinishedAt: metav1.NewTime(exit.At)}
+	t := corev1.ContainerStateTerminated{ExitCode: int32(exit.Code), Reason: "Completed", FinishedAt: metav1.NewTime(exit.At)}
 	switch {
 	case exit.OOMKilled:
 		t.Reason = "OOMKilled"
 	case exit.Code != 0:
 		t.Reason = "Error"
 	}
-	t.Signal = 0 // the exit code tells it, as with other runtimes
 	t.Message = r.message(exit.Code != 0)
 	return t
 }

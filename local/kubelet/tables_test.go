@@ -92,8 +92,8 @@ func TestRedirection(t *testing.T) {
 		{"a pod without sidecar", `{spec: {containers: [{name: a}]}}`, false, nil},
 		{"AN-003 injected, by the node's own rules", `{metadata: {annotations: {sidecar.istio.io/status: "{}"}}, spec: {containers: [{name: a}, {name: istio-proxy, args: [proxy, sidecar]}]}}`, true, nil},
 		{"a gateway", `{metadata: {annotations: {sidecar.istio.io/status: "{}"}}, spec: {containers: [{name: istio-proxy, args: [proxy, router]}]}}`, false, nil},
-		{"AN-008 a mode alone", `{metadata: {annotations: {sidecar.istio.io/interceptionMode: TPROXY}}, spec: {containers: [{name: istio-proxy}]}}`, true, nil},
-		{"EN-032 istio-init in its turn, its flags before annotations", `
+		{"a mode alone", `{metadata: {annotations: {sidecar.istio.io/interceptionMode: TPROXY}}, spec: {containers: [{name: istio-proxy}]}}`, true, nil},
+		{"istio-init in its turn, its flags before annotations", `
 metadata: {annotations: {sidecar.istio.io/status: "{}", traffic.sidecar.istio.io/includeInboundPorts: "1", other: x}}
 spec:
   initContainers: [{name: istio-init, args: [istio-iptables, -p, "15001", -z, "15006", -u, "1337", -m, REDIRECT, -i, "*", -x, "", -b, "*", -d, "15090,15021", -q, "9", -o, "8", -c, eth1, -k, eth2, --log_output_level=default:info]}]
@@ -180,7 +180,7 @@ func TestWhoRuns(t *testing.T) {
 		{"not root, whoever", `{runAsNonRoot: true}`, `{}`, machine, who{1000, 1000, "[]", false}, ""},
 		{"not root, but root", `{}`, `{runAsNonRoot: true, runAsUser: 0}`, machine, who{}, "runAsNonRoot"},
 		{"not root, but the image is", `{}`, `{runAsNonRoot: true}`, image.Image{UID: -1, GID: -1, Root: "/r"}, who{}, "runAsNonRoot"},
-		{"IN-021 rights over the network", `{}`, `{capabilities: {add: [NET_ADMIN], drop: [ALL]}}`, machine, who{0, 0, "[]", true}, ""},
+		{"rights over the network", `{}`, `{capabilities: {add: [NET_ADMIN], drop: [ALL]}}`, machine, who{0, 0, "[]", true}, ""},
 		{"all rights", `{}`, `{privileged: true}`, machine, who{0, 0, "[]", true}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -122,10 +122,10 @@ func (w *worker) run(ctx context.Context) {
 		w.deliver()
 		now := time.Now()
 		actions, next := w.life.Step(now)
+		w.status.want(w.life.Status(now)) // first: a deletion waits for it
 		for _, a := range actions {
 			w.do(ctx, a)
 		}
-		w.status.want(w.life.Status(now))
 		if w.life.Gone() {
 			break
 		}

@@ -228,7 +228,8 @@ func (p *Pod) Over() bool {
 // Object is the pod as the API has it.
 func (p *Pod) Object() *corev1.Pod { return p.object }
 
-// Update tells of a newer object: labels, annotations, deletion.
+// Update tells of a newer object: labels, annotations, deletion. A container whose image
+// changed is started again.
 func (p *Pod) Update(object *corev1.Pod) {
 	p.object = object
 	byName := map[string]*corev1.Container{}
@@ -239,9 +240,14 @@ func (p *Pod) Update(object *corev1.Pod) {
 		byName[object.Spec.Containers[i].Name] = &object.Spec.Containers[i]
 	}
 	for _, c := range p.containers {
-		if spec := byName[c.spec.Name]; spec != nil {
-			c.spec = spec
+		spec := byName[c.spec.Name]
+		if spec == nil {
+			continue
 		}
+		if c.phase == running && spec.Image != c.spec.Image {
+			c.sick = "definition changed"
+		}
+		c.spec = spec
 	}
 }
 

@@ -82,6 +82,14 @@ func (s *play) play(line string) []string {
 		object := s.pod.Object().DeepCopy()
 		object.DeletionTimestamp, object.DeletionGracePeriodSeconds = &metav1.Time{Time: s.now.Add(time.Duration(grace) * time.Second)}, &grace
 		s.pod.Update(object)
+	case "image":
+		object := s.pod.Object().DeepCopy()
+		object.Spec.Containers[0].Image = name
+		s.pod.Update(object)
+	case "open":
+		object := s.pod.Object().DeepCopy()
+		object.Status.Conditions = []corev1.PodCondition{{Type: "example.org/open", Status: corev1.ConditionTrue}}
+		s.pod.Update(object)
 	case "removed":
 		s.pod.Removed()
 	case "wait":
@@ -211,6 +219,9 @@ func TestSteps(t *testing.T) {
 			{"well s Startup", "start t"}, {"started t", "start a"}, {"started a", ""},
 			{"exit a 0", "stopping t; terminate t; stopping s"}, {"exit t 0", "terminate s"}, {"exit s 0", "tear down"},
 		}},
+		{"a container with another image is started again", oneContainer, []line{
+			{"set", "start a"}, {"started a", ""}, {"image other", "stopping a; terminate a"}, {"exit a 0", "start a"},
+		}},
 		{"a deletion without grace kills at once", oneContainer, []line{
 			{"set", "start a"}, {"started a", ""}, {"delete 0", "stopping a; terminate a; kill a"}, {"exit a 137", "tear down; delete"},
 		}},
@@ -318,10 +329,10 @@ func TestStatus(t *testing.T) {
 			{"exit a 143", "Failed a=ended(143)/0 Initialized"},
 		}},
 		{"a readiness gate", `
-spec: {readinessGates: [{conditionType: example.org/open}], containers: [{name: a}]}
-status: {conditions: [{type: example.org/other, status: "True"}]}`, []line{
-			{"set", "Pending a=ContainerCreating/0 PodReadyToStartContainers Initialized example.org/other"},
-			{"started a", "Running a=ready/0 PodReadyToStartContainers Initialized ContainersReady example.org/other"},
+spec: {readinessGates: [{conditionType: example.org/open}], containers: [{name: a}]}`, []line{
+			{"set", "Pending a=ContainerCreating/0 PodReadyToStartContainers Initialized"},
+			{"started a", "Running a=ready/0 PodReadyToStartContainers Initialized ContainersReady"},
+			{"open", "Running a=ready/0 PodReadyToStartContainers Initialized Ready ContainersReady"},
 		}},
 	}
 	for _, table := range tables {

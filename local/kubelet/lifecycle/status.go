@@ -10,8 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Status is the pod's as the API shall have it. Conditions of others are kept as the
-// object has them.
+// Status is the pod's as the API shall have it, with the conditions that are a node's; those of
+// others are not in it.
 func (p *Pod) Status(now time.Time) corev1.PodStatus {
 	s := *p.object.Status.DeepCopy()
 	if p.past {
@@ -151,11 +151,6 @@ func (p *Pod) allConditions(phase corev1.PodPhase, now time.Time) []corev1.PodCo
 	var result []corev1.PodCondition
 	for _, f := range all {
 		result = append(result, p.condition(f, now))
-	}
-	for _, c := range p.object.Status.Conditions {
-		if !slices.ContainsFunc(all, func(f finding) bool { return f.kind == c.Type }) {
-			result = append(result, c)
-		}
 	}
 	return result
 }

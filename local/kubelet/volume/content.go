@@ -74,6 +74,7 @@ func (g *gathering) put(name string, text []byte, m fs.FileMode, own *int32) err
 	if own != nil {
 		m = mode(own)
 	}
+	name = strings.TrimPrefix(name, "/")
 	if !filepath.IsLocal(name) || strings.HasPrefix(name, "..") {
 		return fmt.Errorf("path %q leads out of the volume", name)
 	}

@@ -137,7 +137,7 @@ func hostPath(h *corev1.HostPathVolumeSource) error {
 		}
 		fallthrough
 	case corev1.HostPathDirectoryOrCreate:
-		if err := os.MkdirAll(h.Path, 0o755); err != nil {
+		if err := os.MkdirAll(h.Path, 0o755); err != nil { //nolint:gosec // the mode that the API says
 			return fmt.Errorf("hostPath: %w", err)
 		}
 	case corev1.HostPathFileOrCreate:
