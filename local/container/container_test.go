@@ -60,7 +60,7 @@ func TestWhatAProgramFinds(t *testing.T) {
 	}
 	r := newRuntime(t)
 	dir := script("pwd")
-	dir.Dir = "/work/of/its/own"
+	dir.Dir = "/app/of/its/own"
 	home := "/root"
 	if _, err := os.ReadDir(home); err != nil {
 		home = "/" // it is another user's
@@ -76,7 +76,7 @@ func TestWhatAProgramFinds(t *testing.T) {
 		{"the host name is the pod's", script("hostname"), "sleep-0"},
 		{"standard input is empty", script("cat"), ""},
 		{"no other descriptor is open", script("ls /proc/$$/fd"), "0\n1\n2"},
-		{"the working directory is made", dir, "/work/of/its/own"},
+		{"the working directory is made", dir, "/app/of/its/own"},
 		{"environment and what is added to it", bare, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nHOSTNAME=web-0\nHOME=" + home},
 		{"files get the usual rights", script("umask"), "0022"},
 		{"signals are as usual", script("grep -E 'Sig(Blk|Ign)' /proc/self/status"), "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000"},
