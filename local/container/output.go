@@ -67,7 +67,7 @@ func (o *output) drain() {
 
 func (o *output) close() { _ = o.from.Close() }
 
-// outputs gives a program its standard output and error. Files are given as they are, a writer
+// connectOutput gives a program its standard output and error. Files are given as they are, a writer
 // that serves as both gets both in their order.
 func (p *staged) connectOutput(stdout, stderr io.Writer) error {
 	both := stdout != nil && same(stdout, stderr)
