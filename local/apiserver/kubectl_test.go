@@ -361,4 +361,3 @@ func forwards(t *testing.T, s *server, port int) {
 		}
 	}
 }
-

@@ -51,7 +51,7 @@ func runNode(t *testing.T, s *server) {
 	served := make(chan struct{})
 	go func() { web.Serve(listener); close(served) }()
 	ctx, cancel := context.WithCancel(context.Background())
-	factory := informers.NewSharedInformerFactory(n.client, 0)
+	factory := informers.NewSharedInformerFactory(n.client, time.Second) // a write that failed is tried again
 	act := func(object any) { n.sync(ctx, object.(*corev1.Pod)) }
 	factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: act, UpdateFunc: func(_, object any) { act(object) },

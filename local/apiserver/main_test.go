@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -30,9 +31,13 @@ var (
 // ordinary is a user without privileges; root the one that usually runs tests in a container.
 const ordinary = 65534
 
-func TestMain(m *testing.M) { os.Exit(build(m)) }
+func TestMain(m *testing.M) { os.Exit(run(m)) }
 
-func build(m *testing.M) int {
+// run builds the programs, runs the tests and looks for goroutines that they left.
+func run(m *testing.M) int {
+	if os.Getenv("LATEEN_ASK") != "" {
+		return m.Run() // TestAskSocket alone, in a process of its own
+	}
 	dir, err := os.MkdirTemp("", "lateen-apiserver-test")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -53,7 +58,13 @@ func build(m *testing.M) int {
 			return 1
 		}
 	}
-	return m.Run()
+	status := m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(goleak.IgnoreAnyFunction("k8s.io/klog/v2.(*flushDaemon).run.func1")); err != nil && status == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return status
 }
 
 // A server is a running lateen-apiserver.
@@ -81,6 +92,11 @@ func start(t *testing.T, uid int, args ...string) *server {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	if err := os.Chown(dir, uid, uid); err != nil {
 		t.Fatal(err)
+	}
+	for i, arg := range args {
+		if path, err := filepath.Abs(arg); err == nil && strings.HasPrefix(arg, "testdata/") {
+			args[i] = path // the server runs elsewhere
+		}
 	}
 	s := &server{t: t, dir: dir, uid: uid, args: args}
 	t.Cleanup(s.stop)

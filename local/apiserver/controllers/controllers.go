@@ -18,7 +18,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
@@ -39,7 +38,6 @@ import (
 	"k8s.io/kubernetes/pkg/controller/endpointslice"
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
 	"k8s.io/kubernetes/pkg/controller/job"
-	"k8s.io/kubernetes/pkg/controller/namespace"
 	"k8s.io/kubernetes/pkg/controller/replicaset"
 	"k8s.io/kubernetes/pkg/controller/replication"
 	serviceaccountcontroller "k8s.io/kubernetes/pkg/controller/serviceaccount"
@@ -188,9 +186,11 @@ func cleanup(ctx context.Context, o Options) ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	namespaces := namespace.NewNamespaceController(ctx, o.Client, byMetadata, kinds.ServerPreferredNamespacedResources,
-		o.Informers.Core().V1().Namespaces(), resync, corev1.FinalizerKubernetes)
-
+	namespaces, err := newNamespaceCleaner(ctx, o.Client, byMetadata, kinds.ServerPreferredNamespacedResources,
+		o.Informers.Core().V1().Namespaces(), o.Log)
+	if err != nil {
+		return nil, err
+	}
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(kinds))
 	metadataInformers := metadatainformer.NewSharedInformerFactoryWithOptions(byMetadata, resync, metadatainformer.WithTransform(trim))
 	started := make(chan struct{})
@@ -201,7 +201,7 @@ func cleanup(ctx context.Context, o Options) ([]part, error) {
 		return nil, err
 	}
 	return []part{
-		{"namespace", several(namespaces.Run)},
+		{"namespace", namespaces.run},
 		{"garbage-collector", func(ctx context.Context) {
 			go owners.Sync(ctx, kinds, collected)
 			owners.Run(ctx, workers, collected)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -83,17 +84,14 @@ func (s *scheduler) run(ctx context.Context) {
 	}
 	stop := context.AfterFunc(ctx, s.queue.ShutDown)
 	defer stop()
-	done := make(chan struct{}, workers)
+	var running sync.WaitGroup
 	for range workers {
-		go func() {
+		running.Go(func() {
 			for s.next(ctx) {
 			}
-			done <- struct{}{}
-		}()
+		})
 	}
-	for range workers {
-		<-done
-	}
+	running.Wait()
 }
 
 func (s *scheduler) next(ctx context.Context) bool {

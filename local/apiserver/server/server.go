@@ -52,6 +52,9 @@ type Options struct {
 // Run serves until ctx ends. An error names what kept the server from starting, or
 // ended it.
 func Run(ctx context.Context, o Options) error {
+	if err := checkListen(o.Listen); err != nil {
+		return err
+	}
 	_, cidr, err := net.ParseCIDR(o.ServiceCIDR)
 	if err != nil {
 		return fmt.Errorf("service range: %w", err)
@@ -170,9 +173,9 @@ func serverNames(o Options, cidr *net.IPNet) []string {
 	return names
 }
 
-// CheckListen returns an error when address is not on loopback: the port is for this
+// checkListen returns an error when address is not on loopback: the port is for this
 // machine's user.
-func CheckListen(address string) error {
+func checkListen(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("listen address %q: want HOST:PORT: %w", address, err)
