@@ -19,7 +19,7 @@ SHELL   := bash
 PROGRESS := awk -v tty=$(if $(MAKE_TERMERR),1,0) '/^[A-Za-z0-9_.\/-]+$$/ { n++; if (tty) printf "\r%d packages compiled", n > "/dev/stderr"; next } { print > "/dev/stderr" } END { if (n && tty) print "" > "/dev/stderr" }'
 
 .DEFAULT_GOAL := build
-.PHONY: build demo check test race lint e2e bench fuzz spec diff replay golden peers help
+.PHONY: build demo check test race lint e2e bench fuzz spec diff replay golden peers bench-engine help
 
 build: ## build all programs into bin/; the first time takes minutes, most of them for the Kubernetes API
 	@mkdir -p $(BIN)
@@ -68,8 +68,11 @@ diff: peers ## our proxy against a real Envoy, case by case
 replay: build peers ## the acceptance scenarios on ENGINE=standalone|kubernetes
 	@$(GO) test -json -run '^TestReplay' ./test/... -args -engine=$(ENGINE) | $(GO) run ./test/report replay $(ENGINE)
 
+bench-engine: build ## how long pods take, and what the parts of the local engine hold; writes its section of bench/RESULTS.md
+	$(GO) run ./bench/engine
+
 fuzz: ## every fuzz target for FUZZTIME each
 	@$(GO) run ./test/fuzzall -fuzztime $(FUZZTIME)
 
 help: ## this list
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'

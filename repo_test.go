@@ -89,7 +89,7 @@ var imports = map[string]string{
 	"test":         "control/... proxy/... local local/outside cli samples/... test/...",
 	"test/fixture": "samples/testca",
 	"test/report":  "", "test/fuzzall": "",
-	"bench": "control/... proxy/... samples/...",
+	"bench": "control/... proxy/... samples/... bench/record", "bench/record": "", "bench/engine": "bench/record local",
 
 	"cmd/lateen-sample": "samples",
 	"cmd/istiod":        "control control/kube", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-node": "local/namespace local/node",

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/lateen-mesh/lateen/bench/record"
 )
 
 // A result is one line of results.json: our CPU per request over a peer's.
@@ -27,6 +29,9 @@ type result struct {
 var bounds = map[string]struct{ gate, goal float64 }{
 	"envoy": {0.30, 0.16}, "nginx": {1.2, 0.8}, "haproxy": {1.2, 0.8}, "floor": {3, 1.5},
 }
+
+// heading is that of this benchmark's section of RESULTS.md.
+const heading = "# What a request through the gateway costs"
 
 func publish(contenders []contender, samples map[string][]sample) error {
 	ours := samples["lateen"]
@@ -52,11 +57,11 @@ func publish(contenders []contender, samples map[string][]sample) error {
 	var text strings.Builder
 	write(&text, contenders, samples, results)
 	fmt.Print(text.String())
-	return os.WriteFile("bench/RESULTS.md", []byte(text.String()), 0o644) //nolint:gosec // a record for everybody
+	return record.Write("bench/RESULTS.md", heading, []byte(text.String()))
 }
 
 func write(w io.Writer, contenders []contender, samples map[string][]sample, results []result) {
-	fmt.Fprintf(w, "# What a request through the gateway costs\n\nMeasured %s with `make bench` on %d processors of a shared machine (%s), %s, load average %s.\n",
+	fmt.Fprintf(w, "Measured %s with `make bench` on %d processors of a shared machine (%s), %s, load average %s.\n",
 		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), runtime.Version(), loadAverage())
 	fmt.Fprintf(w, "HTTP/1.1 keep-alive, 8 request headers, 100-byte answers, %d connections; 50 virtual hosts of %d rules, text access log,\nfault and cors filters, request ids, retry policy. Each contender has one processor for itself and runs once per round.\n\n", connections, paths)
 	fmt.Fprint(w, "Our CPU per request over a peer's in the same round:\n\n```\n")

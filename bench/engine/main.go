@@ -1,0 +1,212 @@
+// Command engine measures the local engine: how long a mesh with pods takes to start,
+// what exec costs beyond kubectl's own start, and what its processes hold in memory. It
+// starts meshes of its own on this machine and ends them, and writes its section of
+// bench/RESULTS.md.
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/lateen-mesh/lateen/bench/record"
+	"github.com/lateen-mesh/lateen/local"
+)
+
+const heading = "# What the local engine takes"
+
+func main() {
+	rounds := flag.Int("rounds", 5, "meshes that are started for each figure")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+// A bench collects figures by name, in milliseconds or MB.
+type bench struct {
+	bin     string
+	figures map[string][]float64
+}
+
+func run(ctx context.Context, rounds int) error {
+	bin, err := filepath.Abs("bin")
+	if err != nil {
+		return err
+	}
+	b := &bench{bin: bin, figures: map[string][]float64{}}
+	for round := range rounds {
+		fmt.Fprintf(os.Stderr, "round %d/%d\n", round+1, rounds)
+		if err := b.round(ctx); err != nil {
+			return err
+		}
+	}
+	text := b.text(rounds)
+	fmt.Print(text)
+	return record.Write("bench/RESULTS.md", heading, []byte(text))
+}
+
+// round is a new mesh, the same mesh again, and twelve pods.
+func (b *bench) round(ctx context.Context) error {
+	state, err := os.MkdirTemp("", "lateen-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(state)
+	for _, start := range []string{"first start", "later start"} {
+		if err := b.mesh(ctx, state, start); err != nil {
+			return fmt.Errorf("%s: %w", start, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) mesh(ctx context.Context, state, start string) error {
+	began := time.Now()
+	kubectl := make(chan error, 1)
+	watch, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { kubectl <- b.firstGet(watch, state, start, began) }()
+	up := exec.CommandContext(ctx, filepath.Join(b.bin, "lateen"), "up", "--detach", "--state", state, "samples/sleep/sleep.yaml", "samples/httpbin/httpbin.yaml")
+	if out, err := up.CombinedOutput(); err != nil {
+		return fmt.Errorf("lateen up: %w\n%s", err, out)
+	}
+	b.add(start+": sleep, httpbin and gateway ready", ms(began))
+	defer func() { _ = local.Down(context.WithoutCancel(ctx), state) }()
+	if err := <-kubectl; err != nil {
+		return err
+	}
+	if start == "first start" {
+		return nil
+	}
+	if err := b.pods(ctx, state); err != nil {
+		return err
+	}
+	return b.memory(state)
+}
+
+// firstGet is kubectl as soon as there is a kubeconfig.
+func (b *bench) firstGet(ctx context.Context, state, start string, began time.Time) error {
+	for listened := false; ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(state, "kubeconfig")); err != nil {
+			continue
+		}
+		if !listened {
+			listened = true
+			b.add(start+": Kubernetes API listens", ms(began))
+		}
+		if b.kubectl(ctx, state, "get", "namespaces") == nil {
+			b.add(start+": first kubectl get answered", ms(began))
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+func (b *bench) kubectl(ctx context.Context, state string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "kubectl", append([]string{"--kubeconfig", filepath.Join(state, "kubeconfig")}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// pods measures what is done with a running mesh.
+func (b *bench) pods(ctx context.Context, state string) error {
+	steps := []struct {
+		name string
+		args []string
+	}{
+		{"", []string{"create", "deployment", "twelve", "--image=busybox", "--replicas=12", "--", "sleep", "1000"}},
+		{"12 pods ready after they were asked for", []string{"rollout", "status", "deployment/twelve"}},
+		{"kubectl get namespaces", []string{"get", "namespaces"}},
+		{"kubectl exec true", []string{"exec", "deployment/sleep", "--", "true"}},
+		{"kubectl delete of 12 pods", []string{"delete", "deployment", "twelve", "--cascade=foreground"}},
+	}
+	for _, s := range steps {
+		began := time.Now()
+		if err := b.kubectl(ctx, state, s.args...); err != nil {
+			return err
+		}
+		if s.name != "" {
+			b.add(s.name, ms(began))
+		}
+	}
+	return nil
+}
+
+// memory is the proportional share of each part, after the burst of the start is over.
+func (b *bench) memory(state string) error {
+	time.Sleep(5 * time.Second) // parts give memory back after a while
+	st, err := local.ReadRecord(state)
+	if err != nil {
+		return err
+	}
+	b.add("PSS of the supervisor, MB", pss(st.PID))
+	for _, p := range st.Parts {
+		b.add("PSS of "+p.Name+", MB", pss(p.PID))
+	}
+	return nil
+}
+
+func (b *bench) add(name string, v float64) { b.figures[name] = append(b.figures[name], v) }
+
+func ms(began time.Time) float64 { return float64(time.Since(began).Microseconds()) / 1000 }
+
+// pss is the proportional set size of a process in MB, 0 when it cannot be read.
+func pss(pid int) float64 {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps_rollup")
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(text) {
+		fields := strings.Fields(string(line))
+		if len(fields) > 1 && fields[0] == "Pss:" {
+			kb, _ := strconv.ParseFloat(fields[1], 64)
+			return kb / 1024
+		}
+	}
+	return 0
+}
+
+func (b *bench) text(rounds int) string {
+	var out strings.Builder
+	load, _ := os.ReadFile("/proc/loadavg")
+	fmt.Fprintf(&out, "Measured %s with `make bench-engine` on %d processors of a shared machine, %s, load average %s, %d rounds.\n"+
+		"Milliseconds since `lateen up --detach` was called, or of the command named; the kinds of Istio are in the API. Single\n"+
+		"figures swing with the machine: minimum and median are given.\n\n```\n",
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), strings.Fields(string(load) + " -")[0], rounds)
+	t := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "FIGURE\tMINIMUM\tMEDIAN")
+	names := make([]string, 0, len(b.figures))
+	for name := range b.figures {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		v := slices.Sorted(slices.Values(b.figures[name]))
+		fmt.Fprintf(t, "%s\t%.0f\t%.0f\n", name, v[0], v[len(v)/2])
+	}
+	_ = t.Flush()
+	fmt.Fprintln(&out, "```")
+	for _, program := range []string{"lateen", "lateen-apiserver", "istiod", "lateen-node", "pilot-agent", "lateen-init"} {
+		if info, err := os.Stat(filepath.Join(b.bin, program)); err == nil {
+			fmt.Fprintf(&out, "\n%s: %.1f MB on disk.", program, float64(info.Size())/1e6)
+		}
+	}
+	return out.String() + "\n"
+}
