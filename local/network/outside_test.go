@@ -366,7 +366,8 @@ func testPublished(t *testing.T) {
 	if said, _ := askFrom(t, m, other, path).ask("listen tcp 8080"); !strings.HasPrefix(said, "err 2 ") {
 		t.Errorf("another pod's port: %q", said)
 	}
-	said, f := askFrom(t, m, p, path).ask("listen tcp 8080")
+	proxy := askFrom(t, m, p, path)
+	said, f := proxy.ask("listen tcp 8080")
 	if said != "ok "+at.String() || f == nil {
 		t.Fatal(said, f)
 	}
@@ -383,7 +384,7 @@ func testPublished(t *testing.T) {
 	_ = l.Close()
 	<-served
 	// The proxy has ended its listener: a new one gets a new socket for the same port.
-	said, f = askFrom(t, m, p, path).ask("listen tcp 8080")
+	said, f = proxy.ask("listen tcp 8080")
 	if said != "ok "+at.String() || f == nil {
 		t.Fatal(said, f)
 	}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lateen-mesh/lateen/local/outside"
 )
 
@@ -109,7 +111,12 @@ func (p *ports) handOut(ctx context.Context, of *pod, port uint16) (*os.File, ne
 	if file != nil {
 		return file, at, nil
 	}
-	return p.mesh.o.Outside.Listen(ctx, what.wanted)
+	file, now, err := p.mesh.o.Outside.Listen(ctx, what.wanted)
+	if err == nil && now != at { // the first socket is still open, and this one is where nobody looks for it
+		_ = file.Close()
+		return nil, netip.AddrPort{}, fmt.Errorf("%s: %w", at, unix.EADDRINUSE)
+	}
+	return file, now, err
 }
 
 // closeOf ends what a pod publishes.

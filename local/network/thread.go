@@ -16,15 +16,26 @@ import (
 // ends with it unless the function says that it is as it was.
 func onThread(f func() (clean bool, err error)) error {
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		clean, err := f()
-		if clean {
-			runtime.UnlockOSThread()
-		}
-		done <- err
-	}()
+	go lock(f, done)
 	return <-done
+}
+
+// lock runs f on a thread that can end: the process's first one cannot, and would keep
+// the namespace that f leaves it in.
+func lock(f func() (clean bool, err error), done chan<- error) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		defer runtime.UnlockOSThread()
+		other := make(chan error, 1)
+		go lock(f, other)
+		done <- <-other
+		return
+	}
+	clean, err := f()
+	if clean {
+		runtime.UnlockOSThread()
+	}
+	done <- err
 }
 
 // newNamespace makes a network namespace and runs setup in it.
@@ -98,6 +109,3 @@ func set(all ...setting) error {
 	}
 	return nil
 }
-
-// duplicate is another descriptor of the same file, closed in programs that this one starts.
-func duplicate(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) }

@@ -42,7 +42,8 @@
 // published), else with errno 2, ENOENT: then the proxy serves its own socket only. Once
 // the descriptor is handed out nothing else accepts from it, so the proxy accepts from
 // it beside its own socket and sees the clients' true addresses. Where it closes
-// the socket the port refuses connections; who asks again gets a new one.
+// the socket the port refuses connections; who asks again gets a new one for the same
+// port. While the old one is open that may fail with errno 98, EADDRINUSE.
 //
 // The socket is 0600; as root its group is 1337 and its mode 0660, for proxies that run
 // as uid 1337. The caller's uid is checked, and its network namespace, in which it made
