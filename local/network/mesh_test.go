@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/nftables"
 )
 
 // A meshCase is a test that runs inside.
@@ -32,6 +36,7 @@ func cases() []meshCase {
 		{"names outside", testNamesOutside},
 		{"redirection", testRedirection},
 		{"twelve pods", testTwelve},
+		{"pods that come and go", testChurn},
 	}
 }
 
@@ -262,4 +267,65 @@ func testTwelve(t *testing.T) {
 		}
 	}
 	t.Logf("12 pods with redirection at once: %s", time.Since(began))
+}
+
+// testChurn adds and closes pods while Services change, and finds nothing left of them.
+func testChurn(t *testing.T) {
+	m := newMesh(t)
+	descriptors := func() int {
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	before := descriptors()
+	var working sync.WaitGroup
+	for worker := range 4 {
+		working.Go(func() {
+			for i := range 15 {
+				p, err := m.AddPod(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				s := Service{Namespace: "default", Name: "web", Addresses: addrs("10.96.7.7"), Ports: []Port{{Port: 80, Backends: []netip.AddrPort{netip.AddrPortFrom(p.Address(), 80)}}}}
+				err = errors.Join(p.Redirect(nil), m.SetServices([]Service{s}))
+				if i%2 == worker%2 {
+					_, published := m.Publish(t.Context(), uint16(19000+worker), p, 80)
+					err = errors.Join(err, published)
+				}
+				if err := errors.Join(err, p.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	working.Wait()
+	if err := m.SetServices(nil); err != nil {
+		t.Fatal(err)
+	}
+	links, err := m.links.LinkList()
+	if err != nil || len(links) != 1 {
+		t.Errorf("links: %v, %v", links, err)
+	}
+	c, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets, err := c.GetSets(m.rules.table)
+	if err != nil || len(sets) != 2 {
+		t.Errorf("%d sets, %v", len(sets), err)
+	}
+	for _, s := range sets {
+		if left, err := c.GetSetElements(s); err != nil || len(left) > 0 {
+			t.Errorf("set %s: %v, %v", s.Name, left, err)
+		}
+	}
+	if left := len(m.pool.taken) + len(m.pods) + len(m.ports.of) + len(m.rules.pods); left != 0 {
+		t.Errorf("%d things of pods are left", left)
+	}
+	if after := descriptors(); after > before+4 { // those of the runtime
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
 }
