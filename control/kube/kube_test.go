@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -358,4 +360,52 @@ func TestStateOfTheLastRun(t *testing.T) {
 			t.Error("it is")
 		}
 	})
+}
+
+// Whatever happens to objects and to the API, in the end the store has what the API has.
+func TestChurn(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	a := kubetest.New(t).Start()
+	r := of(t, a)
+	there, kindThere, up, restarts := map[string]string{}, true, true, 0
+	agree := func() {
+		t.Helper()
+		want := slices.Sorted(maps.Values(there))
+		r.until(fmt.Sprintf("the store has %v (seed %d)", want, seed), func(s *config.Set) bool { return slices.Equal(hosts(s), want) })
+	}
+	for i := range 300 {
+		if i%30 == 29 && up {
+			agree()
+		}
+		name := fmt.Sprint("e", random.IntN(20))
+		switch n := random.IntN(100); {
+		case n < 50 && kindThere:
+			there[name] = fmt.Sprintf("h%d.example.com", random.IntN(1000))
+			a.Apply(entryYAML(name, there[name]))
+		case n < 85 && there[name] != "":
+			a.Delete("ServiceEntry", "web/"+name)
+			delete(there, name)
+		case n < 88:
+			a.Forget()
+		case n < 91 && kindThere:
+			a.Undefine("serviceentries")
+			clear(there)
+			kindThere = false
+		case n < 94 && !kindThere:
+			a.Define("serviceentries")
+			kindThere = true
+		case n < 97 && up && restarts < 3:
+			a.Stop()
+			up = false
+			restarts++
+		case !up:
+			a.Start()
+			up = true
+		}
+	}
+	if !up {
+		a.Start()
+	}
+	agree()
 }

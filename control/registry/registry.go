@@ -99,8 +99,8 @@ type builder struct {
 
 	pods       []*Workload
 	podsIn     map[string][]*Workload // by namespace
-	workloads  map[string]*Workload // pods by "namespace/name"
-	localities map[string]Locality  // of Nodes
+	workloads  map[string]*Workload   // pods by "namespace/name"
+	localities map[string]Locality    // of Nodes
 }
 
 func (b *builder) add(s *Service, endpoints []*Endpoint) {

@@ -30,6 +30,7 @@ type API struct {
 	version int
 	objects map[string]map[string]map[string]any // by "group/version/resource", then "namespace/name"
 	past    []event
+	oldest  int           // version that is still known; watches from before have expired
 	news    chan struct{} // closed and replaced at each change
 	refused map[string]bool
 	served  map[string]bool // custom resources by "resource"
@@ -167,7 +168,7 @@ func (a *API) remove(path, name string) {
 func (a *API) Forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.past = nil
+	a.past, a.oldest = nil, a.version
 }
 
 func orEmpty(v any) any {
@@ -317,24 +318,28 @@ func (a *API) watch(w http.ResponseWriter, r *http.Request, path string) {
 		return
 	}
 	a.mu.Lock()
-	if len(a.past) == 0 && from < a.version || len(a.past) > 0 && from < a.past[0].version-1 {
-		a.mu.Unlock()
+	expired := from < a.oldest
+	a.mu.Unlock()
+	if expired {
 		status(w, http.StatusGone, "Expired", "too old")
 		return
 	}
-	a.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	w.(http.Flusher).Flush()
 	for {
 		a.mu.Lock()
-		news, stopped := a.news, a.server == nil
+		news, stopped, expired := a.news, a.server == nil, from < a.oldest
 		due := slices.DeleteFunc(slices.Clone(a.past), func(e event) bool { return e.version <= from || e.path != path })
+		from = a.version
 		a.mu.Unlock()
 		if stopped {
 			return
 		}
+		if expired {
+			_ = json.NewEncoder(w).Encode(map[string]any{"type": "ERROR", "object": failure(http.StatusGone, "Expired", "too old")})
+			return
+		}
 		for _, e := range due {
-			from = e.version
 			if json.NewEncoder(w).Encode(map[string]any{"type": e.what, "object": e.object}) != nil {
 				return
 			}
@@ -351,7 +356,11 @@ func (a *API) watch(w http.ResponseWriter, r *http.Request, path string) {
 func status(w http.ResponseWriter, code int, reason, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message, "code": code})
+	_ = json.NewEncoder(w).Encode(failure(code, reason, message))
+}
+
+func failure(code int, reason, message string) map[string]any {
+	return map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message, "code": code}
 }
 
 func answer(w http.ResponseWriter, v any) {
