@@ -64,8 +64,7 @@ func TestAPodGetsReadyAndUnready(t *testing.T) {
 }
 
 func TestADeletedPodLeavesNothing(t *testing.T) {
-	r := newRig(t, `{kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: test/sh, command: [sh, -c, "trap 'echo bye; exit 3' TERM; echo hello; while :; do sleep 0.01; done"], volumeMounts: [{name: v, mountPath: /v}]}], volumes: [{name: v, emptyDir: {}}]}}`)
-	pod := r.await("a", "ready", isReady)
+	r := prepare(t, `{kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: test/sh, command: [sh, -c, "trap 'echo bye; exit 3' TERM; echo hello; while :; do sleep 0.01; done"], volumeMounts: [{name: v, mountPath: /v}]}], volumes: [{name: v, emptyDir: {}}]}}`)
 	var last atomic.Pointer[corev1.PodStatus]
 	r.api.PrependReactor("delete", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		now, err := r.api.Tracker().Get(action.GetResource(), "ns", "a")
@@ -74,6 +73,8 @@ func TestADeletedPodLeavesNothing(t *testing.T) {
 		}
 		return false, nil, nil
 	})
+	r.start()
+	pod := r.await("a", "ready", isReady)
 	for code, text := r.get("/containerLogs/ns/a/a"); !strings.Contains(text, "hello"); code, text = r.get("/containerLogs/ns/a/a") {
 		if code != http.StatusOK {
 			t.Fatalf("logs: %d %s", code, text)
@@ -273,7 +274,7 @@ func TestPortForward(t *testing.T) {
 }
 
 func TestStatusOutlivesTheAPIsFailures(t *testing.T) {
-	r := newRig(t)
+	r := prepare(t)
 	var refused atomic.Int32
 	r.api.PrependReactor("patch", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
 		if refused.Add(1) <= 5 {
@@ -281,6 +282,7 @@ func TestStatusOutlivesTheAPIsFailures(t *testing.T) {
 		}
 		return false, nil, nil
 	})
+	r.start()
 	r.apply(`{kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: test/sh, command: [sleep, "100"]}]}}`)
 	pod := r.await("a", "ready", isReady)
 	pod.Status = corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: "example.org/other", Status: corev1.ConditionTrue}}}

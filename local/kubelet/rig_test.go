@@ -237,11 +237,18 @@ type rig struct {
 // newRig begins a node; objects are there before it.
 func newRig(t *testing.T, objects ...string) *rig {
 	t.Helper()
+	r := prepare(t, objects...)
+	r.start()
+	return r
+}
+
+// prepare is newRig without start.
+func prepare(t *testing.T, objects ...string) *rig {
+	t.Helper()
 	r := &rig{t: t, api: fake.NewClientset(), mesh: newLoopback(), runtime: processes{}, dir: t.TempDir(), memory: t.TempDir()}
 	for _, text := range objects {
 		r.apply(text)
 	}
-	r.start()
 	t.Cleanup(func() { r.stop() })
 	return r
 }
