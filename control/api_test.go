@@ -90,6 +90,18 @@ func TestKubernetes(t *testing.T) {
 			t.Errorf("problem %+v", pr)
 		}
 	})
+	t.Run("KC-015 a mode of outbound traffic that is edited reaches sidecars", func(t *testing.T) {
+		api := kubetest.New(t).Start()
+		mode := strings.Replace(webMap, "accessLogFile: /tmp/one.log", "outboundTrafficPolicy: {mode: ALLOW_ANY}", 1)
+		api.Apply(mode)
+		p := startOn(t, api, nil, nil)
+		c := p.connectAs("sidecar~10.244.0.9~sleep.default~default.svc.cluster.local", wellknown.ListenerType, map[string]any{"NAMESPACE": "default"})
+		has(t, "LDS", text(t, c.next("")), `"cluster":"PassthroughCluster"`)
+		api.Apply(strings.Replace(mode, "ALLOW_ANY", "REGISTRY_ONLY", 1))
+		if got := text(t, c.next("")); strings.Contains(got, `"cluster":"PassthroughCluster"`) || !strings.Contains(got, `"cluster":"BlackHoleCluster"`) {
+			t.Errorf("LDS %s", got)
+		}
+	})
 	t.Run("KC-010 KC-011 KC-012 endpoints are those of slices, with what Pods and Nodes tell of them", func(t *testing.T) {
 		api := kubetest.New(t).Start()
 		api.Apply(backend + "---" + backendSlice)

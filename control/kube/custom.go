@@ -101,7 +101,7 @@ type following struct {
 // How often the API is asked for what it serves while that is not what it defines, and
 // how long the start waits for it.
 const (
-	askAgain = 200 * time.Millisecond
+	askAgain = 100 * time.Millisecond
 	askLess  = 10 * time.Second
 	settling = 5 * time.Second
 )
