@@ -245,8 +245,11 @@ func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
 	return l > chatty && q.Handler.Enabled(ctx, slog.LevelDebug)
 }
 
-// Handle logs for debugging.
+// Handle logs for debugging. Errors come without having asked whether they are wanted.
 func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+	if !q.Enabled(ctx, r.Level) {
+		return nil
+	}
 	r.Level = slog.LevelDebug
 	return q.Handler.Handle(ctx, r)
 }

@@ -260,6 +260,9 @@ func TestTheAPIGoesAndComesBack(t *testing.T) {
 	if n := strings.Count(r.log.String(), "is read again"); n != 2 {
 		t.Errorf("%d lines say that the API is read again:\n%s", n, r.log)
 	}
+	if strings.Contains(r.log.String(), "level=DEBUG") || strings.Count(r.log.String(), "\n") > 10 {
+		t.Errorf("the machinery of clients speaks for itself:\n%s", r.log)
+	}
 }
 
 func TestKindsThatAreDefinedLater(t *testing.T) {
