@@ -78,8 +78,9 @@ var imports = map[string]string{
 	"local/kubelet": "local/container local/network local/kubelet/...", "local/kubelet/volume": "local/container local/kubelet/env", "local/kubelet/lifecycle": "",
 	"local/kubelet/probe": "", "local/kubelet/env": "", "local/kubelet/image": "", "local/kubelet/logs": "",
 	"local/outside": "", "local/network": "local/outside agent/redirect",
-	"local/apiserver/store": "",
-	"cli":                   "control/config control/file local samples/...",
+	"local/apiserver": "local/apiserver/server", "local/apiserver/server": "local/apiserver/...",
+	"local/apiserver/controllers": "", "local/apiserver/pki": "", "local/apiserver/registry": "", "local/apiserver/store": "",
+	"cli": "control/config control/file local samples/...",
 
 	"install/crds": "", "install/crds/gen": "",
 
@@ -188,6 +189,8 @@ func importProblem(s source, allowed, path string) string {
 		return "ir imports the standard library only, not " + path
 	case strings.HasPrefix(s.dir, "proxy/") && path == "net/http" && !slices.Contains(netHTTP, s.dir):
 		return "net/http is for proxy/admin and proxy/http3"
+	case strings.HasPrefix(path, "k8s.io/kubernetes") && !within(s.dir, "local/apiserver"):
+		return "Kubernetes itself is for the module of local/apiserver"
 	case strings.HasPrefix(path, "k8s.io/client-go") && !within(s.dir, "control/kube", "local", "cli", "cni"):
 		return "a Kubernetes client is for control/kube, local, cli and cni"
 	}
