@@ -116,7 +116,7 @@ func Run(ctx context.Context, o Options) error {
 }
 
 func openMesh(ctx context.Context, o Options, out *outside.Client, log *slog.Logger) (network.Mesh, error) {
-	no := network.Options{Outside: out, Log: log}
+	no := network.Options{Outside: out, Log: log, NoUDP: o.NoUDP}
 	if o.Sockets != "" {
 		no.Door = filepath.Join(o.Sockets, doorName)
 	}
