@@ -343,7 +343,7 @@ func TestTheNodeIsRegistered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i := node.Status.NodeInfo; i.ContainerRuntimeVersion != "lateen://1.2.3" || i.KubeletVersion != "v1.2.3" || i.OSImage == "" || i.KernelVersion == "" {
+	if i := node.Status.NodeInfo; i.ContainerRuntimeVersion != "lateen://1.2.3" || i.KubeletVersion != kubernetesVersion || i.OSImage == "" || i.KernelVersion == "" {
 		t.Errorf("node info is %+v", i)
 	}
 	if node.Status.Capacity.Cpu().IsZero() || node.Status.Capacity.Memory().IsZero() || node.Status.Addresses[0].Address != "127.0.0.1" {

@@ -15,6 +15,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// kubernetesVersion is the release whose kubelet this node stands in for.
+const kubernetesVersion = "v1.36.3"
+
 // maxPods is what the node says it takes: addresses and memory end first.
 const maxPods = 500
 
@@ -108,7 +111,7 @@ func (k *Kubelet) nodeStatus(s corev1.NodeStatus, now time.Time) corev1.NodeStat
 	s.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: k.o.Address}, {Type: corev1.NodeHostName, Address: k.o.Node}}
 	s.NodeInfo = corev1.NodeSystemInfo{
 		OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH, OSImage: osName(), KernelVersion: kernel(),
-		ContainerRuntimeVersion: "lateen://" + k.o.Version, KubeletVersion: "v" + k.o.Version,
+		ContainerRuntimeVersion: "lateen://" + k.o.Version, KubeletVersion: kubernetesVersion,
 		MachineID: s.NodeInfo.MachineID, SystemUUID: s.NodeInfo.SystemUUID, BootID: s.NodeInfo.BootID,
 	}
 	conditions := []corev1.NodeCondition{

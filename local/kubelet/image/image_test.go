@@ -43,10 +43,10 @@ func TestNames(t *testing.T) {
 		"docker.io/kennethreitz/httpbin":             "sh mine",
 		"docker.io/kong/httpbin:0.1.0":               "BIN/lateen-sample httpbin --listen :80",
 		"docker.io/mccutchen/go-httpbin:v2.15.0":     "BIN/lateen-sample httpbin --go --listen :8080",
-		"curlimages/curl":                            "curl",
+		"curlimages/curl":                            "sh -c " + curlOrCommand + " curl --help",
 		"istio/tcp-echo-server:1.3":                  "BIN/lateen-sample tcp-echo",
 		"docker.io/istio/examples-helloworld-v2:1.0": "BIN/lateen-sample helloworld --listen :5000",
-		"busybox":                                    "sh",
+		"docker.io/library/busybox:1.36":             "sh",
 		"registry.istio.io/testing/proxyv2:latest":   "BIN/pilot-agent",
 		"docker.io/istio/proxyv2:1.24.0":             "BIN/pilot-agent",
 	} {
@@ -55,7 +55,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if text := strings.ReplaceAll(strings.Join(got.Entrypoint, " "), c.o.Bin, "BIN"); text != want {
+		if text := strings.ReplaceAll(strings.Join(slices.Concat(got.Entrypoint, got.Args), " "), c.o.Bin, "BIN"); text != want {
 			t.Errorf("%s stands for %q, not %q", name, text, want)
 		}
 	}
