@@ -98,12 +98,12 @@ type following struct {
 	stop    func() // ends it and waits until it has
 }
 
-// How often the API is asked for what it serves while that is not what it defines, and
-// how long the start waits for it.
+// How often the API is asked for what it serves while that is not what it defines: ever
+// less often, between these bounds. The start waits for it as long as settling says.
 const (
 	askAgain = 100 * time.Millisecond
 	askLess  = 10 * time.Second
-	settling = 5 * time.Second
+	settling = 30 * time.Second
 )
 
 // A repertoire is the custom kinds that are being read.
@@ -147,18 +147,17 @@ func (r *repertoire) look(ctx context.Context) time.Duration {
 	r.settle(ctx, defined, served)
 	if inLine(defined, offered) {
 		r.odd = time.Time{}
-	} else if r.odd.IsZero() {
+		r.source.customKnown(defined)
+		return 0
+	}
+	if r.odd.IsZero() {
 		r.odd = time.Now()
 	}
-	switch {
-	case r.odd.IsZero():
-		r.source.customKnown()
-		return 0
-	case time.Since(r.odd) < settling:
-		return askAgain
+	since := time.Since(r.odd)
+	if since > r.source.settling {
+		r.source.customKnown(defined)
 	}
-	r.source.customKnown()
-	return askLess
+	return min(max(since/10, askAgain), askLess)
 }
 
 // inLine reports whether the API serves what it defines of the groups of the mesh, and no
@@ -220,25 +219,40 @@ func (s *Source) clear(kind config.Kind) {
 	_ = s.shelves[kind].Replace(nil, "") // it never fails
 }
 
-// customKnown is called when every kind that there is is being read: the others have no
-// objects.
-func (s *Source) customKnown() {
+// customKnown is called when every kind that is served is being read. Others have no
+// objects; but of one that is defined and not served nothing is known, and what the last
+// run left of it stays.
+func (s *Source) customKnown(defined map[string]bool) {
 	s.mu.Lock()
 	known := s.custom
 	s.custom = true
 	var without []config.Kind
-	for kind, shelf := range s.shelves {
-		if shelf.isCustom && shelf.reading.resource == "" && !shelf.listed {
-			without = append(without, kind)
+	for _, r := range config.Resources() {
+		switch shelf := s.shelves[r.Kind]; {
+		case known || !r.Custom || shelf.reading.resource != "":
+		case defined[plural(r.Kind)+"."+r.Group]:
+			s.log.Warn("kind is defined but not served: its objects are not known", "kind", r.Kind)
+			shelf.listed = true
+		default:
+			without = append(without, r.Kind)
 		}
 	}
 	s.mu.Unlock()
+	for _, kind := range without {
+		s.clear(kind)
+	}
 	if !known {
-		for _, kind := range without {
-			s.clear(kind)
-		}
 		signal(s.wake)
 	}
+}
+
+// plural is the name of a kind's resource, by which it is defined.
+func plural(kind config.Kind) string {
+	name := strings.ToLower(string(kind))
+	if stem, ok := strings.CutSuffix(name, "y"); ok && !strings.HasSuffix(stem, "a") {
+		return stem + "ies"
+	}
+	return name + "s"
 }
 
 func customGroups() []string {

@@ -123,6 +123,8 @@ type Source struct {
 	dirty   chan struct{} // the saved state is out of date
 	telling chan struct{} // something is untold
 
+	grace, settling time.Duration // the constants, but in tests
+
 	mu       sync.Mutex
 	shelves  map[config.Kind]*shelf
 	custom   bool // it is known which custom kinds there are
@@ -147,7 +149,7 @@ func New(store *config.Store, o Options) (*Source, error) {
 		return nil, fmt.Errorf("connection to Kubernetes: %w", err)
 	}
 	s := &Source{
-		store: store, options: o, log: o.Log, synced: make(chan struct{}), wake: make(chan struct{}, 1), dirty: make(chan struct{}, 1),
+		store: store, options: o, log: o.Log, synced: make(chan struct{}), wake: make(chan struct{}, 1), grace: grace, settling: settling, dirty: make(chan struct{}, 1),
 		shelves: map[config.Kind]*shelf{}, pending: map[config.Key]*config.Config{}, troubles: map[string]error{},
 		telling: make(chan struct{}, 1), untold: map[config.Key]statement{},
 	}
@@ -208,7 +210,7 @@ func (s *Source) Run(ctx context.Context) error {
 
 // apply moves the Store as changes come.
 func (s *Source) apply(ctx context.Context) {
-	held := time.NewTimer(grace)
+	held := time.NewTimer(s.grace)
 	defer held.Stop()
 	started := time.Now()
 	for {

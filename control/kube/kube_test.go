@@ -59,12 +59,20 @@ type running struct {
 
 func run(t testing.TB, o Options) *running {
 	t.Helper()
+	return runWith(t, o, func(*Source) {})
+}
+
+// runWith changes the source before it runs.
+func runWith(t testing.TB, o Options, change func(*Source)) *running {
+	t.Helper()
 	r := &running{t: t, store: config.NewStore(), log: &log{}}
 	o.Log = slog.New(slog.NewTextHandler(r.log, nil))
 	var err error
 	if r.Source, err = New(r.store, o); err != nil {
 		t.Fatal(err)
 	}
+	r.grace = 50 * time.Millisecond
+	change(r.Source)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = r.Run(ctx) }()
@@ -339,6 +347,19 @@ func TestStateOfTheLastRun(t *testing.T) {
 		}
 		a.Stop()
 	})
+	t.Run("stays of a kind that is defined and not served, until it is", func(t *testing.T) {
+		a.Serve("serviceentries", false)
+		a.Start()
+		r := runWith(t, o, func(s *Source) { s.settling = 300 * time.Millisecond })
+		eventually(t, "the API is read", func() bool { return r.Status().Synced })
+		if got := hosts(r.store.Current()); !slices.Equal(got, []string{"b.example.com"}) {
+			t.Errorf("hosts %v", got)
+		}
+		a.Serve("serviceentries", true)
+		a.Apply(entryYAML("b", "served.example.com"))
+		r.until("it is read", func(s *config.Set) bool { return slices.Equal(hosts(s), []string{"served.example.com"}) })
+		a.Stop()
+	})
 	whole, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -352,7 +373,7 @@ func TestStateOfTheLastRun(t *testing.T) {
 				t.Errorf("the first %d of %d bytes give %d objects", cut, len(whole), len(objects))
 			}
 		}
-		broken := bytes.Replace(whole, []byte("b.example.com"), []byte("x.example.com"), 1)
+		broken := bytes.Replace(whole, []byte("served.example.com"), []byte("broken.example.com"), 1)
 		if _, err := first.state.decode(bytes.NewReader(broken)); err == nil {
 			t.Error("a file that was changed is used")
 		}

@@ -115,6 +115,17 @@ func (a *API) Undefine(resource string) {
 	a.remove(definitionsPath, "/"+resource+".networking.istio.io")
 }
 
+// Serve has a custom kind that is defined be served or not.
+func (a *API) Serve(resource string, served bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if served {
+		a.served[resource] = true
+	} else {
+		delete(a.served, resource)
+	}
+}
+
 func (a *API) all(path string) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
