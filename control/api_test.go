@@ -154,8 +154,26 @@ func TestKubernetes(t *testing.T) {
 		if code, _ := p.get("/ready"); code == 200 {
 			t.Error("ready without the API")
 		}
+		wait(t, func() bool { return len(p.server.Status().Problems) == 1 })
+		if pr := p.server.Status().Problems[0]; pr.Severity != "error" || !strings.Contains(pr.Message, "nothing is served before it is") {
+			t.Errorf("problem %+v", pr)
+		}
 		api.Start()
 		has(t, "RDS", text(t, p.connect(wellknown.RouteType, nil, "http.80").next("")), `"inlineString":"one"`)
+	})
+	t.Run("an API that is away is shown until it is back", func(t *testing.T) {
+		api := kubetest.New(t).Start()
+		api.Apply(gateway + "---" + routes)
+		p := startOn(t, api, nil, nil)
+		p.connect(wellknown.RouteType, nil, "http.80").next("")
+		api.Stop()
+		wait(t, func() bool { return len(p.server.Status().Problems) == 1 })
+		if pr := p.server.Status().Problems[0]; pr.Severity != "warning" || !strings.Contains(pr.Message, "what is in force stays") {
+			t.Errorf("problem %+v", pr)
+		}
+		has(t, "RDS", text(t, p.connect(wellknown.RouteType, nil, "http.80").next("")), `"inlineString":"one"`)
+		api.Start()
+		wait(t, func() bool { return len(p.server.Status().Problems) == 0 })
 	})
 	t.Run("a kubeconfig that is not there is an error", func(t *testing.T) {
 		_, err := control.New(control.Options{Kubernetes: &kube.Connection{Kubeconfig: "/nonexistent"}, Log: logging.Discard()})

@@ -13,6 +13,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/compile"
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/file"
+	"github.com/lateen-mesh/lateen/control/kube"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/logging"
 	"github.com/lateen-mesh/lateen/wellknown"
@@ -115,12 +116,7 @@ func (s *Server) Status() Status {
 	}
 	st.Problems = s.problems(time.Now())
 	if s.api != nil {
-		from := s.api.Status()
-		st.Kubernetes = &APIStatus{Server: from.Server, Synced: from.Synced, Saved: from.Saved,
-			Objects: from.Objects, Stale: from.Stale, Trouble: from.Trouble}
-		for _, p := range from.Problems {
-			st.Problems = append(st.Problems, problem(p))
-		}
+		st.addAPI(s.api.Status())
 	}
 	snap := s.snapshot.Load()
 	if snap == nil {
@@ -131,6 +127,25 @@ func (s *Server) Status() Status {
 		st.Proxies = append(st.Proxies, proxyStatus(snap, c))
 	}
 	return st
+}
+
+// addAPI tells what the source of the API says about itself and about objects.
+func (st *Status) addAPI(from kube.Status) {
+	st.Kubernetes = &APIStatus{Server: from.Server, Synced: from.Synced, Saved: from.Saved,
+		Objects: from.Objects, Stale: from.Stale, Trouble: from.Trouble}
+	if from.Trouble != "" {
+		found := Problem{Object: "Kubernetes API " + from.Server, Message: "cannot be read, what is in force stays: " + from.Trouble, Severity: config.Warning.String()}
+		switch {
+		case from.Saved:
+			found.Message = "cannot be read, what the last run left is in force: " + from.Trouble
+		case !from.Synced:
+			found.Message, found.Severity = "cannot be read, nothing is served before it is: "+from.Trouble, config.Error.String()
+		}
+		st.Problems = append(st.Problems, found)
+	}
+	for _, p := range from.Problems {
+		st.Problems = append(st.Problems, problem(p))
+	}
 }
 
 func fileStatus(f file.Status) FileStatus {
