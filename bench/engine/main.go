@@ -81,7 +81,7 @@ func (b *bench) mesh(ctx context.Context, state, start string) error {
 	watch, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() { kubectl <- b.firstGet(watch, state, start, began) }()
-	up := exec.CommandContext(ctx, filepath.Join(b.bin, "lateen"), "up", "--detach", "--state", state, "samples/sleep/sleep.yaml", "samples/httpbin/httpbin.yaml")
+	up := exec.CommandContext(ctx, filepath.Join(b.bin, "lateen"), "up", "--detach", "--state", state, "samples/sleep/sleep.yaml", "samples/httpbin/httpbin.yaml") //nolint:gosec // our own program
 	if out, err := up.CombinedOutput(); err != nil {
 		return fmt.Errorf("lateen up: %w\n%s", err, out)
 	}
@@ -118,7 +118,7 @@ func (b *bench) firstGet(ctx context.Context, state, start string, began time.Ti
 }
 
 func (b *bench) kubectl(ctx context.Context, state string, args ...string) error {
-	cmd := exec.CommandContext(ctx, "kubectl", append([]string{"--kubeconfig", filepath.Join(state, "kubeconfig")}, args...)...)
+	cmd := exec.CommandContext(ctx, "kubectl", append([]string{"--kubeconfig", filepath.Join(state, "kubeconfig")}, args...)...) //nolint:gosec // the kubectl of this machine, with arguments of ours
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
