@@ -121,13 +121,17 @@ func kubeconfigOf(state string) (string, error) {
 		return "", err
 	}
 	if st.PID == 0 {
-		return "", withHint(errors.New("no mesh runs in "+dir), "start one with: lateen up, or name its directory: --state DIR")
+		return "", noMesh(dir)
 	}
 	path := filepath.Join(dir, "kubeconfig")
 	if _, err := os.Stat(path); err != nil {
 		return "", withHint(errors.New("the mesh in "+dir+" has no Kubernetes API: it was started without workloads"), "start it with: lateen up --pods")
 	}
 	return path, nil
+}
+
+func noMesh(dir string) error {
+	return withHint(errors.New("no mesh runs in "+dir), "start one with: lateen up PATH, or name its directory: --state DIR")
 }
 
 // takeFlag takes the value of a flag out of arguments that somebody else parses.

@@ -9,11 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/lateen-mesh/lateen/local"
+	"github.com/spf13/pflag"
 )
 
 // newLogs is `lateen logs`: of a part of the mesh by its name as `lateen status` shows
@@ -35,12 +35,12 @@ begins at the last lines. For a pod the flags are those of kubectl logs.`,
 			if err != nil {
 				return err
 			}
-			name := firstName(rest)
-			if name == "" && len(rest) == 0 {
+			if len(rest) == 0 {
 				return listLogs(s.Out, dir)
 			}
-			path := filepath.Join(dir, "logs", filepath.Base(name)+".log")
-			if _, err := os.Stat(path); err != nil || strings.ContainsAny(name, "/") || name == "" {
+			name := firstName(rest)
+			path := filepath.Join(dir, "logs", name+".log")
+			if _, err := os.Stat(path); err != nil || name == "" || name != filepath.Base(name) {
 				return kubectl(s, append([]string{"logs"}, args...))
 			}
 			return partLog(cmd.Context(), s.Out, path, rest)
@@ -48,35 +48,40 @@ begins at the last lines. For a pod the flags are those of kubectl logs.`,
 	}
 }
 
-func firstName(args []string) string {
-	for _, a := range args {
-		if !strings.HasPrefix(a, "-") {
-			return a
-		}
-	}
-	return ""
+// partFlags are the flags that the log of a part has.
+func partFlags() (set *pflag.FlagSet, follow *bool, tail *int) {
+	set = pflag.NewFlagSet("logs", pflag.ContinueOnError)
+	return set, set.BoolP("follow", "f", false, ""), set.Int("tail", -1, "")
 }
 
+// firstName is the first argument that is neither a flag nor the value of one.
+func firstName(args []string) string {
+	set, _, _ := partFlags()
+	set.ParseErrorsAllowlist.UnknownFlags = true
+	_ = set.Parse(args) // what is wrong is for whom the name says
+	return set.Arg(0)
+}
+
+// listLogs shows which logs there are, also those of a mesh that has ended.
 func listLogs(w io.Writer, dir string) error {
-	st, err := local.ReadRecord(dir)
+	logs, err := filepath.Glob(filepath.Join(dir, "logs", "*.log"))
 	if err != nil {
 		return err
 	}
-	t := table(w)
+	if len(logs) == 0 {
+		return noMesh(dir)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(t, "PART\tLOG")
-	for _, p := range st.Parts {
-		fmt.Fprintf(t, "%s\t%s\n", p.Name, p.Log)
+	for _, path := range logs {
+		fmt.Fprintf(t, "%s\t%s\n", strings.TrimSuffix(filepath.Base(path), ".log"), path)
 	}
 	return t.Flush()
 }
 
 // partLog prints a log file, from its last lines on where --tail says so.
 func partLog(ctx context.Context, w io.Writer, path string, args []string) error {
-	var follow bool
-	tail := -1
-	set := (&cobra.Command{}).Flags()
-	set.BoolVarP(&follow, "follow", "f", false, "")
-	set.IntVar(&tail, "tail", -1, "")
+	set, follow, tail := partFlags()
 	if err := set.Parse(args); err != nil {
 		return &usageError{err, "for a part of the mesh: lateen logs PART [-f] [--tail N]"}
 	}
@@ -85,13 +90,13 @@ func partLog(ctx context.Context, w io.Writer, path string, args []string) error
 		return err
 	}
 	defer func() { file.Close() }()
-	if tail >= 0 {
-		if err := seekLines(file, tail); err != nil {
+	if *tail >= 0 {
+		if err := seekLines(file, *tail); err != nil {
 			return err
 		}
 	}
 	for {
-		if _, err := io.Copy(w, file); err != nil || !follow {
+		if _, err := io.Copy(w, file); err != nil || !*follow {
 			return err
 		}
 		wait := time.NewTimer(200 * time.Millisecond)
@@ -113,14 +118,18 @@ func partLog(ctx context.Context, w io.Writer, path string, args []string) error
 	}
 }
 
-// rotated opens the file at path where that is another one now.
+// rotated opens the file at path where that is another one now, or was begun anew.
 func rotated(file *os.File, path string) (*os.File, error) {
 	old, err := file.Stat()
 	if err != nil {
 		return nil, err
 	}
+	at, err := file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil, err
+	}
 	now, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) || err == nil && os.SameFile(old, now) {
+	if errors.Is(err, os.ErrNotExist) || err == nil && os.SameFile(old, now) && now.Size() >= at {
 		return nil, nil
 	}
 	if err != nil {
@@ -131,14 +140,15 @@ func rotated(file *os.File, path string) (*os.File, error) {
 
 // seekLines moves to where the last n lines begin. Logs of parts are bounded in size.
 func seekLines(file *os.File, n int) error {
-	starts := make([]int64, 0, n+1)
+	var starts []int64
 	var at int64
+	fresh := true // at is the begin of a line
 	for lines := bufio.NewReader(file); ; {
-		line, err := lines.ReadSlice('\n')
-		if len(line) > 0 && (len(starts) == 0 || starts[len(starts)-1] != at) {
+		part, err := lines.ReadSlice('\n')
+		if fresh && len(part) > 0 {
 			starts = append(starts, at)
 		}
-		at += int64(len(line))
+		at += int64(len(part))
 		if len(starts) > n {
 			starts = starts[1:]
 		}
@@ -148,6 +158,7 @@ func seekLines(file *os.File, n int) error {
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return err
 		}
+		fresh = err == nil
 	}
 	if len(starts) > 0 {
 		at = starts[0]

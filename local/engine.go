@@ -57,8 +57,8 @@ func (s *supervisor) wantsPods() (bool, error) {
 		return true, nil
 	}
 	files, gone := s.tree().Files()
-	for path, err := range gone {
-		return false, fmt.Errorf("%s: %w", path, err)
+	for _, err := range gone {
+		return false, &Error{err, "lateen up takes files and directories of YAML"}
 	}
 	for _, path := range files {
 		text := s.stdin
