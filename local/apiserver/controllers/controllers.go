@@ -61,6 +61,10 @@ const (
 	workers = 4
 	// resync is how often caches hand out everything again; nothing here relies on it.
 	resync = 12 * time.Hour
+	// patience is how long controllers may take to stop.
+	patience = 300 * time.Millisecond
+	// collectAfter is when the garbage collector begins: what lost its owner before is found then.
+	collectAfter = 2 * time.Second
 	// collected is how often the garbage collector looks for new kinds.
 	collected = 5 * time.Second
 	// endpointsPerSlice is a cluster's default.
@@ -104,8 +108,20 @@ func Run(ctx context.Context, o Options) error {
 	for _, p := range parts {
 		running.Go(func() { p.run(ctx) })
 	}
-	running.Wait()
-	o.Informers.Shutdown()
+	stopped := make(chan struct{})
+	go func() {
+		running.Wait()
+		o.Informers.Shutdown()
+		close(stopped)
+	}()
+	<-ctx.Done()
+	// Recorders of Events try for seconds to reach a server that has gone: they are not waited for.
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-stopped:
+	case <-timer.C:
+	}
 	return nil
 }
 
@@ -203,6 +219,14 @@ func cleanup(ctx context.Context, o Options) ([]part, error) {
 	return []part{
 		{"namespace", namespaces.run},
 		{"garbage-collector", func(ctx context.Context) {
+			// It watches every kind there is: that can wait until what was waited for is done.
+			timer := time.NewTimer(collectAfter)
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				return
+			}
 			go owners.Sync(ctx, kinds, collected)
 			owners.Run(ctx, workers, collected)
 		}},

@@ -44,11 +44,11 @@ func EnsureObjects(ctx context.Context, client kubernetes.Interface, node Node, 
 	for _, name := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease} {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		if err := ensure(ctx, client.CoreV1().Namespaces().Create, namespace); err != nil {
-			return fmt.Errorf("Namespace %s: %w", name, err)
+			return fmt.Errorf("create Namespace %s: %w", name, err)
 		}
 	}
 	if err := ensureNode(ctx, client, node); err != nil {
-		return fmt.Errorf("Node %s: %w", node.Name, err)
+		return fmt.Errorf("create Node %s: %w", node.Name, err)
 	}
 	for _, service := range []*corev1.Service{apiService(services), dnsService(services)} {
 		// Looked up first: a second one would be refused for its address, before its name is.
@@ -58,7 +58,7 @@ func EnsureObjects(ctx context.Context, client kubernetes.Interface, node Node, 
 			_, err = services.Create(ctx, service, metav1.CreateOptions{})
 		}
 		if err != nil {
-			return fmt.Errorf("Service %s/%s: %w", service.Namespace, service.Name, err)
+			return fmt.Errorf("create Service %s/%s: %w", service.Namespace, service.Name, err)
 		}
 	}
 	return ensureAPIEndpoints(ctx, client, node)
@@ -170,7 +170,7 @@ func ensureAPIEndpoints(ctx context.Context, client kubernetes.Interface, n Node
 		_, err = slices.Update(ctx, slice, metav1.UpdateOptions{})
 	}
 	if err != nil {
-		return fmt.Errorf("EndpointSlice default/kubernetes: %w", err)
+		return fmt.Errorf("write EndpointSlice default/kubernetes: %w", err)
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ import (
 
 // admissionPlugins lists what every write passes, in this order: those that change
 // objects before those that only judge.
-func admissionPlugins() ([]admission.Interface, error) {
+func admissionPlugins(custom *rules) ([]admission.Interface, error) {
 	namespaces, err := lifecycle.NewLifecycle(sets.New(metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic))
 	if err != nil {
 		return nil, err
@@ -40,13 +40,14 @@ func admissionPlugins() ([]admission.Interface, error) {
 		namespaces,
 		serviceaccount.NewServiceAccount(),
 		mutatingWebhooks,
+		custom,
 		validatingWebhooks,
 	}, nil
 }
 
 // newAdmission readies the plugins. informers are started by the caller.
-func newAdmission(client kubernetes.Interface, informers informers.SharedInformerFactory, authz authorizer.Authorizer, stop <-chan struct{}) (admission.Interface, error) {
-	plugins, err := admissionPlugins()
+func newAdmission(client kubernetes.Interface, informers informers.SharedInformerFactory, authz authorizer.Authorizer, custom *rules, stop <-chan struct{}) (admission.Interface, error) {
+	plugins, err := admissionPlugins(custom)
 	if err != nil {
 		return nil, fmt.Errorf("admission: %w", err)
 	}

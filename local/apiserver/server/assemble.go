@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"k8s.io/apiextensions-apiserver/pkg/apiserver"
+	typedv1 "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset/typed/apiextensions/v1"
 	informersv1 "k8s.io/apiextensions-apiserver/pkg/client/informers/externalversions/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -42,6 +43,7 @@ type api struct {
 	definitions informersv1.CustomResourceDefinitionInformer
 	serviceCIDR *net.IPNet
 
+	rules              rules
 	definitionsApplied atomic.Bool
 }
 
@@ -55,7 +57,7 @@ func assemble(ctx context.Context, o Options, cidr *net.IPNet, objects *store.St
 	if a.tokens, err = serviceaccount.JWTTokenGenerator(issuer, keys.ServiceAccount); err != nil {
 		return nil, fmt.Errorf("service accounts: %w", err)
 	}
-	config, err := a.configuration(ctx, o, objects, keys, client, address)
+	config, err := a.configuration(o, objects, keys, client, address)
 	if err != nil {
 		return nil, err
 	}
@@ -79,14 +81,19 @@ func assemble(ctx context.Context, o Options, cidr *net.IPNet, objects *store.St
 		return nil, err
 	}
 	a.definitions = extensions.Informers.Apiextensions().V1().CustomResourceDefinitions()
-	if err := a.definitions.Informer().SetTransform(dropManagedFields); err != nil {
+	if err := a.definitions.Informer().SetTransform(slim); err != nil {
 		return nil, err
 	}
+	definitions, err := typedv1.NewForConfig(a.config)
+	if err != nil {
+		return nil, err
+	}
+	a.rules.definitions, a.rules.client = a.definitions.Lister(), definitions.CustomResourceDefinitions()
 	if err := listGroups(a.definitions, server.DiscoveryGroupManager); err != nil {
 		return nil, err
 	}
 	config.OpenAPIV3Config.Definitions = nil // needed while kinds are installed; documents make their own
-	installOpenAPI(server, config.OpenAPIV3Config, a.definitions.Lister(), o.Version)
+	installOpenAPI(server, config.OpenAPIV3Config, a.definitions.Lister(), a.rules.client, o.Version)
 	prepared := server.PrepareRun()
 	a.handler = prepared.Handler
 	a.run = func(ctx context.Context) error {
@@ -97,7 +104,7 @@ func assemble(ctx context.Context, o Options, cidr *net.IPNet, objects *store.St
 }
 
 // configuration is upstream's generic server, set for one machine.
-func (a *api) configuration(ctx context.Context, o Options, objects *store.Store, keys *pki.Keys, client kubernetes.Interface, address string) (*genericapiserver.Config, error) {
+func (a *api) configuration(o Options, objects *store.Store, keys *pki.Keys, client kubernetes.Interface, address string) (*genericapiserver.Config, error) {
 	config := genericapiserver.NewConfig(legacyscheme.Codecs)
 	config.ExternalAddress = address
 	config.EffectiveVersion = versioned{compatibility.DefaultBuildEffectiveVersion(), o.Version}
@@ -123,7 +130,7 @@ func (a *api) configuration(ctx context.Context, o Options, objects *store.Store
 	if config.Authentication.Authenticator, err = newAuthenticator(keys, client); err != nil {
 		return nil, err
 	}
-	config.AdmissionControl, err = newAdmission(client, a.informers, allow, config.DrainedNotify())
+	config.AdmissionControl, err = newAdmission(client, a.informers, allow, &a.rules, config.DrainedNotify())
 	return config, err
 }
 

@@ -18,7 +18,6 @@ import (
 	typedv1 "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset/typed/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -39,6 +38,9 @@ type appliedRecord struct {
 // and returns when all of them are established. A definition that a user changed
 // stays changed until the files change.
 func (a *api) applyDefinitions(ctx context.Context, o Options) error {
+	if o.Definitions == "" {
+		return nil
+	}
 	text, err := readDefinitions(o.Definitions)
 	if err != nil {
 		return err
@@ -150,14 +152,4 @@ func applyDefinition(ctx context.Context, client typedv1.CustomResourceDefinitio
 		_, err = client.Update(ctx, changed, metav1.UpdateOptions{})
 		return err
 	})
-}
-
-// dropManagedFields keeps field ownership, half of what a definition weighs, out of
-// a cache that nobody asks for it.
-func dropManagedFields(object any) (any, error) {
-	if m, err := meta.Accessor(object); err == nil {
-		m.SetManagedFields(nil)
-		delete(m.GetAnnotations(), "kubectl.kubernetes.io/last-applied-configuration")
-	}
-	return object, nil
 }

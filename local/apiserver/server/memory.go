@@ -24,7 +24,7 @@ const (
 	collectServingAt = 30
 	// restAfter is how often the process looks whether a burst of work is over, and
 	// burst how much one allocates.
-	restAfter = 5 * time.Second
+	restAfter = 2 * time.Second
 	burst     = 16 << 20
 )
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -16,9 +17,11 @@ import (
 	"github.com/emicklei/go-restful/v3"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver"
+	typedv1 "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset/typed/apiextensions/v1"
 	apiextensionslisters "k8s.io/apiextensions-apiserver/pkg/client/listers/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/controller/openapi/builder"
 	extensionsopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -58,17 +61,18 @@ type documents struct {
 	config      *openapicommon.OpenAPIV3Config
 	container   *restful.Container
 	definitions apiextensionslisters.CustomResourceDefinitionLister
-	build       string // hash of what built-in documents depend on: this binary
+	client      typedv1.CustomResourceDefinitionInterface // has definitions whole
+	build       string                                    // hash of what built-in documents depend on: this binary
 
 	mu sync.Mutex // one document at a time: each takes megabytes to build
 }
 
-func installOpenAPI(server *genericapiserver.GenericAPIServer, config *openapicommon.OpenAPIV3Config, definitions apiextensionslisters.CustomResourceDefinitionLister, version string) {
+func installOpenAPI(server *genericapiserver.GenericAPIServer, config *openapicommon.OpenAPIV3Config, definitions apiextensionslisters.CustomResourceDefinitionLister, client typedv1.CustomResourceDefinitionInterface, version string) {
 	built := version
 	if info, ok := debug.ReadBuildInfo(); ok {
 		built += info.String()
 	}
-	d := &documents{config: config, container: server.Handler.GoRestfulContainer, definitions: definitions, build: hash(built)}
+	d := &documents{config: config, container: server.Handler.GoRestfulContainer, definitions: definitions, client: client, build: hash(built)}
 	server.Handler.NonGoRestfulMux.Handle(openAPIRoot, http.HandlerFunc(d.list))
 	server.Handler.NonGoRestfulMux.HandlePrefix(openAPIRoot+"/", http.HandlerFunc(d.document))
 	handler.NewOpenAPIService(swagger(version)).RegisterOpenAPIVersionedService("/openapi/v2", server.Handler.NonGoRestfulMux)
@@ -147,7 +151,7 @@ func (d *documents) document(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, openAPIRoot+"/")
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	document, current, err := d.find(path)
+	document, current, err := d.find(r.Context(), path)
 	switch {
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -158,7 +162,7 @@ func (d *documents) document(w http.ResponseWriter, r *http.Request) {
 	}
 	if asked := r.URL.Query().Get("hash"); asked != "" {
 		if asked != current {
-			http.Redirect(w, r, address(path, current), http.StatusMovedPermanently)
+			http.Redirect(w, r, address(path, current), http.StatusMovedPermanently) //nolint:gosec // to a document of this server: path names one
 			return
 		}
 		w.Header().Set("Cache-Control", "public, immutable")
@@ -178,7 +182,7 @@ func (d *documents) document(w http.ResponseWriter, r *http.Request) {
 }
 
 // find returns how to build the document at path, nil when there is none, and its hash.
-func (d *documents) find(path string) (func() (*spec3.OpenAPI, error), string, error) {
+func (d *documents) find(ctx context.Context, path string) (func() (*spec3.OpenAPI, error), string, error) {
 	for _, service := range d.container.RegisteredWebServices() {
 		if service.RootPath()[1:] == path {
 			return func() (*spec3.OpenAPI, error) {
@@ -199,7 +203,11 @@ func (d *documents) find(path string) (func() (*spec3.OpenAPI, error), string, e
 		version := path[strings.LastIndexByte(path, '/')+1:]
 		var parts []*spec3.OpenAPI
 		for _, definition := range definitions {
-			part, err := builder.BuildOpenAPIV3(definition, version, builder.Options{IncludeSelectableFields: true})
+			whole, err := d.client.Get(ctx, definition.Name, metav1.GetOptions{})
+			if err != nil {
+				return nil, err
+			}
+			part, err := builder.BuildOpenAPIV3(whole, version, builder.Options{IncludeSelectableFields: true})
 			if err != nil {
 				return nil, fmt.Errorf("CustomResourceDefinition %s: %w", definition.Name, err)
 			}

@@ -121,16 +121,22 @@ func (a *api) start(ctx context.Context, o Options, keys *pki.Keys, address stri
 	if err := json.NewEncoder(o.Ready).Encode(readyLine{true, address}); err != nil {
 		return fmt.Errorf("ready: %w", err)
 	}
-	if o.Definitions != "" {
+	// Definitions take a second when they are new; pods need not wait for them.
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
 		if err := a.applyDefinitions(ctx, o); err != nil {
 			return ended(ctx, fmt.Errorf("definitions %s: %w", o.Definitions, err))
 		}
-	}
-	a.definitionsApplied.Store(true)
-	return ended(ctx, controllers.Run(ctx, controllers.Options{
-		Config: a.config, Client: client, Informers: a.informers,
-		Node: node, AuthorityPEM: keys.AuthorityPEM, Tokens: a.tokens, Log: o.Log,
-	}))
+		a.definitionsApplied.Store(true)
+		return nil
+	})
+	group.Go(func() error {
+		return ended(ctx, controllers.Run(ctx, controllers.Options{
+			Config: a.config, Client: client, Informers: a.informers,
+			Node: node, AuthorityPEM: keys.AuthorityPEM, Tokens: a.tokens, Log: o.Log,
+		}))
+	})
+	return group.Wait()
 }
 
 type readyLine struct {
