@@ -13,6 +13,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/agent"
 	"github.com/lateen-mesh/lateen/control"
+	"github.com/lateen-mesh/lateen/local/outside"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
@@ -36,10 +37,10 @@ func (s *supervisor) prepareGateway() error {
 		return err
 	}
 	if len(s.o.Resolve) > 0 {
-		if s.dns, err = newResolver(s.o.Resolve, systemServers("/etc/resolv.conf")); err != nil {
+		if s.dns, err = outside.NewResolver(outside.Options{Resolve: s.o.Resolve}); err != nil {
 			return err
 		}
-		s.gateway.DNS = s.dns.port()
+		s.gateway.DNS = s.dns.Port()
 	}
 	text, err := s.gateway.JSON()
 	if err != nil {

@@ -12,7 +12,7 @@
 // Where the ports of Gateways are on this machine is decided at the start
 // (ports.go) and told to the control plane by the gateway's node metadata. Names
 // given by Options.Resolve are answered by a small DNS server on loopback
-// (resolver.go) that the gateway's bootstrap points at.
+// (outside.Resolver) that the gateway's bootstrap points at.
 package local
 
 import (

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/lateen-mesh/lateen/agent"
+	"github.com/lateen-mesh/lateen/local/outside"
 )
 
 // maxStdin bounds configuration from standard input.
@@ -33,7 +34,7 @@ type supervisor struct {
 	stdin []byte
 	out   *prefixes
 	parts []*process
-	dns   *resolver
+	dns   *outside.Resolver
 
 	control *process
 	gateway agent.Bootstrap // of the gateway on this machine; the zero value where it is a pod
@@ -67,7 +68,7 @@ func Up(ctx context.Context, o Options) error {
 		running.Go(func() { run(ctx) })
 	}
 	if s.dns != nil {
-		spawn(s.dns.run)
+		spawn(s.dns.Run)
 	}
 	start := s.startGateway
 	if s.engine != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -36,39 +37,66 @@ func newLookup(o Options) *lookup {
 	return l
 }
 
-// answer is the reply to a message, empty for one that is no question.
-func (l *lookup) answer(ctx context.Context, network string, message []byte) []byte {
+// A question is a DNS message with one.
+type question struct {
+	raw  []byte
+	head dnsmessage.Header
+	dnsmessage.Question
+}
+
+func parseQuestion(raw []byte) (question, bool) {
 	var p dnsmessage.Parser
-	head, err := p.Start(message)
+	head, err := p.Start(raw)
 	if err != nil || head.Response {
-		return nil
+		return question{}, false
 	}
 	q, err := p.Question()
-	if err != nil {
+	return question{raw, head, q}, err == nil
+}
+
+// answer is the reply to a message, empty for one that is no question.
+func (l *lookup) answer(ctx context.Context, network string, message []byte) []byte {
+	q, ok := parseQuestion(message)
+	if !ok {
 		return nil
 	}
-	if addrs, given := l.names[strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))]; given && q.Class == dnsmessage.ClassINET {
-		return response(head, q, dnsmessage.RCodeSuccess, addrs)
+	if reply, given := l.given(q); given {
+		return reply
 	}
+	return l.forward(ctx, network, q)
+}
+
+// given is the reply for a name whose addresses were given; false for other names,
+// sub-domains of it among them.
+func (l *lookup) given(q question) ([]byte, bool) {
+	addrs, known := l.names[strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))]
+	if !known || q.Class != dnsmessage.ClassINET {
+		return nil, false
+	}
+	return response(q, dnsmessage.RCodeSuccess, addrs), true
+}
+
+// forward asks the name servers in turn.
+func (l *lookup) forward(ctx context.Context, network string, q question) []byte {
 	servers := l.servers
 	if servers == nil {
 		servers = systemServers("/etc/resolv.conf")
 	}
 	for _, server := range servers {
-		if reply, err := exchange(ctx, network, server, message); err == nil {
+		if reply, err := exchange(ctx, network, server, q.raw); err == nil {
 			return reply
 		}
 	}
-	return response(head, q, dnsmessage.RCodeServerFailure, nil) // quicker for the asker than silence
+	return response(q, dnsmessage.RCodeServerFailure, nil) // quicker for the asker than silence
 }
 
-func response(head dnsmessage.Header, q dnsmessage.Question, code dnsmessage.RCode, addrs []netip.Addr) []byte {
+func response(q question, code dnsmessage.RCode, addrs []netip.Addr) []byte {
 	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{
-		ID: head.ID, Response: true, Authoritative: code == dnsmessage.RCodeSuccess, RCode: code,
-		RecursionDesired: head.RecursionDesired, RecursionAvailable: true,
+		ID: q.head.ID, Response: true, Authoritative: code == dnsmessage.RCodeSuccess, RCode: code,
+		RecursionDesired: q.head.RecursionDesired, RecursionAvailable: true,
 	})
 	b.EnableCompression()
-	failed := errors.Join(b.StartQuestions(), b.Question(q), b.StartAnswers())
+	failed := errors.Join(b.StartQuestions(), b.Question(q.Question), b.StartAnswers())
 	h := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: answerTTL}
 	for _, a := range addrs {
 		switch {
@@ -96,7 +124,10 @@ func exchange(ctx context.Context, network, server string, query []byte) ([]byte
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	_ = c.SetDeadline(time.Now().Add(lookupTime))
 	if network == "tcp" {
-		return exchangeFrame(c, query)
+		if err := writeFrame(c, query); err != nil {
+			return nil, err
+		}
+		return readFrame(c)
 	}
 	if _, err := c.Write(query); err != nil {
 		return nil, err
@@ -113,17 +144,23 @@ func exchange(ctx context.Context, network, server string, query []byte) ([]byte
 	}
 }
 
-func exchangeFrame(c io.ReadWriter, query []byte) ([]byte, error) {
-	if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...)); err != nil { // at most maxPacket
-		return nil, err
-	}
+// readFrame reads a message as DNS has it on TCP, after its length.
+func readFrame(r io.Reader) ([]byte, error) {
 	var size [2]byte
-	if _, err := io.ReadFull(c, size[:]); err != nil {
+	if _, err := io.ReadFull(r, size[:]); err != nil {
 		return nil, err
 	}
 	b := make([]byte, binary.BigEndian.Uint16(size[:]))
-	_, err := io.ReadFull(c, b)
+	_, err := io.ReadFull(r, b)
 	return b, err
+}
+
+func writeFrame(w io.Writer, b []byte) error {
+	if len(b) > math.MaxUint16 {
+		return errors.New("DNS message too long")
+	}
+	_, err := w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
+	return err
 }
 
 // systemServers reads the name servers of a resolv.conf.

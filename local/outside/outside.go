@@ -57,4 +57,7 @@
 //	8 listen tcp 80               ►  8 ok 0.0.0.0:8080 + descriptor; 80+8000 where 80 is not to be had
 //	9 query udp <DNS message>     ►  9 ok <DNS message>: names are looked up where this machine does
 //	7 cancel                      ►  nothing; 7 itself is answered, mostly with errno 125
+//
+// A Resolver answers the same questions by DNS on loopback, for a gateway that is a process of
+// this machine.
 package outside

@@ -38,10 +38,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, o Options) error {
 	if o.Listen == nil {
 		o.Listen = listen
 	}
-	if o.Listen == nil {
-		o.Listen = listen
-	}
-	s := &server{conn: conn, listen: o.Listen, open: o.Listen, names: newLookup(o), underWay: map[string]context.CancelFunc{}}
+	s := &server{conn: conn, open: o.Listen, names: newLookup(o), underWay: map[string]context.CancelFunc{}}
 	defer s.serving.Wait()
 	defer cancel()
 	defer conn.Close()
@@ -66,7 +63,6 @@ func Serve(ctx context.Context, conn *net.UnixConn, o Options) error {
 type server struct {
 	conn    *net.UnixConn
 	names   *lookup
-	listen  func(ctx context.Context, port uint16) (*net.TCPListener, error)
 	open    func(context.Context, uint16) (*net.TCPListener, error)
 	serving sync.WaitGroup
 

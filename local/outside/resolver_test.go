@@ -1,12 +1,10 @@
-package local
+package outside
 
 import (
 	"context"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,29 +13,29 @@ import (
 )
 
 // startResolver serves until the test ends.
-func startResolver(t *testing.T, names map[string][]netip.Addr, upstream ...string) *resolver {
+func startResolver(t *testing.T, names map[string][]netip.Addr, servers ...string) *Resolver {
 	t.Helper()
-	r, err := newResolver(names, upstream)
+	r, err := NewResolver(Options{Resolve: names, Servers: append([]string{}, servers...)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { r.run(ctx); close(done) }()
+	go func() { r.Run(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
 	return r
 }
 
-// lookup asks over UDP or TCP: "a.example. A 127.0.0.1 …", with the code where it is
+// query asks over UDP or TCP: "a.example. A 127.0.0.1 …", with the code where it is
 // not success.
-func lookup(t *testing.T, network string, port int, name string, kind dnsmessage.Type) string {
+func query(t *testing.T, network string, port int, name string, kind dnsmessage.Type) string {
 	t.Helper()
-	query, err := (&dnsmessage.Message{Header: dnsmessage.Header{ID: 7, RecursionDesired: true}, Questions: []dnsmessage.Question{
+	message, err := (&dnsmessage.Message{Header: dnsmessage.Header{ID: 7, RecursionDesired: true}, Questions: []dnsmessage.Question{
 		{Name: dnsmessage.MustNewName(name), Type: kind, Class: dnsmessage.ClassINET}}}).Pack()
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := exchange(t.Context(), network, net.JoinHostPort("127.0.0.1", itoa(port)), query)
+	raw, err := exchange(t.Context(), network, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), message)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +66,7 @@ func TestResolver(t *testing.T) {
 	other := startResolver(t, map[string][]netip.Addr{"elsewhere.example": {addr("127.0.0.9")}})
 	r := startResolver(t, map[string][]netip.Addr{
 		"httpbin.org": {addr("127.0.0.1"), addr("127.0.0.2")}, "Six.Example.": {addr("::1")},
-	}, net.JoinHostPort("127.0.0.1", itoa(other.port())))
+	}, net.JoinHostPort("127.0.0.1", strconv.Itoa(other.Port())))
 	for _, network := range []string{"udp", "tcp"} {
 		for _, c := range []struct {
 			name string
@@ -83,7 +81,7 @@ func TestResolver(t *testing.T) {
 			{"www.httpbin.org.", dnsmessage.TypeA, "RCodeServerFailure"},
 		} {
 			t.Run(network+" "+c.name+" "+c.kind.String(), func(t *testing.T) {
-				if got := lookup(t, network, r.port(), c.name, c.kind); got != c.want {
+				if got := query(t, network, r.Port(), c.name, c.kind); got != c.want {
 					t.Errorf("got %q, want %q", got, c.want)
 				}
 			})
@@ -111,7 +109,7 @@ func TestResolverUnderSiege(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer asker.Close()
-	for range maxDNSQueries { // each is taken before the next is sent, so that all slots are
+	for range maxQuestions { // each is taken before the next is sent, so that all slots are
 		if _, err := asker.Write(other); err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +122,7 @@ func TestResolverUnderSiege(t *testing.T) {
 		}
 		defer c.Close()
 	}
-	if got := lookup(t, "udp", r.port(), "a.example.", dnsmessage.TypeA); got != "127.0.0.1" {
+	if got := query(t, "udp", r.Port(), "a.example.", dnsmessage.TypeA); got != "127.0.0.1" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -137,9 +135,9 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Add(query)
 	f.Add([]byte{0, 1, 2})
-	r := &resolver{names: map[string][]netip.Addr{"a.b": {netip.MustParseAddr("127.0.0.1")}}}
+	l := newLookup(Options{Resolve: map[string][]netip.Addr{"a.b": {netip.MustParseAddr("127.0.0.1")}}, Servers: []string{}})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		reply := r.answer(t.Context(), b, "udp")
+		reply := l.answer(t.Context(), "udp", b)
 		if reply == nil {
 			return
 		}
@@ -148,18 +146,4 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("reply %x to %x: %v", reply, b, err)
 		}
 	})
-}
-
-func TestSystemServers(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "resolv.conf")
-	text := "# comment\nnameserver 10.0.0.1\nsearch x\nnameserver fe80::1%eth0\nnameserver nonsense\nnameserver 10.0.0.2\nnameserver 10.0.0.3\n"
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := systemServers(path), []string{"10.0.0.1:53", "[fe80::1%eth0]:53", "10.0.0.2:53"}; !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-	if got := systemServers(path + ".none"); got != nil {
-		t.Errorf("no file gives %v", got)
-	}
 }
