@@ -16,6 +16,57 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/outside"
 )
 
+func TestDialFailures(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := l.Addr().String()
+	l.Close()
+	for _, c := range []struct {
+		name, address, reason string
+		dialer                Dialer
+	}{
+		{"WI-019 nobody listens", free, "delayed connect error: Connection refused", Dialer{}},
+		{"no such pipe", "unix:/nonexistent/socket", "immediate connect error: No such file or directory", Dialer{}},
+		{"source address of another machine", free, "immediate connect error: Cannot assign requested address", Dialer{Source: netip.MustParseAddrPort("192.0.2.1:0")}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := c.dialer.Dial(t.Context(), c.address, time.Second)
+			var failed *Error
+			if !errors.As(err, &failed) || failed.Reason != c.reason || failed.Timeout {
+				t.Fatalf("got %#v, want %s", err, c.reason)
+			}
+		})
+	}
+	t.Run("timeout", func(t *testing.T) {
+		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+		defer cancel()
+		_, err := (&Dialer{}).Dial(ctx, free, 0)
+		var failed *Error
+		if !errors.As(err, &failed) || !failed.Timeout || failed.Reason != "" {
+			t.Fatalf("got %#v", err)
+		}
+	})
+}
+
+func TestDialSource(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d := Dialer{Source: netip.MustParseAddrPort("127.0.0.6:0"), KeepAlive: net.KeepAliveConfig{Enable: true, Idle: time.Minute}}
+	c, err := d.Dial(t.Context(), l.Addr().String(), time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := NewConn(c).LocalAddr().Addr().String(); got != "127.0.0.6" {
+		t.Errorf("source is %s", got)
+	}
+}
+
 // answering is who answers at a socket: dials by word of the table, else by a connection
 // to echo.
 func answering(t *testing.T, echo string, answers map[string]string) *outside.Door {
