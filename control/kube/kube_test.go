@@ -226,6 +226,20 @@ func TestABadObjectHarmsItselfOnly(t *testing.T) {
 	r.until("another object of the name has no part in the state of the first", func(s *config.Set) bool { return len(hosts(s)) == 1 })
 }
 
+func TestManyBadObjects(t *testing.T) {
+	a := kubetest.New(t)
+	for i := range 150 {
+		a.Apply(entryYAML(fmt.Sprint("bad", i), "bad/host"))
+	}
+	r := of(t, a.Start())
+	if n := strings.Count(r.log.String(), "hosts[0]"); n != maxTold {
+		t.Errorf("%d problems are logged, want %d", n, maxTold)
+	}
+	if st := r.Status(); len(st.Problems) != 150 || !strings.Contains(r.log.String(), "objects=150") {
+		t.Errorf("%d problems in the status; log\n%s", len(st.Problems), r.log)
+	}
+}
+
 func TestFieldsOfAnotherVersionAreIgnored(t *testing.T) {
 	a := kubetest.New(t).Start()
 	a.Apply(strings.Replace(entryYAML("new", "new.example.com"), "spec: {", "spec: {fieldOfTomorrow: {a: [1]}, ", 1))

@@ -57,7 +57,9 @@ func (s *shelf) Update(object any) error {
 	}
 	s.source.mu.Lock()
 	defer s.source.mu.Unlock()
-	s.settle(j)
+	if s.settle(j) {
+		s.source.announce(j.problems)
+	}
 	signal(s.source.wake)
 	return nil
 }
@@ -95,8 +97,16 @@ func (s *shelf) Replace(list []any, _ string) error {
 			s.remove(key)
 		}
 	}
+	told := 0
 	for _, j := range changes {
-		s.settle(j)
+		if s.settle(j) {
+			if told++; told <= maxTold {
+				s.source.announce(j.problems)
+			}
+		}
+	}
+	if told > maxTold {
+		s.source.log.Error("more objects have problems: status shows them", "kind", s.kind, "objects", told, "logged", maxTold)
 	}
 	s.listed = true
 	signal(s.source.wake)
@@ -152,9 +162,12 @@ func (s *shelf) judge(object any) (judged, bool) {
 	return j, true
 }
 
+// maxTold is of how many objects of one list problems are logged.
+const maxTold = 100
+
 // settle decides what is in force of an object: what it says now, or its last good state
-// where that is broken.
-func (s *shelf) settle(j judged) {
+// where that is broken. It reports whether there are other problems than before.
+func (s *shelf) settle(j judged) (news bool) {
 	e := s.objects[j.key]
 	if e == nil {
 		e = &entry{}
@@ -169,14 +182,13 @@ func (s *shelf) settle(j judged) {
 	default:
 		e.good = j.config
 	}
-	if !slices.Equal(e.problems, j.problems) {
-		s.source.announce(j.problems)
-	}
+	news = len(j.problems) > 0 && !slices.Equal(e.problems, j.problems)
 	s.source.tell(s.reading, j, e)
 	e.uid, e.version, e.problems, e.stale = j.uid, j.version, j.problems, broken && e.good != nil
 	if e.good != before {
 		s.source.pending[j.key] = e.good
 	}
+	return news
 }
 
 func (s *shelf) remove(key config.Key) {
