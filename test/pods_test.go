@@ -73,6 +73,7 @@ func TestPods(t *testing.T) {
 					"eventually":  eventually,
 					"kill9":       kill9,
 					"nothingleft": nothingLeft,
+					"remember":    remember,
 				},
 			})
 		})
@@ -177,33 +178,87 @@ func kill9(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(syscall.Kill(pid, syscall.SIGKILL))
 }
 
-// nothingLeft waits until no process of the mesh is there any more.
+// remember writes down all processes of the mesh, for nothingleft.
+func remember(ts *testscript.TestScript, _ bool, _ []string) {
+	st, err := local.ReadRecord(ts.Getenv("STATE"))
+	ts.Check(err)
+	var lines []string
+	for _, p := range append(descendants(st.PID), process{pid: st.PID, started: startOf(st.PID)}) {
+		lines = append(lines, fmt.Sprintf("%d %s", p.pid, p.started))
+	}
+	ts.Logf("%d processes", len(lines))
+	ts.Check(os.WriteFile(ts.MkAbs("processes"), []byte(strings.Join(lines, "\n")), 0o600))
+}
+
+// nothingLeft waits until no process that was remembered is there any more.
 func nothingLeft(ts *testscript.TestScript, _ bool, _ []string) {
-	state := ts.Getenv("STATE")
+	text := ts.ReadFile("processes")
 	var left []string
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if left = processesOf(state); len(left) == 0 {
+		left = nil
+		for line := range strings.SplitSeq(text, "\n") {
+			id, started, _ := strings.Cut(line, " ")
+			pid, err := strconv.Atoi(id)
+			ts.Check(err)
+			if startOf(pid) == started {
+				left = append(left, line)
+			}
+		}
+		if len(left) == 0 {
 			return
 		}
 	}
 	ts.Fatalf("still there: %q", left)
 }
 
-// processesOf are the processes that have the state directory on their command line, or
-// mounts of its node, as those in containers have. Zombies have neither.
-func processesOf(state string) (left []string) {
+// A process is one that lives, told from a later one of the same id by its start.
+type process struct {
+	pid, parent  int
+	started, run string
+}
+
+// descendants are all processes below one.
+func descendants(top int) (all []process) {
+	below := map[int]bool{top: true}
+	var every []process
 	entries, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range entries {
-		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if err != nil || len(line) == 0 {
-			continue
-		}
-		mounts, _ := os.ReadFile(filepath.Join(dir, "mountinfo"))
-		if strings.Contains(string(line), state) || strings.Contains(string(mounts), state+"/node") {
-			left = append(left, filepath.Base(dir)+" "+strings.ReplaceAll(string(line), "\x00", " "))
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
+			if fields := statOf(pid); len(fields) > 19 {
+				parent, _ := strconv.Atoi(fields[1])
+				line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+				every = append(every, process{pid, parent, startOf(pid), strings.ReplaceAll(strings.TrimRight(string(line), "\x00"), "\x00", " ")})
+			}
 		}
 	}
-	return left
+	for found := true; found; {
+		found = false
+		for _, p := range every {
+			if below[p.parent] && !below[p.pid] {
+				below[p.pid], found = true, true
+				all = append(all, p)
+			}
+		}
+	}
+	return all
+}
+
+// startOf is when a process started, "" for none and for zombies.
+func startOf(pid int) string {
+	fields := statOf(pid)
+	if len(fields) < 20 || fields[0] == "Z" {
+		return ""
+	}
+	return fields[19]
+}
+
+// statOf are the fields of /proc/PID/stat from the state on.
+func statOf(pid int) []string {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 }
 
 func freePort() int {
