@@ -136,8 +136,10 @@ func (s *Set) Close() {
 			c.retire()
 		}
 	}
-	for _, c := range s.warming {
-		c.retire()
+	for _, waiting := range []map[string]*Config{s.warming, s.blocked} {
+		for _, c := range waiting {
+			c.retire()
+		}
 	}
 }
 

@@ -276,6 +276,17 @@ func TestBindErrors(t *testing.T) {
 		if err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
+		c, err := f.decode(strings.Replace(strings.Replace(at("127.0.0.1", free), `"l"`, `"b"`, 1), `"value": "x"`, `"value": "second"`, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Apply([]*Config{c}, nil); err == nil {
+			t.Error("a changed one is accepted while the other has the address")
+		}
+		f.apply([]string{"a", "first"})
+		if got := f.dial("127.0.0.1:" + free).line(); got != "second" {
+			t.Errorf("when the first is gone: %q", got)
+		}
 	})
 }
 

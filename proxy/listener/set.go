@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +65,7 @@ type Set struct {
 	mu       sync.Mutex
 	active   map[string]*listener
 	warming  map[string]*Config
+	blocked  map[string]*Config // whose address another listener has
 	draining int
 	started  bool // workers run: warm listeners accept
 	stopped  bool // no listener accepts any more
@@ -79,7 +82,7 @@ func NewSet(o Options) *Set {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Set{
 		opts: o, stats: newSetStats(o.Stats), ctx: ctx, stop: stop,
-		active: map[string]*listener{}, warming: map[string]*Config{}, changed: make(chan struct{}),
+		active: map[string]*listener{}, warming: map[string]*Config{}, blocked: map[string]*Config{}, changed: make(chan struct{}),
 	}
 	s.byAddress.Store(&map[netip.AddrPort]*listener{})
 	return s
@@ -143,32 +146,32 @@ func (s *Set) holder(c *Config, a address) *socket {
 
 // Apply puts a change in force: each updated listener as soon as it is warm, in the
 // place of the one with its name, or with its address if that one is removed in the
-// same change. Removed listeners drain. Errors name listeners that were not accepted;
-// the others are in force.
+// same change. Removed listeners drain. Errors name listeners whose address another one
+// has: they are in force when that one is gone. The others are in force now.
 func (s *Set) Apply(updated []*Config, removed []string) error {
 	var errs []error
 	s.mu.Lock()
 	gone := map[string]*listener{}
 	for _, name := range removed {
-		if c := s.warming[name]; c != nil {
-			delete(s.warming, name)
-			c.retire()
-		}
+		forget(s.warming, name)
+		forget(s.blocked, name)
 		if l := s.active[name]; l != nil {
 			gone[name] = l
 		}
 	}
 	for _, c := range updated {
+		forget(s.blocked, c.name)
+	}
+	updated = append(s.unblock(gone), updated...)
+	for _, c := range updated {
 		if err := s.conflict(c, gone); err != nil {
 			errs = append(errs, err)
 			s.stats.createFailure.Inc()
-			c.retire()
+			s.blocked[c.name] = c
 			continue
 		}
 		s.inherit(c, gone)
-		if old := s.warming[c.name]; old != nil {
-			old.retire()
-		}
+		forget(s.warming, c.name)
 		s.warming[c.name] = c
 	}
 	for name, l := range gone {
@@ -182,6 +185,25 @@ func (s *Set) Apply(updated []*Config, removed []string) error {
 		s.whenWarm(c)
 	}
 	return errors.Join(errs...)
+}
+
+// forget gives up a configuration that did not come into force, if there is one.
+func forget(m map[string]*Config, name string) {
+	if c := m[name]; c != nil {
+		delete(m, name)
+		c.retire()
+	}
+}
+
+// unblock takes the configurations whose address is free now.
+func (s *Set) unblock(gone map[string]*listener) (free []*Config) {
+	for _, name := range slices.Sorted(maps.Keys(s.blocked)) {
+		if c := s.blocked[name]; s.conflict(c, gone) == nil {
+			delete(s.blocked, name)
+			free = append(free, c)
+		}
+	}
+	return free
 }
 
 // conflict: two listeners cannot have one address.
