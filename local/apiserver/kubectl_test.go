@@ -29,7 +29,9 @@ func (st step) run(t *testing.T, s *server) {
 	for _, word := range words.FindAllString(st.args, -1) {
 		args = append(args, strings.Trim(word, "'"))
 	}
+	began := time.Now()
 	out, err := s.kubectl(st.in, args...)
+	t.Logf("%5d ms  kubectl %s", time.Since(began).Milliseconds(), st.args)
 	if (err != nil) != st.fail {
 		t.Errorf("kubectl %s: %v, want failure: %v\n%s", st.args, err, st.fail, out)
 	}

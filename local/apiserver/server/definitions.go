@@ -57,19 +57,13 @@ func (a *api) applyDefinitions(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	definitions, err := decodeDefinitions(text)
+	if err != nil {
+		return err
+	}
 	applied := appliedRecord{Sum: sum}
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 64<<10)
-	for {
-		var definition apiextensionsv1.CustomResourceDefinition
-		if err := decoder.Decode(&definition); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return err
-		}
-		if definition.Kind != "CustomResourceDefinition" || definition.Name == "" {
-			continue
-		}
-		if err := applyDefinition(ctx, client.ApiextensionsV1().CustomResourceDefinitions(), &definition); err != nil {
+	for _, definition := range definitions {
+		if err := applyDefinition(ctx, client.ApiextensionsV1().CustomResourceDefinitions(), definition); err != nil {
 			return fmt.Errorf("CustomResourceDefinition %s: %w", definition.Name, err)
 		}
 		applied.Names = append(applied.Names, definition.Name)
@@ -79,11 +73,31 @@ func (a *api) applyDefinitions(ctx context.Context, o Options) error {
 	}); err != nil {
 		return err
 	}
-	line, err := json.Marshal(applied)
+	return applied.write(record)
+}
+
+func (r appliedRecord) write(path string) error {
+	line, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(record, line, 0o600)
+	return os.WriteFile(path, line, 0o600)
+}
+
+// decodeDefinitions reads the definitions of a text; other objects are left out.
+func decodeDefinitions(text []byte) (all []*apiextensionsv1.CustomResourceDefinition, err error) {
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 64<<10)
+	for {
+		var d apiextensionsv1.CustomResourceDefinition
+		switch err := decoder.Decode(&d); {
+		case errors.Is(err, io.EOF):
+			return all, nil
+		case err != nil:
+			return nil, err
+		case d.Kind == "CustomResourceDefinition" && d.Name != "":
+			all = append(all, &d)
+		}
+	}
 }
 
 // readDefinitions returns the text of a file, or of all YAML and JSON files of a

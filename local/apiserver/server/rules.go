@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -38,6 +39,12 @@ func slim(object any) (any, error) {
 				slimSchema(s.OpenAPIV3Schema)
 			}
 		}
+		// Upstream lets the first writers of a new kind wait two seconds, until other servers know it, too.
+		for i := range definition.Status.Conditions {
+			if c := &definition.Status.Conditions[i]; c.Type == apiextensionsv1.Established {
+				c.LastTransitionTime.Time = c.LastTransitionTime.Add(-time.Minute)
+			}
+		}
 	}
 	return object, nil
 }
@@ -67,7 +74,8 @@ func slimSchema(s *apiextensionsv1.JSONSchemaProps) {
 
 // rules is the admission plugin that checks the validation rules (CEL) of custom
 // resources as upstream does, but compiles those of a kind and version when the
-// first object of it is written.
+// first object of it is written. The one write it does not see is that of a custom
+// resource's scale, which carries a Scale.
 type rules struct {
 	definitions apiextensionslisters.CustomResourceDefinitionLister
 	client      typedv1.CustomResourceDefinitionInterface
@@ -112,7 +120,7 @@ func (r *rules) Validate(ctx context.Context, a admission.Attributes, _ admissio
 	if len(problems) == 0 {
 		return nil
 	}
-	return apierrors.NewInvalid(a.GetKind().GroupKind(), a.GetName(), problems)
+	return apierrors.NewInvalid(a.GetKind().GroupKind(), object.GetName(), problems)
 }
 
 // oldValue is nil, not an empty map in an interface, when there was no object before.

@@ -86,6 +86,9 @@ func Run(ctx context.Context, o Options) error {
 		defer socket.Close()
 	}
 
+	if err := seedDefinitions(ctx, objects, o); err != nil {
+		return fmt.Errorf("definitions %s: %w", o.Definitions, err)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { economize(ctx); return nil })
 	loop := newLoopback()
