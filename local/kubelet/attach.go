@@ -12,9 +12,18 @@ import (
 // the container prints.
 const slowest = 10 * time.Second
 
+// maxEarly bounds what is kept for the first client.
+const maxEarly = 64 << 10
+
 // attached are the clients that see a container's output as it comes. The zero attached has none.
 type attached struct {
+	// early keeps the first output for the first client: `kubectl run -i` attaches to a program
+	// that began before. Set before the container runs.
+	early bool
+
 	mu      sync.Mutex
+	kept    []chunk
+	size    int
 	clients []*client
 	over    bool
 }
@@ -42,10 +51,7 @@ type streamOf struct {
 }
 
 func (s streamOf) Write(p []byte) (int, error) {
-	s.to.mu.Lock()
-	clients := s.to.clients
-	s.to.mu.Unlock()
-	for _, c := range clients {
+	for _, c := range s.to.keep(s.name, p) {
 		timer := time.NewTimer(slowest)
 		select {
 		case c.chunks <- chunk{s.name, slices.Clone(p)}:
@@ -56,6 +62,17 @@ func (s streamOf) Write(p []byte) (int, error) {
 		timer.Stop()
 	}
 	return len(p), nil
+}
+
+// keep keeps early output, and returns the clients that see it now.
+func (a *attached) keep(stream string, p []byte) []*client {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.early && a.size < maxEarly {
+		p = p[:min(len(p), maxEarly-a.size)]
+		a.kept, a.size = append(a.kept, chunk{stream, slices.Clone(p)}), a.size+len(p)
+	}
+	return a.clients
 }
 
 // end tells clients that no more comes.
@@ -79,8 +96,16 @@ func (a *attached) follow(ctx context.Context, stdout, stderr io.Writer) error {
 		return nil
 	}
 	a.clients = append(slices.Clone(a.clients), c)
+	kept := a.kept
+	a.early, a.kept = false, nil
 	a.mu.Unlock()
 	defer a.remove(c)
+	to := map[string]io.Writer{"stdout": stdout, "stderr": stderr}
+	for _, part := range kept {
+		if err := part.write(to); err != nil {
+			return err
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -91,18 +116,21 @@ func (a *attached) follow(ctx context.Context, stdout, stderr io.Writer) error {
 			if !more {
 				return nil
 			}
-			w := stdout
-			if part.stream == "stderr" {
-				w = stderr
-			}
-			if w == nil {
-				continue
-			}
-			if _, err := w.Write(part.text); err != nil {
+			if err := part.write(to); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// write writes to the stream's writer, if there is one.
+func (c chunk) write(to map[string]io.Writer) error {
+	w := to[c.stream]
+	if w == nil {
+		return nil
+	}
+	_, err := w.Write(c.text)
+	return err
 }
 
 func (a *attached) remove(c *client) {

@@ -227,11 +227,11 @@ func TestExec(t *testing.T) {
 }
 
 func TestAttach(t *testing.T) {
-	r := newRig(t, `{kind: Pod, metadata: {name: a}, spec: {restartPolicy: Never, containers: [{name: a, image: test/sh, stdin: true, stdinOnce: true, command: [sh, -c, "while read line; do echo got $line; done; echo end >&2"]}]}}`)
+	r := newRig(t, `{kind: Pod, metadata: {name: a}, spec: {restartPolicy: Never, containers: [{name: a, image: test/sh, stdin: true, stdinOnce: true, command: [sh, -c, "echo first; while read line; do echo got $line; done; echo end >&2"]}]}}`)
 	r.await("a", "ready", isReady)
 	var out, errOut bytes.Buffer
 	err := r.stream("/attach/ns/a/a", url.Values{"input": {"1"}, "output": {"1"}, "error": {"1"}}, strings.NewReader("one\ntwo\n"), &out, &errOut)
-	if err != nil || out.String() != "got one\ngot two\n" || errOut.String() != "end\n" {
+	if err != nil || out.String() != "first\ngot one\ngot two\n" || errOut.String() != "end\n" {
 		t.Errorf("%v, %q, %q", err, out.String(), errOut.String())
 	}
 	r.await("a", "done", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodSucceeded })

@@ -113,8 +113,8 @@ func (r *run) execute() {
 	}
 	r.event(corev1.EventTypeNormal, "Created", "Created container: "+r.spec.Name)
 	started, err := r.w.k.o.Runtime.Start(r.living, netns, config)
-	closeAll(config.Stdin, config.Stdout, config.Stderr)
 	if err != nil {
+		closeAll(config.Stdin, config.Stdout, config.Stderr)
 		finish()
 		r.fail(lifecycle.NotRun, err, img.ID)
 		return
@@ -124,7 +124,7 @@ func (r *run) execute() {
 	r.tell(func(p *lifecycle.Pod) { p.Started(r.spec.Name, r.id, img.ID, time.Now()) })
 	exit := started.Wait()
 	r.ended()
-	closeAll(r.input)
+	closeAll(r.input, config.Stdin, config.Stdout, config.Stderr) // a terminal's are used until here
 	finish()
 	r.tell(func(p *lifecycle.Pod) { p.Exited(r.spec.Name, r.terminated(exit)) })
 }
@@ -192,6 +192,7 @@ func (r *run) openLog(c *container.Config) (finish func(), err error) {
 	r.w.logs[path] = l
 	r.w.runsMu.Unlock()
 	r.log = l
+	r.output.early = r.spec.StdinOnce
 	var copying sync.WaitGroup
 	copyOf := func(stream string) (io.Writer, error) {
 		read, write, err := os.Pipe()
