@@ -1,6 +1,7 @@
 package container
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"context"
@@ -80,6 +81,30 @@ func TestExec(t *testing.T) {
 		}
 		all.Wait()
 	})
+}
+
+// An archive names the owners that its files have outside. kubectl cp unpacks it as root.
+func TestExecUnpacksFilesOfOthers(t *testing.T) {
+	if outside(t) {
+		return
+	}
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "note", Mode: 0o644, Size: 4, Uid: 4711, Gid: 4711}), write(w, "text"), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, newRuntime(t), nil, idle())
+	if out, errs, exit := run(t, c, Exec{Argv: []string{"tar", "-xmf", "-", "-C", "/tmp"}, Stdin: &archive}); exit.Code != 0 {
+		t.Fatalf("exit %+v: %s%s", exit, out, errs)
+	}
+	if out, errs, _ := run(t, c, sh("cat /tmp/note")); out != "text" {
+		t.Errorf("%q, %q", out, errs)
+	}
+}
+
+func write(w io.Writer, text string) error {
+	_, err := io.WriteString(w, text)
+	return err
 }
 
 func TestExecAsTheContainersUser(t *testing.T) {

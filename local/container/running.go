@@ -105,6 +105,7 @@ func (c *running) Exec(ctx context.Context, e Exec) (Process, error) {
 	}
 	as := c.config
 	as.Argv, as.TTY, as.Stdin, as.Stdout, as.Stderr = e.Argv, e.TTY, e.Stdin, e.Stdout, e.Stderr
+	as.Env = c.engine.unpacking(e.Argv, c.config.Env)
 	s, err := c.engine.prepare(as)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package container
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,6 +55,16 @@ var rights = [...]uintptr{
 // over the pod's network are those of the namespace above.
 func (r *engine) ownUser(c Config) bool {
 	return !r.ids.many() && !c.NetAdmin && (c.UID != 0 || c.GID != 0)
+}
+
+// unpacking is the environment of a program that is run. tar, with which kubectl copies into a
+// container, gives files the owners that an archive names when it is root; where there is only one
+// user nobody else can own any, and tar would fail. A TAR_OPTIONS of the container's comes first.
+func (r *engine) unpacking(argv, env []string) []string {
+	if r.ids.many() || filepath.Base(argv[0]) != "tar" {
+		return env
+	}
+	return append(slices.Clip(env), "TAR_OPTIONS=--no-same-owner")
 }
 
 // mapUser gives the one user of a process's user namespace its name there. It is done while the
