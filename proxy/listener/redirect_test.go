@@ -63,21 +63,36 @@ func TestRedirected(t *testing.T) {
 // TestHandOffTransparent: with TPROXY too a connection goes to the listener that its
 // destination has.
 func TestHandOffTransparent(t *testing.T) {
+	listeners := []struct{ name, address, greeting string }{
+		{"its own", `{"address": "127.0.0.2", "port_value": 9998}`, "real"},
+		{"its port's", `{"address": "0.0.0.0", "port_value": 9998}`, "real"},
+		{"its port's, for both families", `{"address": "::", "port_value": 9998, "ipv4_compat": true}`, "real"},
+		{"its port's, for the other family", `{"address": "::", "port_value": 9998}`, "virtual"},
+		{"of another port", `{"address": "0.0.0.0", "port_value": 9997}`, "virtual"},
+	}
+	got := make([]string, len(listeners))
 	inNamespace(t, func() error {
 		if err := redirect(9999, 9998, 15001); err != nil {
 			return err
 		}
-		f := newFixture(t, nil)
-		f.apply(nil, `{"name": "virtual", "address": {"socket_address": {"address": "0.0.0.0", "port_value": 15001}}, "transparent": true,
-			"use_original_dst": true, "filter_chains": [`+chainNamed("c", "virtual", "")+`]}`,
-			`{"name": "real", "address": {"socket_address": {"address": "127.0.0.2", "port_value": 9998}}, "bind_to_port": false,
-			"filter_chains": [`+chainNamed("c", "real", "")+`]}`)
-		if got := f.dial("127.0.0.2:9998").line(); got != "real" {
-			t.Error(got)
+		for i, l := range listeners {
+			f := newFixture(t, nil)
+			f.apply(nil, `{"name": "virtual", "address": {"socket_address": {"address": "0.0.0.0", "port_value": 15001}}, "transparent": true,
+				"use_original_dst": true, "filter_chains": [`+chainNamed("c", "virtual", "")+`]}`,
+				`{"name": "real", "address": {"socket_address": `+l.address+`}, "bind_to_port": false,
+				"filter_chains": [`+chainNamed("c", "real", "")+`]}`)
+			client := f.dial("127.0.0.2:9998")
+			got[i] = client.line()
+			_ = client.Close()
+			f.Set.Close()
 		}
-		f.Set.Close()
 		return nil
 	})
+	for i, l := range listeners {
+		if got[i] != l.greeting {
+			t.Errorf("%s: %q, want %q", l.name, got[i], l.greeting)
+		}
+	}
 }
 
 // inNamespace runs f in a network namespace with loopback up, on a thread that ends with it.

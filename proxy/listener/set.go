@@ -348,17 +348,24 @@ func (s *Set) account() {
 }
 
 // restored finds the listener for a connection's original destination: its exact
-// address, else the wildcard of its family with its port.
+// address, else the wildcard of its family with its port, for IPv4 also the wildcard of
+// both (ipv4_compat).
 func (s *Set) restored(to netip.AddrPort) *listener {
 	index := *s.byAddress.Load()
 	if l := index[to]; l != nil {
 		return l
 	}
-	any := netip.IPv4Unspecified()
+	six := index[netip.AddrPortFrom(netip.IPv6Unspecified(), to.Port())]
 	if to.Addr().Is6() {
-		any = netip.IPv6Unspecified()
+		return six
 	}
-	return index[netip.AddrPortFrom(any, to.Port())]
+	if l := index[netip.AddrPortFrom(netip.IPv4Unspecified(), to.Port())]; l != nil || six == nil {
+		return l
+	}
+	if c := six.current.Load(); c == nil || !c.options.v4compat {
+		return nil
+	}
+	return six
 }
 
 // Start lets listeners accept: those that are warm now, the others when they are.
