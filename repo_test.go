@@ -93,7 +93,7 @@ var imports = map[string]string{
 	"bench": "control/... proxy/... samples/... bench/record", "bench/record": "", "bench/engine": "bench/record local",
 
 	"cmd/lateen-sample": "samples",
-	"cmd/istiod":        "control control/kube", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-node": "local/namespace local/node",
+	"cmd/istiod":        "control control/kube", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-engine": "local local/namespace local/node",
 }
 
 // forbiddenFolders say how something is built, not what it is.

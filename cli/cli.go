@@ -1,6 +1,8 @@
 // Package cli holds the commands of `lateen`, which is `istioctl` when called by
 // that name; one file per command.
 //
+// `lateen up` in the foreground ends with the process becoming the supervisor.
+//
 // Results go to stdout, all else to stderr. A failure is a line "error: …" and,
 // where something can be done about it, a line "hint: …". Exit codes:
 //
@@ -49,10 +51,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	if code, ok := errors.AsType[exitCode](err); ok {
 		return int(code)
 	}
-	fmt.Fprintln(s.Err, "error:", err)
-	if hint := hintOf(err); hint != "" {
-		fmt.Fprintln(s.Err, "hint:", hint)
-	}
+	local.WriteError(s.Err, err)
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return 2
 	}
@@ -83,19 +82,18 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		hint = fmt.Sprintf("did you mean %q?", near[0])
 	}
-	return &usageError{fmt.Errorf("unknown command %q", args[0]), hint}
+	return wrongUsage(fmt.Errorf("unknown command %q", args[0]), hint)
 }
 
 // A usageError is a wrong command line.
-type usageError struct {
-	error
-	hint string
-}
+type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
+func wrongUsage(err error, hint string) error { return &usageError{withHint(err, hint)} }
+
 func flagError(cmd *cobra.Command, err error) error {
-	return &usageError{err, "see: " + cmd.CommandPath() + " --help"}
+	return wrongUsage(err, "see: "+cmd.CommandPath()+" --help")
 }
 
 // arguments makes a failed check of the arguments count as wrong usage.
@@ -109,16 +107,6 @@ func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
 }
 
 func withHint(err error, hint string) error { return &local.Error{Err: err, Hint: hint} }
-
-func hintOf(err error) string {
-	if usage, ok := errors.AsType[*usageError](err); ok {
-		return usage.hint
-	}
-	if hinted, ok := errors.AsType[*local.Error](err); ok {
-		return hinted.Hint
-	}
-	return ""
-}
 
 // encode writes a value in the form of -o.
 func encode(w io.Writer, form string, v any) error {
@@ -144,5 +132,5 @@ func checkForm(form string) error {
 	case "", "json", "yaml":
 		return nil
 	}
-	return &usageError{fmt.Errorf("-o %s: must be json or yaml", form), ""}
+	return &usageError{fmt.Errorf("-o %s: must be json or yaml", form)}
 }

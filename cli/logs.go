@@ -83,7 +83,7 @@ func listLogs(w io.Writer, dir string) error {
 func partLog(ctx context.Context, w io.Writer, path string, args []string) error {
 	set, follow, tail := partFlags()
 	if err := set.Parse(args); err != nil {
-		return &usageError{err, "for a part of the mesh: lateen logs PART [-f] [--tail N]"}
+		return wrongUsage(err, "for a part of the mesh: lateen logs PART [-f] [--tail N]")
 	}
 	file, err := os.Open(path)
 	if err != nil {

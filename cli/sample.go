@@ -38,7 +38,7 @@ func sampleError(err error) error {
 	case !ok || errors.Is(err, context.Canceled):
 		return err
 	case failure.Usage:
-		return &usageError{failure.Err, failure.Hint}
+		return wrongUsage(failure.Err, failure.Hint)
 	}
 	return withHint(failure.Err, failure.Hint)
 }

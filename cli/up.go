@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"path/filepath"
 	"strconv"
@@ -46,11 +45,16 @@ not allowed is published as port + 8000.`,
 			if err != nil {
 				return err
 			}
-			o.Stdin = cmd.InOrStdin()
-			if f.detach {
-				return f.detached(cmd, paths)
+			if !f.detach {
+				return local.Replace(o)
 			}
-			return up(cmd, o)
+			o.Stdin = cmd.InOrStdin()
+			ready, err := local.Detach(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			ready.Print(cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return nil
 		},
 	}
 	set := cmd.Flags()
@@ -60,77 +64,13 @@ not allowed is published as port + 8000.`,
 	set.StringVar(&f.meshConfig, "meshConfig", "", "file with the MeshConfig, watched")
 	set.StringArrayVar(&f.set, "set", nil, "meshConfig.FIELD=VALUE over the MeshConfig")
 	set.StringVar(&f.logLevels, "log_output_level", "", "levels of the control plane: SCOPE:LEVEL,…")
-	set.StringVar(&f.binary, "bin", "", "directory of istiod and lateen-proxy (default that of this program)")
+	set.StringVar(&f.binary, "bin", "", "directory of our programs (default that of this one)")
 	set.StringVar(&f.proxy, "proxy", "", "program of the gateway, any Envoy (default lateen-proxy)")
 	set.BoolVar(&f.pods, "pods", false, "run pods and the Kubernetes API although no file has a workload")
 	set.IntVar(&f.apiPort, "api-port", 0, "port of the Kubernetes API on 127.0.0.1 (default 6443, or a free one)")
 	set.StringArrayVar(&f.image, "image", nil, "IMAGE=COMMAND or IMAGE=oci:DIR: what an image runs on this machine")
 	set.BoolVar(&f.detach, "detach", false, "return when the mesh is ready; lateen down ends it")
 	return cmd
-}
-
-// up runs the mesh in this process; started by detached, it reports there.
-func up(cmd *cobra.Command, o local.Options) error {
-	reporter, detached := local.Detached()
-	o.Stdout = cmd.OutOrStdout()
-	if detached {
-		o.Stdout = io.Discard // each process has its log
-		o.Ready = reporter.Ready
-	} else {
-		spinner := newProgress(cmd.ErrOrStderr())
-		o.Progress = spinner.show
-		o.Ready = func(r local.Ready) {
-			spinner.clear()
-			printReady(cmd.OutOrStdout(), cmd.ErrOrStderr(), r)
-		}
-	}
-	err := local.Up(cmd.Context(), o)
-	if err != nil && detached {
-		reporter.Failed(err)
-	}
-	return err
-}
-
-// detached runs the same command line in a process of its own.
-func (f upFlags) detached(cmd *cobra.Command, paths []string) error {
-	state, err := stateDir(f.state)
-	if err != nil {
-		return err
-	}
-	args := []string{"up", "--state", state}
-	for flag, values := range map[string][]string{"--resolve": f.resolve, "--publish": f.publish, "--set": f.set, "--image": f.image} {
-		for _, v := range values {
-			args = append(args, flag, v)
-		}
-	}
-	for flag, v := range map[string]string{"--meshConfig": f.meshConfig, "--log_output_level": f.logLevels, "--bin": f.binary, "--proxy": f.proxy} {
-		if v != "" {
-			args = append(args, flag, v)
-		}
-	}
-	if f.pods {
-		args = append(args, "--pods")
-	}
-	if f.apiPort != 0 {
-		args = append(args, "--api-port", strconv.Itoa(f.apiPort))
-	}
-	ready, err := local.Detach(cmd.Context(), state, cmd.InOrStdin(), append(append(args, "--"), paths...)...)
-	if err != nil {
-		return err
-	}
-	printReady(cmd.OutOrStdout(), cmd.ErrOrStderr(), ready)
-	return nil
-}
-
-// printReady says where the gateway listens, and what is wrong already.
-func printReady(out, errs io.Writer, r local.Ready) {
-	printPorts(out, r.Status)
-	printProblems(errs, r.Status)
-	ready := fmt.Sprintf("mesh ready in %.2f s", r.Took.Seconds())
-	if n := len(problems(r.Status)); n > 0 {
-		ready += ", with " + count(n, "problem")
-	}
-	fmt.Fprintln(out, ready)
 }
 
 func (f upFlags) options(paths []string) (local.Options, error) {
@@ -143,21 +83,21 @@ func (f upFlags) options(paths []string) (local.Options, error) {
 	for _, item := range f.resolve {
 		host, addrs, err := parseResolve(item)
 		if err != nil {
-			return o, &usageError{fmt.Errorf("--resolve %s: %w", item, err), "for example: --resolve httpbin.org=127.0.0.1"}
+			return o, wrongUsage(fmt.Errorf("--resolve %s: %w", item, err), "for example: --resolve httpbin.org=127.0.0.1")
 		}
 		o.Resolve[host] = addrs
 	}
 	for _, item := range f.publish {
 		port, host, err := parsePublish(item)
 		if err != nil {
-			return o, &usageError{fmt.Errorf("--publish %s: %w", item, err), "for example: --publish 80=8080"}
+			return o, wrongUsage(fmt.Errorf("--publish %s: %w", item, err), "for example: --publish 80=8080")
 		}
 		o.Publish[port] = host
 	}
 	for _, item := range f.image {
 		image, command, ok := strings.Cut(item, "=")
 		if !ok || image == "" || command == "" {
-			return o, &usageError{fmt.Errorf("--image %s: must be IMAGE=COMMAND or IMAGE=oci:DIR", item), "for example: --image my/app:v1='/usr/local/bin/app --port 8080'"}
+			return o, wrongUsage(fmt.Errorf("--image %s: must be IMAGE=COMMAND or IMAGE=oci:DIR", item), "for example: --image my/app:v1='/usr/local/bin/app --port 8080'")
 		}
 		o.Images[image] = command
 	}

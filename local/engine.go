@@ -152,7 +152,7 @@ func (s *supervisor) prepareAPI(port int) error {
 	}
 	s.engine.api, err = s.newProcess("apiserver", []string{program, "--state", s.state.path("api"),
 		"--listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), "--socket", s.state.socket("api.sock"),
-		"--kubeconfig", s.state.path("kubeconfig"), "--kubelet", s.state.socket("node.sock"), "--crds", s.state.path("crds.yaml"),
+		"--kubeconfig", kubeconfigPath(s.state.dir), "--kubelet", s.state.socket("node.sock"), "--crds", s.state.path("crds.yaml"),
 		"--node", nodeName, "--node-address", nodeAddress})
 	return err
 }

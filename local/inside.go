@@ -25,7 +25,7 @@ const nodeAddress = "10.244.0.1"
 // prepareNode finds out whether pods can run here. Where they cannot, the gateway is a
 // process of this machine, and the reason is kept for whoever asks.
 func (s *supervisor) prepareNode(apiPort int) error {
-	program, err := s.o.binary("lateen-node")
+	program, err := s.o.binary(engineProgram)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (s *supervisor) prepareNode(apiPort int) error {
 	if err != nil {
 		return err
 	}
-	argv := []string{program, "--api", s.state.socket("api.sock"), "--api-address", "127.0.0.1:" + strconv.Itoa(apiPort),
+	argv := []string{program, "node", "--api", s.state.socket("api.sock"), "--api-address", "127.0.0.1:" + strconv.Itoa(apiPort),
 		"--state", s.state.path("node"), "--socket", s.state.socket("node.sock"), "--mesh-sockets", s.state.socket(meshSockets),
 		"--bin", filepath.Dir(program), "--node", nodeName}
 	if !found.TProxy {

@@ -1,26 +1,32 @@
-// Package local is the engine without Kubernetes: Up supervises the control plane
-// and the ingress gateway of one mesh as processes of this machine, until its
-// context ends.
+// Package local is the engine without a cluster: Up supervises the parts of one mesh as
+// processes of this machine, until its context ends.
 //
-//	Up ─► state (lock, sockets, logs) ─► ports ─► resolver ─► istiod ─► gateway ─► ready
+//	Up ─► state (lock, sockets, logs) ─► istiod ─► gateway ─► ready
+//	                                  └► Kubernetes API ─► objects of files, node ─► pods ─► ready
 //
-// A mesh lives in a state directory, so several run side by side. The two
-// processes meet on a Unix socket in there. One that ends is started again, with
-// back-off; the gateway serves on while the control plane is away. None outlives
-// the supervisor, even when that is killed.
+// A mesh lives in a state directory, so several run side by side. Its parts meet on
+// Unix sockets in there. One that ends is started again, with back-off; the others
+// serve on meanwhile. None outlives the supervisor, even when that is killed.
 //
-// Where the ports of Gateways are on this machine is decided at the start
-// (ports.go) and told to the control plane by the gateway's node metadata. Names
-// given by Options.Resolve are answered by a small DNS server on loopback
-// (outside.Resolver) that the gateway's bootstrap points at.
+// Where workloads are asked for there are a Kubernetes API (local/apiserver) and a node
+// (local/node), and the gateway is a pod. Else it is a process of this machine: where
+// the ports of Gateways are is decided at the start then (ports.go) and told to the
+// control plane by the gateway's node metadata. Names given by Options.Resolve are
+// answered to it by an outside.Resolver, and to pods by the outside half (inside.go).
+//
+// The supervisor is a program of its own, lateen-engine, since it stays: Replace becomes
+// it, Detach starts it, Command is its command line. ReadStatus and Down find it by its
+// state directory.
 package local
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 const (
@@ -33,7 +39,8 @@ const (
 	istioVersion = "1.31.0"
 )
 
-// Options are the settings of one mesh.
+// Options are the settings of one mesh. As JSON they are what a supervisor takes over from
+// the process that starts it.
 type Options struct {
 	Paths      []string                // YAML files, directories, "-"
 	State      string                  // directory; made when missing
@@ -42,16 +49,19 @@ type Options struct {
 	Resolve    map[string][]netip.Addr // addresses by host name
 	Publish    map[int]int             // port of a Gateway → port of this machine
 	LogLevels  string                  // of the control plane, as --log_output_level
-	Stdin      io.Reader               // what "-" means
-	Stdout     io.Writer               // what the processes print, each line with its part
-	Ready      func(Ready)             // called once, when traffic can flow
 	Bin        string                  // directory of our programs; "" is that of this program
 	Proxy      string                  // program of a gateway without pods, any Envoy; "" is lateen-proxy
 	Pods       bool                    // run the Kubernetes API and pods although no file has a workload
 	APIPort    int                     // of the Kubernetes API; 0 is 6443, or another one where that is in use
 	Images     map[string]string       // command, or oci:DIR, by image
-	Progress   func(string)            // called with what the start is at; may be nil
+
+	Stdin    io.Reader    `json:"-"` // what "-" means
+	Stdout   io.Writer    `json:"-"` // what the processes print, each line with its part
+	Ready    func(Ready)  `json:"-"` // called once, when traffic can flow
+	Progress func(string) `json:"-"` // called with what the start is at; may be nil
 }
+
+func (o Options) readsStdin() bool { return slices.Contains(o.Paths, "-") }
 
 // An Error is an error with what to do about it.
 type Error struct {
@@ -64,6 +74,23 @@ func (e *Error) Error() string { return e.Err.Error() }
 
 // Unwrap returns the error without the hint.
 func (e *Error) Unwrap() error { return e.Err }
+
+// HintOf is what to do about an error, "" where nobody knows.
+func HintOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Hint
+	}
+	return ""
+}
+
+// WriteError writes an error for people: a line "error: …" and, where there is one, a line
+// "hint: …".
+func WriteError(w io.Writer, err error) {
+	fmt.Fprintln(w, "error:", err)
+	if hint := HintOf(err); hint != "" {
+		fmt.Fprintln(w, "hint:", hint)
+	}
+}
 
 // DefaultState is where the mesh of a user lives that names no state directory.
 func DefaultState() (string, error) {

@@ -266,11 +266,11 @@ func TestLogIsBounded(t *testing.T) {
 func TestReport(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		send func(Reporter)
+		send func(reporter)
 		want report
 	}{
-		{"ready", func(r Reporter) { r.Ready(Ready{Took: time.Second}) }, report{Ready: &Ready{Took: time.Second}}},
-		{"failed", func(r Reporter) { r.Failed(&Error{errors.New("no"), "try"}) }, report{Error: "no", Hint: "try"}},
+		{"ready", func(r reporter) { r.ready(Ready{Took: time.Second}) }, report{Ready: &Ready{Took: time.Second}}},
+		{"failed", func(r reporter) { r.failed(&Error{errors.New("no"), "try"}) }, report{Error: "no", Hint: "try"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			read, write, err := os.Pipe()
@@ -278,7 +278,7 @@ func TestReport(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer read.Close()
-			c.send(Reporter{write})
+			c.send(reporter{write})
 			raw, err := io.ReadAll(read)
 			if err != nil {
 				t.Fatal(err)

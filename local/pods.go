@@ -17,8 +17,10 @@ type Pod struct {
 	Namespace string          `json:"namespace"`
 	Name      string          `json:"name"`
 	Phase     corev1.PodPhase `json:"phase"`
+	Status    string          `json:"status"` // as kubectl has it: the phase, or why it is not what it should be
 	Ready     bool            `json:"ready"`
-	Up, Of    int             `json:"-"` // containers that are ready, and all
+	Up        int             `json:"readyContainers"`
+	Of        int             `json:"containers"`
 	Restarts  int             `json:"restarts"`
 	Address   string          `json:"address,omitempty"`
 	Since     time.Time       `json:"since"`
@@ -43,7 +45,7 @@ func listPods(ctx context.Context, client kubernetes.Interface) ([]Pod, error) {
 
 func describe(p *corev1.Pod) Pod {
 	d := Pod{Namespace: p.Namespace, Name: p.Name, Phase: p.Status.Phase, Address: p.Status.PodIP, Since: p.CreationTimestamp.Time,
-		Of: len(p.Spec.Containers)}
+		Of: len(p.Spec.Containers), Status: statusOf(p)}
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodReady {
 			d.Ready = c.Status == corev1.ConditionTrue
@@ -70,4 +72,49 @@ func faulty(reason string) bool {
 		return true
 	}
 	return false
+}
+
+// statusOf is kubectl's word for how a pod is.
+func statusOf(p *corev1.Pod) string {
+	if p.DeletionTimestamp != nil {
+		return "Terminating"
+	}
+	for i, c := range p.Status.InitContainerStatuses {
+		done := c.State.Terminated != nil && c.State.Terminated.ExitCode == 0
+		sidecar := c.State.Running != nil && c.Started != nil && *c.Started && keepsRunning(p, c.Name)
+		if done || sidecar {
+			continue
+		}
+		if why := trouble(c.State); why != "" && why != "PodInitializing" {
+			return "Init:" + why
+		}
+		return fmt.Sprintf("Init:%d/%d", i, len(p.Spec.InitContainers))
+	}
+	status, running := cmp.Or(p.Status.Reason, string(p.Status.Phase)), false
+	for _, c := range slices.Backward(p.Status.ContainerStatuses) {
+		status = cmp.Or(trouble(c.State), status)
+		running = running || c.State.Running != nil
+	}
+	if status == "Completed" && running {
+		return string(corev1.PodRunning)
+	}
+	return status
+}
+
+// keepsRunning reports whether an init container is one that stays beside the others.
+func keepsRunning(p *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool {
+		return c.Name == name && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+	})
+}
+
+// trouble is why a container does not run, "" when it does.
+func trouble(s corev1.ContainerState) string {
+	switch {
+	case s.Waiting != nil:
+		return s.Waiting.Reason
+	case s.Terminated != nil:
+		return cmp.Or(s.Terminated.Reason, fmt.Sprintf("ExitCode:%d", s.Terminated.ExitCode))
+	}
+	return ""
 }

@@ -26,6 +26,8 @@ type Status struct {
 	Parts  []Part `json:"parts"`
 	Pods   []Pod  `json:"pods,omitempty"`
 	NoPods string `json:"noPods,omitempty"` // why pods cannot run on this machine
+	// Kubeconfig is the file that says how to reach the Kubernetes API, "" where there is none.
+	Kubeconfig string `json:"kubeconfig,omitempty"`
 	// Objects, Files and Problems are those of files that are applied to the API.
 	Objects   int              `json:"objects,omitempty"`
 	Files     int              `json:"files,omitempty"`
@@ -102,8 +104,14 @@ func ReadRecord(dir string) (Status, error) {
 	if text, err := os.ReadFile(filepath.Join(dir, recordName)); err == nil && json.Unmarshal(text, &r) == nil { // replaced whole, so never half
 		st.Parts, st.NoPods, st.Objects, st.Files, st.Problems, st.Published = r.Parts, r.NoPods, r.Objects, r.Files, r.Problems, r.Published
 	}
+	if _, err := os.Stat(kubeconfigPath(dir)); err == nil {
+		st.Kubeconfig = kubeconfigPath(dir)
+	}
 	return st, nil
 }
+
+// kubeconfigPath is where the API of a state directory writes how to reach it.
+func kubeconfigPath(dir string) string { return filepath.Join(dir, "kubeconfig") }
 
 // socketOf finds a socket of a running mesh.
 func socketOf(dir, name string) (string, error) {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -119,7 +118,7 @@ func (s *supervisor) prepare() error {
 }
 
 func (s *supervisor) readStdin() error {
-	if !slices.Contains(s.o.Paths, "-") {
+	if !s.o.readsStdin() {
 		return nil
 	}
 	if s.o.Stdin == nil {

@@ -38,7 +38,7 @@ func TestPodChurn(t *testing.T) {
 	}
 	bin := engineDir(t)
 	var refusal *namespace.Refusal
-	if _, err := namespace.Probe(t.Context(), filepath.Join(bin, "lateen-node")); errors.As(err, &refusal) {
+	if _, err := namespace.Probe(t.Context(), filepath.Join(bin, "lateen-engine")); errors.As(err, &refusal) {
 		t.Skipf("%v (%s)", err, refusal.Hint)
 	}
 	c := &churn{t: t, lateen: filepath.Join(bin, "lateen"), state: openTemp(t), replicas: map[string]int32{}}

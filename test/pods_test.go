@@ -34,7 +34,7 @@ func TestPods(t *testing.T) {
 	}
 	bin := engineDir(t)
 	var refusal *namespace.Refusal
-	if _, err := namespace.Probe(t.Context(), filepath.Join(bin, "lateen-node")); errors.As(err, &refusal) {
+	if _, err := namespace.Probe(t.Context(), filepath.Join(bin, "lateen-engine")); errors.As(err, &refusal) {
 		t.Skipf("%v (%s)", err, refusal.Hint)
 	}
 	shared := sharedDir()

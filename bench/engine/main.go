@@ -203,7 +203,7 @@ func (b *bench) text(rounds int) string {
 	}
 	_ = t.Flush()
 	fmt.Fprintln(&out, "```")
-	for _, program := range []string{"lateen", "lateen-apiserver", "istiod", "lateen-node", "pilot-agent", "lateen-init"} {
+	for _, program := range []string{"lateen", "lateen-apiserver", "istiod", "lateen-engine", "pilot-agent", "lateen-init"} {
 		if info, err := os.Stat(filepath.Join(b.bin, program)); err == nil {
 			fmt.Fprintf(&out, "\n%s: %.1f MB on disk.", program, float64(info.Size())/1e6)
 		}

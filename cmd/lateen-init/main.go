@@ -1,4 +1,4 @@
-// Command lateen-init makes the root of a container and becomes its program. lateen-node starts
+// Command lateen-init makes the root of a container and becomes its program. lateen-engine starts
 // it; by hand it does nothing.
 package main
 

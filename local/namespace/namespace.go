@@ -2,7 +2,7 @@
 // ordinary user, that dies with who started it.
 //
 //	thread := namespace.NewThread()
-//	cmd := namespace.Command(ctx, "/path/of/lateen-node", "--state", dir)
+//	cmd := namespace.Command(ctx, "/path/of/lateen-engine", "node", "--state", dir)
 //	cmd.ExtraFiles = …
 //	err := thread.Start(cmd)          // outside
 //	err := namespace.Enter()          // first thing in the program

@@ -45,13 +45,12 @@ type Options struct {
 	NoUDP      bool              // the kernel has no TPROXY: pods send no UDP to the outside
 }
 
-// Command is the command line of lateen-node.
+// Command is the command line of a node.
 func Command() *cobra.Command {
 	var o Options
 	var images []string
 	cmd := &cobra.Command{
-		Use: "lateen-node", Short: "Run the pods of a mesh; started by lateen up", Args: cobra.NoArgs,
-		SilenceErrors: true, SilenceUsage: true,
+		Use: "node", Short: "Run the pods of a mesh; started by the supervisor", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Images = map[string]string{}
 			for _, item := range images {

@@ -2,7 +2,7 @@
 // machine. Whoever stands outside opens sockets and hands them in by descriptor: a
 // socket stays in the network it was made in, whoever holds it.
 //
-//	supervisor ◄── socketpair ──► lateen-node ◄── socket at a path ──► proxies in pods
+//	supervisor ◄── socketpair ──► node ◄── socket at a path ──► proxies in pods
 //	  Serve          Client          Door
 //
 // Two protocols, both of SOCK_SEQPACKET Unix sockets, one message a packet.
