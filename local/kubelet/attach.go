@@ -75,6 +75,13 @@ func (a *attached) keep(stream string, p []byte) []*client {
 	return a.clients
 }
 
+// waits reports whether there is output that no client has seen.
+func (a *attached) waits() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.early && len(a.kept) > 0
+}
+
 // end tells clients that no more comes.
 func (a *attached) end() {
 	a.mu.Lock()
@@ -92,10 +99,10 @@ func (a *attached) follow(ctx context.Context, stdout, stderr io.Writer) error {
 	c := &client{chunks: make(chan chunk, 16), left: make(chan struct{})}
 	a.mu.Lock()
 	if a.over {
-		a.mu.Unlock()
-		return nil
+		close(c.chunks)
+	} else {
+		a.clients = append(slices.Clone(a.clients), c)
 	}
-	a.clients = append(slices.Clone(a.clients), c)
 	kept := a.kept
 	a.early, a.kept = false, nil
 	a.mu.Unlock()

@@ -237,6 +237,18 @@ func TestAttach(t *testing.T) {
 	r.await("a", "done", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodSucceeded })
 }
 
+func TestAttachToAProgramThatWasFaster(t *testing.T) {
+	r := newRig(t, `{kind: Pod, metadata: {name: a}, spec: {restartPolicy: Never, containers: [{name: a, image: test/sh, stdin: true, stdinOnce: true, command: [echo, result]}]}}`)
+	r.await("a", "done", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodSucceeded })
+	var out bytes.Buffer
+	if err := r.stream("/attach/ns/a/a", url.Values{"output": {"1"}}, nil, &out, nil); err != nil || out.String() != "result\n" {
+		t.Errorf("%v, %q", err, out.String())
+	}
+	if err := r.stream("/attach/ns/a/a", url.Values{"output": {"1"}}, nil, &out, nil); err == nil || !strings.Contains(err.Error(), "does not run") {
+		t.Errorf("a second client: %v", err)
+	}
+}
+
 func TestPortForward(t *testing.T) {
 	r := newRig(t, webPod)
 	r.await("web", "started", isStarted)

@@ -83,12 +83,12 @@ func (s session) AttachContainer(ctx context.Context, _, _ string, name string, 
 		return err
 	}
 	c, err := r.running()
-	if err != nil {
+	if err != nil && !r.output.waits() {
 		return err
 	}
 	ended := make(chan struct{})
 	defer close(ended)
-	if r.spec.TTY {
+	if r.spec.TTY && c != nil {
 		go forwardSizes(resize, ended, c.Resize)
 	}
 	if in != nil {

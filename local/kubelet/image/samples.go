@@ -21,7 +21,7 @@ const (
 )
 
 // curlOrCommand runs a program of this machine, or curl with options and addresses.
-const curlOrCommand = `command -v "$1" >/dev/null && exec "$@"; exec curl "$@"`
+const curlOrCommand = `case $1 in -*) exec curl "$@";; esac; command -v "$1" >/dev/null && exec "$@"; exec curl "$@"`
 
 // samples are by repository, without registry and tag. Each listens where its image does;
 // the small systems run what they are told, with the programs of this machine.
