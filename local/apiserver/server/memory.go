@@ -16,12 +16,10 @@ import (
 )
 
 const (
-	// collectAt is the growth in percent after which garbage is collected. What stays
-	// is mostly schemas, and the garbage of a start lies between them for good when it
-	// is left to grow; smaller values make the start slower.
+	// collectAt is the growth in percent after which garbage is collected once the start
+	// is over. Most of the heap are schemas then, and requests leave little. A start
+	// with it takes half as much work again.
 	collectAt = 50
-	// collectServingAt is the same once the server has started: requests leave little.
-	collectServingAt = 30
 	// restAfter is how often the process looks whether a burst of work is over, and
 	// burst how much one allocates.
 	restAfter = 2 * time.Second
@@ -29,12 +27,8 @@ const (
 )
 
 // economize keeps the process small until ctx ends: after each burst of work it
-// gives back what only the burst needed. The one that ends a start gives back most.
+// gives back what only the burst needed. A start is one.
 func economize(ctx context.Context) {
-	choose := os.Getenv("GOGC") == "" // else the user chose
-	if choose {
-		debug.SetGCPercent(collectAt)
-	}
 	ticker := time.NewTicker(restAfter)
 	defer ticker.Stop()
 	for last, settled := uint64(0), uint64(0); ; {
@@ -47,8 +41,8 @@ func economize(ctx context.Context) {
 		quiet := now-last < burst/4
 		last = now
 		if quiet && now-settled > burst {
-			if choose {
-				debug.SetGCPercent(collectServingAt)
+			if os.Getenv("GOGC") == "" { // else the user chose
+				debug.SetGCPercent(collectAt)
 			}
 			settle()
 			settled = now
