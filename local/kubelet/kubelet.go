@@ -27,6 +27,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -35,6 +36,7 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 
 	"github.com/lateen-mesh/lateen/local/container"
 	"github.com/lateen-mesh/lateen/local/kubelet/image"
@@ -137,7 +139,7 @@ func (k *Kubelet) openDir() error {
 // Run runs the node until the context ends; then all containers are killed and their volumes
 // removed. It fails when the API cannot be used at the start.
 func (k *Kubelet) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(klog.NewContext(ctx, logr.FromSlogHandler(k.log.Handler())))
 	defer cancel()
 	k.events = record.NewBroadcaster(record.WithContext(ctx))
 	defer k.events.Shutdown()

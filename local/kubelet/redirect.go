@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -48,15 +49,23 @@ var flagAnnotations = map[string]string{
 	"-c": "traffic.sidecar.istio.io/excludeInterfaces", "-k": "istio.io/reroute-virtual-interfaces",
 }
 
-// asAnnotations is a pod's annotations with what the flags of its istio-iptables say.
-func asAnnotations(pod *corev1.Pod, args []string) map[string]string {
+// captureDNS is the variable by which an istio-iptables container is told that the sidecar answers DNS.
+const captureDNS = "ISTIO_META_DNS_CAPTURE"
+
+// asAnnotations is a pod's annotations with what flags and variables of its istio-iptables say.
+func asAnnotations(pod *corev1.Pod, c *corev1.Container) map[string]string {
 	all := maps.Clone(pod.Annotations)
 	if all == nil {
 		all = map[string]string{}
 	}
-	for i := 0; i+1 < len(args); i++ {
-		if name, ok := flagAnnotations[args[i]]; ok {
-			all[name] = args[i+1]
+	for _, v := range c.Env {
+		if v.Name == captureDNS {
+			all["proxy.istio.io/config"] = fmt.Sprintf(`{"proxyMetadata": {%q: %q}}`, captureDNS, v.Value)
+		}
+	}
+	for i := 0; i+1 < len(c.Args); i++ {
+		if name, ok := flagAnnotations[c.Args[i]]; ok {
+			all[name] = c.Args[i+1]
 			i++
 		}
 	}

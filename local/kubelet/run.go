@@ -160,7 +160,7 @@ func (r *run) redirect(config *container.Config, finish func()) {
 	text, exit := "the node redirects the traffic of this pod to its sidecar\n", container.Exit{At: time.Now()}
 	if pod == nil {
 		text = "a pod with hostNetwork is not redirected\n"
-	} else if err := pod.Redirect(asAnnotations(r.w.pod(), r.spec.Args)); err != nil {
+	} else if err := pod.Redirect(asAnnotations(r.w.pod(), r.spec)); err != nil {
 		text, exit.Code = "error: "+err.Error()+"\n", 1
 	}
 	_, _ = io.WriteString(config.Stdout, text)

@@ -103,8 +103,8 @@ spec:
 			"traffic.sidecar.istio.io/includeInboundPorts": "*", "traffic.sidecar.istio.io/excludeInboundPorts": "15090,15021",
 			"traffic.sidecar.istio.io/includeOutboundPorts": "9", "traffic.sidecar.istio.io/excludeOutboundPorts": "8",
 			"traffic.sidecar.istio.io/excludeInterfaces": "eth1", "istio.io/reroute-virtual-interfaces": "eth2"}},
-		{"by its full command", `{spec: {initContainers: [{name: i, command: [/usr/local/bin/pilot-agent, istio-iptables], args: [-m, NONE]}], containers: [{name: a}]}}`, false,
-			map[string]string{"sidecar.istio.io/interceptionMode": "NONE"}},
+		{"by its full command", `{spec: {initContainers: [{name: i, command: [/usr/local/bin/pilot-agent, istio-iptables], args: [-m, NONE], env: [{name: ISTIO_META_DNS_CAPTURE, value: "true"}]}], containers: [{name: a}]}}`, false,
+			map[string]string{"sidecar.istio.io/interceptionMode": "NONE", "proxy.istio.io/config": `{"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true"}}`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pod := parse[corev1.Pod](t, c.pod)
@@ -118,7 +118,7 @@ spec:
 			if i < 0 {
 				return
 			}
-			if got := asAnnotations(pod, pod.Spec.InitContainers[i].Args); !maps.Equal(got, c.flags) {
+			if got := asAnnotations(pod, &pod.Spec.InitContainers[i]); !maps.Equal(got, c.flags) {
 				t.Errorf("annotations are %q", got)
 			}
 		})
