@@ -28,6 +28,7 @@ func cases() []meshCase {
 		{"Services of UDP and of a client's choice", testServicesMore},
 		{"whatever the machine's settings", testSettings},
 		{"the way out by the relay", testRelay},
+		{"Services with backends outside", testServicesOutside},
 		{"the way out by IPv6", testIPv6Out},
 		{"the way out by descriptor", testDoor},
 		{"the Kubernetes API", testAPI},

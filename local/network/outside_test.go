@@ -92,6 +92,50 @@ func testRelay(t *testing.T) {
 	})
 }
 
+// A Service without a selector may have backends that no pod is: EndpointSlices name them.
+func testServicesOutside(t *testing.T) {
+	m := newMesh(t)
+	a, b := newPod(t, m), newPod(t, m)
+	there := theMachine(t)
+	_, port, _ := net.SplitHostPort(there.tcp)
+	listenIn(t, b, b.Address().String()+":"+port)
+	outside := netip.MustParseAddrPort(toMachine(there.tcp))
+	within := netip.AddrPortFrom(b.Address(), outside.Port())
+	address := netip.MustParseAddr("10.96.7.10")
+	service := func(backends ...netip.AddrPort) {
+		t.Helper()
+		if err := m.SetServices([]Service{{Namespace: "default", Name: "legacy", Addresses: []netip.Addr{address}, Ports: []Port{
+			{Port: 80, Backends: backends}, {Port: 53, Protocol: "UDP", Backends: backends},
+		}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	service(outside)
+	for _, from := range []dialer{a, m} {
+		reached(t, from, "10.96.7.10:80", there.tcp+" 127.0.0.1")
+	}
+	service(outside, within)
+	seen := map[string]bool{}
+	for range 200 {
+		got, err := greeting(t, a, "10.96.7.10:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[got] = true; len(seen) == 2 {
+			break
+		}
+	}
+	if !seen[there.tcp+" 127.0.0.1"] || !seen[within.String()+" "+meshAddress] {
+		t.Errorf("backends reached: %v", seen)
+	}
+	service(within)
+	reached(t, a, "10.96.7.10:80", within.String()+" "+a.Address().String())
+	service()
+	if _, err := greeting(t, a, "10.96.7.10:80"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("no backend: %v", err)
+	}
+}
+
 func testIPv6Out(t *testing.T) {
 	m := newMesh(t, func(o *Options) { o.IPv6 = true })
 	there := theMachine(t)

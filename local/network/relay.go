@@ -132,11 +132,28 @@ func (m *mesh) relayOut(ctx context.Context, c *net.TCPConn) (*net.TCPConn, erro
 	if local, ok := c.LocalAddr().(*net.TCPAddr); ok && local.AddrPort().Addr().Unmap() == to.Addr() && int(to.Port()) == local.Port {
 		return nil, fmt.Errorf("%s was not redirected", to)
 	}
+	client, _ := netip.ParseAddrPort(c.RemoteAddr().String()) // of a TCP connection it is one
+	if backend, ok := m.rules.relayed(to, client.Addr().Unmap()); ok {
+		if to = backend; !m.rules.outside(backend) {
+			return m.within(ctx, backend)
+		}
+	}
 	f, err := m.leave(ctx, "tcp", to)
 	if err != nil {
 		return nil, err
 	}
 	return tcpConn(f)
+}
+
+// within connects to a pod.
+func (m *mesh) within(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	c, err := m.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
 }
 
 // tcpConn makes a connection of a descriptor, and closes the descriptor.

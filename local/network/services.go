@@ -3,6 +3,8 @@ package network
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -34,6 +36,7 @@ type livePort struct {
 	serial   int // of its chain and map
 	backends []netip.AddrPort
 	clientIP bool
+	leaves   bool // some backend is not in the mesh: the relay connects to them all
 }
 
 // setServices changes what differs from the rules that are there. Should that fail the
@@ -72,6 +75,7 @@ func (r *rules) rebuild(wanted map[portKey]livePort) error {
 }
 
 // wanted are the ports that have backends. The addresses of DNS and API are the mesh's own.
+// Backends outside are for TCP only: no rule can send both ways of a datagram there.
 func (r *rules) wanted(all []Service) map[portKey]livePort {
 	wanted := map[portKey]livePort{}
 	for _, s := range all {
@@ -81,14 +85,38 @@ func (r *rules) wanted(all []Service) map[portKey]livePort {
 			}
 			for _, p := range s.Ports {
 				backends := slices.DeleteFunc(slices.Clone(p.Backends), func(b netip.AddrPort) bool { return !b.Addr().Is4() })
+				if p.number() == unix.IPPROTO_UDP {
+					backends = slices.DeleteFunc(backends, r.outside)
+				}
 				if len(backends) > 0 {
 					slices.SortFunc(backends, netip.AddrPort.Compare)
-					wanted[portKey{a, p.number(), p.Port}] = livePort{backends: backends, clientIP: s.ClientIP}
+					wanted[portKey{a, p.number(), p.Port}] = livePort{backends: backends, clientIP: s.ClientIP, leaves: slices.ContainsFunc(backends, r.outside)}
 				}
 			}
 		}
 	}
 	return wanted
+}
+
+// outside reports whether a backend is not in the mesh: this machine's loopback, or any address
+// that an EndpointSlice names.
+func (r *rules) outside(backend netip.AddrPort) bool {
+	return !r.plan.pods.Contains(backend.Addr()) || backend.Addr() == r.plan.machine
+}
+
+// relayed is the backend of a port that the relay serves, for a client. False: no such port.
+func (r *rules) relayed(to netip.AddrPort, client netip.Addr) (netip.AddrPort, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.live[portKey{to.Addr(), unix.IPPROTO_TCP, to.Port()}]
+	if !l.leaves {
+		return netip.AddrPort{}, false
+	}
+	n := rand.Uint32() //nolint:gosec // a backend by chance, no secret
+	if l.clientIP {
+		n = crc32.ChecksumIEEE(client.AsSlice())
+	}
+	return l.backends[int(n%uint32(len(l.backends)))], true
 }
 
 // number is the protocol's in an IP header.
@@ -190,6 +218,11 @@ func (r *rules) note(changes map[portKey]*livePort) {
 func (u *update) add(key portKey, next *livePort) error {
 	u.serial++
 	next.serial = u.serial
+	if next.leaves {
+		chain := u.t.chain(u.table, next.chainName())
+		u.t.rule(chain, redirectTo(leaveTCP))
+		return u.lead(key, chain)
+	}
 	numbered, err := u.number(next)
 	if err != nil {
 		return err
@@ -199,6 +232,11 @@ func (u *update) add(key portKey, next *livePort) error {
 		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: numbered.Name, SetID: numbered.ID},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg0, RegProtoMin: reg0 + 1},
 	})
+	return u.lead(key, chain)
+}
+
+// lead sends what goes to a port to its chain.
+func (u *update) lead(key portKey, chain *nftables.Chain) error {
 	return u.t.SetAddElements(named(u.vmap), []nftables.SetElement{{Key: key.bytes(), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain.Name}}})
 }
 
@@ -262,6 +300,9 @@ func (u *update) drop(key portKey, now livePort) error {
 	chain := &nftables.Chain{Table: u.table, Name: now.chainName()}
 	u.t.FlushChain(chain)
 	u.t.DelChain(chain)
+	if now.leaves {
+		return nil
+	}
 	u.t.DelSet(&nftables.Set{Table: u.table, Name: now.mapName()})
 	return nil
 }
