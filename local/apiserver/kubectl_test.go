@@ -172,6 +172,19 @@ func verbs(t *testing.T) []group {
 			{args: "get pods --chunk-size=2 -o name", want: []string{"pod/single"}},
 			{args: "get pod nobody", want: []string{`pods "nobody" not found`}, fail: true},
 		}},
+		{"schedule", []step{
+			{args: "apply -f -", in: choosy, want: []string{"pod/choosy created"}},
+			{args: "wait --for=condition=PodScheduled=false pod/choosy --timeout=60s", want: []string{"condition met"}},
+			{args: "describe pod choosy", want: []string{"FailedScheduling.*didn't match Pod's node affinity/selector"}},
+			{args: "label node lateen disk=fast", want: []string{"labeled"}},
+			{args: "wait --for=condition=Ready pod/choosy --timeout=60s", want: []string{"condition met"}},
+			{args: "get events --field-selector involvedObject.name=choosy,reason=Scheduled", want: []string{"Successfully assigned"}},
+			{args: "cordon lateen", want: []string{"cordoned"}},
+			{args: "run later --image=example.test/later:1", want: []string{"created"}},
+			{args: "wait --for=condition=PodScheduled=false pod/later --timeout=60s", want: []string{"condition met"}},
+			{args: "uncordon lateen", want: []string{"uncordoned"}},
+			{args: "wait --for=condition=Ready pod/later --timeout=60s", want: []string{"condition met"}},
+		}},
 		{"describe", []step{
 			{args: "describe deployment hello", want: []string{"Replicas: +5 desired", "StrategyType: +RollingUpdate", "ScalingReplicaSet"}},
 			{args: "describe pod single", want: []string{"Node: +lateen", "PodScheduled +True", "Ready +True", "Normal +Scheduled .*default-scheduler +Successfully assigned"}},
@@ -225,6 +238,9 @@ func verbs(t *testing.T) []group {
 		}},
 	}
 }
+
+// choosy is a Pod that runs on nodes with a fast disk only.
+const choosy = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"choosy"},"spec":{"nodeSelector":{"disk":"fast"},"containers":[{"name":"c","image":"example.test/c:1"}]}}`
 
 func customResources(t *testing.T) []step {
 	const sail = `{"apiVersion":"rigging.example.test/v1","kind":"Sail","metadata":{"name":"main"},"spec":{"area":40,"colour":"red"}}`

@@ -21,9 +21,10 @@ const (
 	// with it takes half as much work again.
 	collectAt = 50
 	// restAfter is how often the process looks whether a burst of work is over, and
-	// burst how much one allocates.
+	// burst how much one allocates. One that lasts is not waited for after longest looks.
 	restAfter = 2 * time.Second
 	burst     = 16 << 20
+	longest   = 15
 )
 
 // economize keeps the process small until ctx ends: after each burst of work it
@@ -31,7 +32,7 @@ const (
 func economize(ctx context.Context) {
 	ticker := time.NewTicker(restAfter)
 	defer ticker.Stop()
-	for last, settled := uint64(0), uint64(0); ; {
+	for last, settled, looks := uint64(0), uint64(0), 0; ; looks++ {
 		select {
 		case <-ctx.Done():
 			return
@@ -40,12 +41,12 @@ func economize(ctx context.Context) {
 		now := allocated()
 		quiet := now-last < burst/4
 		last = now
-		if quiet && now-settled > burst {
+		if now-settled > burst && (quiet || looks >= longest) {
 			if os.Getenv("GOGC") == "" { // else the user chose
 				debug.SetGCPercent(collectAt)
 			}
 			settle()
-			settled = now
+			settled, looks = now, 0
 		}
 	}
 }
