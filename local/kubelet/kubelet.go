@@ -11,9 +11,10 @@
 // A node begins with nothing running: the processes of an earlier one died with it. Its
 // pods are started anew, their restarts counted.
 //
-// What a cluster has and this node does not: limits of CPU, size limits of volumes, read-only roots, a
-// process namespace shared by a pod's containers, volumes of a cluster's storage. Where a
-// manifest asks for it, an event of the pod says so.
+// What a cluster has and this node does not: limits of CPU and read-only roots, which are left
+// out in silence; size limits of volumes, a process namespace shared by a pod's containers and
+// the machine's own network, of which an event of the pod says so; volumes of a cluster's
+// storage, without which the pod does not start.
 package kubelet
 
 import (

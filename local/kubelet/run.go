@@ -293,7 +293,9 @@ func (r *run) kill() {
 	r.killed = true
 	c := r.container
 	r.mu.Unlock()
-	if c != nil {
-		_ = c.Kill()
+	if c == nil {
+		r.ended() // of what it waits for
+		return
 	}
+	_ = c.Kill()
 }

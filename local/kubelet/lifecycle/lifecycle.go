@@ -35,9 +35,9 @@ const (
 	Stopping     Verb = "stopping"      // the stop begins: liveness and startup are watched no longer
 	PreStop      Verb = "pre-stop"      // run the hook; answer with PreStopped
 	Terminate    Verb = "terminate"     // send the stop signal
-	Kill         Verb = "kill"
-	TearDown     Verb = "tear down" // release network and volumes: nothing runs any more
-	Delete       Verb = "delete"    // remove the object from the API
+	Kill         Verb = "kill"          // also of one that is still to start
+	TearDown     Verb = "tear down"     // release network and volumes: nothing runs any more
+	Delete       Verb = "delete"        // remove the object from the API
 )
 
 // An Action is something to do now.
@@ -147,6 +147,7 @@ type container struct {
 	ready     bool
 	sick      string // why it is to be started again
 	sickGrace *int64
+	aborted   bool // Kill is issued before it ran
 	halting   *halting
 }
 

@@ -234,6 +234,9 @@ func TestSteps(t *testing.T) {
 		{"a pod deleted while a container starts waits for that", oneContainer, []line{
 			{"set", "start a"}, {"delete", ""}, {"started a", "stopping a; terminate a"}, {"exit a 0", "tear down; delete"},
 		}},
+		{"until its grace is over", oneContainer, []line{
+			{"set", "start a"}, {"delete 3", ""}, {"wait 3s", "kill a"}, {"refused a RunContainerError", "tear down; delete"},
+		}},
 		{"a deadline ends the pod", `
 spec: {activeDeadlineSeconds: 7, containers: [{name: a}]}`, []line{
 			{"set", "start a"}, {"started a", ""}, {"wait 6s", ""}, {"wait 1s", "stopping a; terminate a"}, {"exit a 143", "tear down"},

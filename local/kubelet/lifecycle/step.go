@@ -254,6 +254,10 @@ func (s *step) endAll() {
 	for _, c := range slices.Backward(s.containers) {
 		if c.phase == starting {
 			turn = false
+			if !c.aborted && !s.wake(by) {
+				c.aborted = true
+				s.do(Kill, c, "")
+			}
 			continue
 		}
 		if c.phase != running {
