@@ -118,7 +118,7 @@ func (s *supervisor) prepareEngine() error {
 	if e.client, err = kubernetes.NewForConfig(api); err != nil {
 		return err
 	}
-	e.files, err = apply.New(apply.Options{Config: api, Tree: s.tree(), Stdin: s.stdin, Own: own, Memory: s.state.path("applied.json"), Log: s.log()})
+	e.files, err = apply.New(apply.Options{Config: api, Tree: s.tree(), Stdin: s.stdin, Own: own, Memory: s.state.path(appliedName), Log: s.log()})
 	return err
 }
 
@@ -165,7 +165,7 @@ func (s *supervisor) ownObjects() ([]config.Document, error) {
 	}
 	text := bytes.ReplaceAll(gatewayManifest, []byte("SOCKETS"), []byte(s.state.socket(meshSockets)))
 	text = bytes.ReplaceAll(text, []byte("VERSION"), []byte(wellknown.Version()))
-	docs, problems := config.Documents("gateway.yaml", text)
+	docs, problems := config.Documents("", text) // of no file
 	if len(problems) > 0 {
 		return nil, problems[0]
 	}

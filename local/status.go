@@ -17,6 +17,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/control"
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/local/apply"
 )
 
 // A Status is a running mesh.
@@ -85,11 +86,30 @@ func ReadStatus(ctx context.Context, dir string) (Status, error) {
 		st.Problem = err.Error()
 		return st, fmt.Errorf("the control plane does not answer: %w", err)
 	}
+	locate(st.Control, dir)
 	if !st.Control.Ready {
 		return st, errors.New("the control plane has not read its configuration yet")
 	}
 	return st, nil
 }
+
+// appliedName is the file in which the state directory remembers what came from files.
+const appliedName = "applied.json"
+
+// locate gives the problems of objects that the API has from files their places.
+func locate(st *control.Status, dir string) {
+	if st.Kubernetes == nil || !slices.ContainsFunc(st.Problems, unplaced) {
+		return
+	}
+	places := apply.ReadPlaces(filepath.Join(dir, appliedName))
+	for i, p := range st.Problems {
+		if unplaced(p) {
+			st.Problems[i].Place = places.Of(p.Object, p.Field)
+		}
+	}
+}
+
+func unplaced(p control.Problem) bool { return p.Place == "" && p.Object != "" }
 
 // ReadRecord is what the supervisor of a state directory has written down, without
 // asking any part. PID is 0 where none runs.

@@ -59,8 +59,8 @@ type Source struct {
 
 // String is "file:line".
 func (s Source) String() string {
-	if s.File == "" {
-		return ""
+	if s.File == "" || s.Line == 0 {
+		return s.File
 	}
 	return fmt.Sprintf("%s:%d", s.File, s.Line)
 }

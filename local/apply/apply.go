@@ -43,14 +43,14 @@ type Options struct {
 	Config *rest.Config
 	Tree   file.Tree
 	Stdin  []byte            // what "-" means
-	Own    []config.Document // objects of the engine itself, applied before those of files
+	Own    []config.Document // objects of the engine itself, of no file, applied before those of files
 	Memory string            // file that remembers what was applied; "" forgets
 	Log    *slog.Logger
 }
 
 // A Status says what an Applier has done.
 type Status struct {
-	Objects  int              `json:"objects"` // applied as their files say
+	Objects  int              `json:"objects"` // that the API has from files
 	Files    int              `json:"files"`
 	Problems []config.Problem `json:"problems,omitempty"`
 }
@@ -66,6 +66,7 @@ type Applier struct {
 	status  Status
 	applied map[identity]record // what the API has from files
 	files   map[string][]byte   // last text that was read
+	written []byte              // to Options.Memory
 }
 
 // New prepares an Applier; nothing is read or applied yet.
@@ -96,18 +97,6 @@ func (a *Applier) Status() Status {
 	s := a.status
 	s.Problems = slices.Clone(s.Problems)
 	return s
-}
-
-// Place is where files have an object, false when they do not.
-func (a *Applier) Place(o config.Key) (config.Source, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for id, r := range a.applied {
-		if string(o.Kind) == id.Kind && o.Name == id.Name && (o.Namespace == id.Namespace || id.Namespace == "" && o.Namespace == config.DefaultNamespace) {
-			return config.Source{File: r.File, Line: r.Line}, true
-		}
-	}
-	return config.Source{}, false
 }
 
 // Run applies and watches until ctx ends.
@@ -181,8 +170,13 @@ func (a *Applier) conclude(want wanted, failed []config.Problem) {
 			a.o.Log.Error(p.Error())
 		}
 	}
-	a.status = Status{Objects: len(a.applied), Files: want.files, Problems: problems}
-	if err := remember(a.o.Memory, a.applied); err != nil {
+	a.status = Status{Files: want.files, Problems: problems}
+	for _, r := range a.applied {
+		if r.File != "" {
+			a.status.Objects++
+		}
+	}
+	if err := a.remember(); err != nil {
 		a.o.Log.Error("what was applied cannot be written down: objects that disappear from files before the next start will stay", "error", err)
 	}
 }

@@ -87,13 +87,18 @@ func (a *Applier) apply(ctx context.Context, d config.Document) error {
 	if err != nil {
 		return err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.applied[id] = record{Version: gv.Version, File: d.Source.File, Line: d.Source.Line, Hash: hash(d)}
+	a.note(d, gv.Version)
 	return nil
 }
 
-// resource finds where objects of a kind are; "" is the default namespace.
+// note keeps that the API has an object as a document says.
+func (a *Applier) note(d config.Document, version string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.applied[identify(d)] = record{Version: version, File: d.Source.File, Line: d.Source.Line, Hash: hash(d)}
+}
+
+// resource finds where objects of a kind are.
 func (a *Applier) resource(kind schema.GroupVersionKind, namespace string) (dynamic.ResourceInterface, error) {
 	m, err := a.mapper.RESTMapping(kind.GroupKind(), kind.Version)
 	if err != nil {
@@ -102,9 +107,6 @@ func (a *Applier) resource(kind schema.GroupVersionKind, namespace string) (dyna
 	r := a.client.Resource(m.Resource)
 	if m.Scope.Name() == meta.RESTScopeNameRoot {
 		return r, nil
-	}
-	if namespace == "" {
-		namespace = config.DefaultNamespace
 	}
 	return r.Namespace(namespace), nil
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +21,8 @@ import (
 // maxFile bounds one file, in bytes.
 const maxFile = 16 << 20
 
-// An identity names an object whatever version it is written in.
+// An identity names an object whatever version it is written in. The namespace of one that
+// names none is the default one, also of kinds that have no namespaces.
 type identity struct{ Group, Kind, Namespace, Name string }
 
 // A record is what is remembered of an applied object.
@@ -80,6 +80,10 @@ func (a *Applier) text(path string) ([]byte, error) {
 	if path == file.Stdin {
 		return a.o.Stdin, nil
 	}
+	return readFile(path)
+}
+
+func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -140,60 +144,10 @@ func identify(d config.Document) identity {
 	if gv, err := schema.ParseGroupVersion(d.APIVersion); err == nil {
 		group = gv.Group
 	}
-	return identity{group, string(d.Object.Kind), d.Object.Namespace, d.Object.Name}
+	return identity{group, string(d.Object.Kind), cmp.Or(d.Object.Namespace, config.DefaultNamespace), d.Object.Name}
 }
 
 func hash(d config.Document) string {
 	sum := sha256.Sum256(append([]byte(d.APIVersion+"\n"), d.JSON...))
 	return hex.EncodeToString(sum[:16])
-}
-
-// An entry is a record in the file.
-type entry struct {
-	identity
-	record
-}
-
-func recall(path string) (map[identity]record, error) {
-	all := map[identity]record{}
-	if path == "" {
-		return all, nil
-	}
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return all, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var list []entry
-	if err := json.Unmarshal(text, &list); err != nil {
-		// Damaged: everything is applied anew, nothing is deleted.
-		return all, os.Rename(path, path+".damaged")
-	}
-	for _, e := range list {
-		all[e.identity] = e.record
-	}
-	return all, nil
-}
-
-func remember(path string, all map[identity]record) error {
-	if path == "" {
-		return nil
-	}
-	var list []entry
-	for id, r := range all {
-		list = append(list, entry{id, r})
-	}
-	slices.SortFunc(list, func(a, b entry) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Name, b.Name))
-	})
-	text, err := json.MarshalIndent(list, "", " ")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(path+".part", text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".part", path)
 }
