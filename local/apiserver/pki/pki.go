@@ -36,8 +36,8 @@ const (
 	authorityLifetime = 10 * 365 * 24 * time.Hour
 	leafLifetime      = 365 * 24 * time.Hour
 	renewBefore       = 30 * 24 * time.Hour
-	// backdate lets certificates survive a clock that is set back a little.
-	backdate = 24 * time.Hour
+	// backdate lets certificates survive a clock that is set back.
+	backdate = 5 * 365 * 24 * time.Hour
 )
 
 // Keys are the keys and certificates of one API. They do not change after Open.
