@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,9 @@ func TestWarming(t *testing.T) {
 				srv.Set("a", newCluster(t, `{"name": "a", "type": "EDS", `+ads+`}`))
 			})
 			srv.Await(t, wellknown.EndpointType, 0, func(r xdstest.Request) bool { return len(r.Names)+len(r.Subscribe) == 1 })
+			if slices.ContainsFunc(srv.Requests(wellknown.ClusterType), func(r xdstest.Request) bool { return r.Nonce != "" }) {
+				t.Error("acknowledged before it is warm")
+			}
 			if cs.Get("a") != nil {
 				t.Fatal("live without endpoints")
 			}
@@ -150,7 +154,7 @@ func TestSoon(t *testing.T) {
 		srv.Set("b", newCluster(t, `{"name": "b", "type": "EDS", `+ads+`}`))
 		srv.Set("c", newCluster(t, `{"name": "c", "type": "EDS", `+ads+`}`))
 	})
-	srv.Settle(t, wellknown.ClusterType)
+	srv.Await(t, wellknown.EndpointType, 0, func(r xdstest.Request) bool { return len(r.Subscribe) == 3 })
 	found := map[string]chan *Cluster{}
 	for _, name := range []string{"a", "b", "c", "unknown"} {
 		c := make(chan *Cluster)

@@ -54,6 +54,7 @@ type Clusters struct {
 
 	mu           sync.Mutex
 	warming      map[string]*Cluster
+	calm         chan struct{} // closed when none warms any more; nil while none does
 	static       map[string]bool
 	resolvers    map[string]*dns.Resolver
 	initializing int           // clusters that Initialized waits for, and CDS itself
@@ -150,7 +151,7 @@ func (cs *Clusters) Start(client *xds.Client, timeout time.Duration) {
 		first()
 		return
 	}
-	t := xds.Type[*Cluster]{URL: wellknown.ClusterType, FetchTimeout: timeout, Decode: cs.decodeCDS}
+	t := xds.Type[*Cluster]{URL: wellknown.ClusterType, FetchTimeout: timeout, Decode: cs.decodeCDS, Settled: cs.settledDown}
 	xds.SubscribeAll(client, t, func(ch xds.Changes[*Cluster]) error {
 		defer first()
 		cs.apply(ch)
@@ -237,12 +238,36 @@ func (cs *Clusters) warm(c *Cluster) (previous *Cluster) {
 	defer cs.mu.Unlock()
 	previous = cs.warming[c.Name()]
 	cs.warming[c.Name()] = c
-	cs.gauges.warming.Set(int64(len(cs.warming)))
+	cs.showWarming()
 	if cs.initializing > 0 {
 		cs.initializing++
 		c.settle = sync.OnceFunc(cs.settled)
 	}
 	return previous
+}
+
+// showWarming notes how many clusters warm. cs.mu is held.
+func (cs *Clusters) showWarming() {
+	cs.gauges.warming.Set(int64(len(cs.warming)))
+	switch {
+	case len(cs.warming) > 0 && cs.calm == nil:
+		cs.calm = make(chan struct{})
+	case len(cs.warming) == 0 && cs.calm != nil:
+		close(cs.calm)
+		cs.calm = nil
+	}
+}
+
+// settledDown returns a channel that is closed when no cluster warms.
+func (cs *Clusters) settledDown() <-chan struct{} {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.calm != nil {
+		return cs.calm
+	}
+	none := make(chan struct{})
+	close(none)
+	return none
 }
 
 // make builds a cluster that has nothing yet. Its circuit breakers are those of the
@@ -291,7 +316,7 @@ func (cs *Clusters) activate(c *Cluster) {
 	delete(cs.warming, c.Name())
 	c.limits.setMax(c.config.thresholds)
 	old := cs.live.put(c.Name(), c)
-	cs.gauges.warming.Set(int64(len(cs.warming)))
+	cs.showWarming()
 	cs.gauges.active.Set(int64(cs.live.len()))
 	close(c.live)
 	cs.mu.Unlock()
@@ -306,7 +331,7 @@ func (cs *Clusters) remove(name string) {
 	cs.mu.Lock()
 	warming, live := cs.warming[name], cs.live.put(name, nil)
 	delete(cs.warming, name)
-	cs.gauges.warming.Set(int64(len(cs.warming)))
+	cs.showWarming()
 	cs.gauges.active.Set(int64(cs.live.len()))
 	cs.mu.Unlock()
 	if live != nil {

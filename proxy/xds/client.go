@@ -57,6 +57,9 @@ type Client struct {
 	log  *slog.Logger
 	wake chan struct{}
 
+	ended   chan struct{}  // closed when Run is over
+	waiting sync.WaitGroup // for what ACKs wait for
+
 	queueMu sync.Mutex
 	queue   []func() // what subscribers want, done by Run's goroutine
 
@@ -80,7 +83,7 @@ func New(o Options) *Client {
 	if o.Node == nil {
 		o.Node = &corev3.Node{}
 	}
-	return &Client{opts: o, log: o.Logger, wake: make(chan struct{}, 1)}
+	return &Client{opts: o, log: o.Logger, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 
 // Run keeps the stream open until ctx ends, and runs all callbacks. It is called once.
@@ -90,6 +93,10 @@ func (c *Client) Run(ctx context.Context) {
 	connector.Go(func() { c.connect(ctx, streams) })
 	defer connector.Wait()
 	defer c.stopTimers()
+	defer func() {
+		close(c.ended)
+		c.waiting.Wait()
+	}()
 	for {
 		c.runQueue()
 		msg, sent := c.nextRequest()
@@ -165,7 +172,7 @@ func (c *Client) nextRequest() (proto.Message, func()) {
 		return nil, nil
 	}
 	for _, t := range c.types {
-		if !t.dirty && len(t.acks) == 0 {
+		if !t.dirty && (len(t.acks) == 0 || t.waits()) {
 			continue
 		}
 		var node *corev3.Node

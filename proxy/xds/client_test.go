@@ -232,6 +232,54 @@ func TestAgain(t *testing.T) {
 	})
 }
 
+// TestSettled: the ACK of a response waits for what the response needs, a NACK does not.
+func TestSettled(t *testing.T) {
+	forms(t, func(t *testing.T, delta bool) {
+		srv := xdstest.New(t)
+		srv.SetAll(wellknown.ClusterType, map[string]proto.Message{"a": cluster("a", "1")})
+		srv.SetAll(wellknown.RouteType, map[string]proto.Message{"r": routes("r", "one")})
+		c, s := run(t, xds.Options{Dial: srv.Dial, Delta: delta}), newSeen()
+		gates := make(chan chan struct{}, 10)
+		kind := clusterNames
+		kind.Settled = func() <-chan struct{} {
+			gate := make(chan struct{})
+			gates <- gate
+			return gate
+		}
+		watch(c, s, kind)
+		s.next(t, "updated [a=1] removed []")
+		first := <-gates
+		xds.Subscribe(c, routeNames, "r", func(string, bool) { s.add("routes") })
+		s.next(t, "routes") // other types go on
+		acks := func() (n int) {
+			for _, r := range srv.Requests(wellknown.ClusterType) {
+				if r.Nonce != "" {
+					n++
+				}
+			}
+			return n
+		}
+		if n := acks(); n != 0 {
+			t.Errorf("%d answers before the clusters are warm", n)
+		}
+		close(first)
+		ack := srv.Await(t, wellknown.ClusterType, 0, func(r xdstest.Request) bool { return r.Nonce == "1" })
+		if ack.Error != nil {
+			t.Error(ack.Error)
+		}
+		srv.SetAll(wellknown.ClusterType, map[string]proto.Message{"a": cluster("a", "1"), "b": cluster("b", "bad")})
+		s.next(t, "updated [] removed []")
+		<-gates // never closed
+		srv.Await(t, wellknown.ClusterType, 0, func(r xdstest.Request) bool { return r.Error != nil })
+		t.Run("not for ever", func(t *testing.T) {
+			srv.SetAll(wellknown.ClusterType, map[string]proto.Message{"a": cluster("a", "2")})
+			s.next(t, "updated [a=2] removed []")
+			<-gates // never closed
+			srv.Await(t, wellknown.ClusterType, 0, func(r xdstest.Request) bool { return r.Nonce == "3" })
+		})
+	})
+}
+
 func TestByName(t *testing.T) {
 	forms(t, func(t *testing.T, delta bool) {
 		srv := xdstest.New(t)

@@ -54,6 +54,37 @@ func (c *Client) receive(m proto.Message) {
 	}
 	problems = append(problems, c.applyNamed(t, in, removed)...)
 	c.conclude(t, version, nonce, problems)
+	c.settle(t)
+}
+
+// settle keeps the ACK back while what came needs more to be of use.
+func (c *Client) settle(t *typeState) {
+	if t.all == nil || t.all.settled == nil {
+		return
+	}
+	w, settled := t.all, t.all.settled()
+	select {
+	case <-settled:
+		w.hold = nil
+		return
+	default:
+	}
+	w.hold = settled
+	c.waiting.Go(func() {
+		limit := time.NewTimer(settleTime)
+		defer limit.Stop()
+		select {
+		case <-settled:
+		case <-limit.C:
+		case <-c.ended:
+			return
+		}
+		c.post(func() {
+			if w.hold == settled { // not that of a later response
+				w.hold = nil
+			}
+		})
+	})
 }
 
 func (c *Client) find(url string) *typeState {

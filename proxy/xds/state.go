@@ -3,6 +3,7 @@ package xds
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -61,6 +62,9 @@ type wildcard struct {
 	known  map[string]*resource
 	decode func(name string, body *anypb.Any) (any, error)
 	update func(updated []decoded, removed []string) error
+
+	settled func() <-chan struct{} // nil: at once
+	hold    <-chan struct{}        // what ACKs wait for, nil: nothing
 
 	again *time.Timer   // decodes once more what time may cure, nil while there is nothing
 	wait  time.Duration // until again
@@ -128,10 +132,18 @@ func (t *typeState) unsubscribe(name string) {
 func (t *typeState) restart() {
 	t.nonce, t.opened, t.acks = "", false, nil
 	clear(t.removed)
+	if t.all != nil {
+		t.all.hold = nil
+	}
 	for name := range t.named {
 		t.added[name] = true
 	}
 	t.dirty = t.all != nil || len(t.named) > 0
+}
+
+// waits reports that the ACKs are kept back. A NACK is not, nor what it stands behind.
+func (t *typeState) waits() bool {
+	return t.all != nil && t.all.hold != nil && !slices.ContainsFunc(t.acks, func(a ack) bool { return a.err != nil })
 }
 
 // request is the message that is due, nil when there is nothing to say.

@@ -133,6 +133,7 @@ func SubscribeAll[T any](c *Client, t Type[T], update func(Changes[T]) error) {
 			}
 			return update(ch)
 		},
+		settled: t.Settled,
 	}
 	c.post(func() {
 		ts := c.typeFor(t.URL)

@@ -28,7 +28,15 @@ type Type[T any] struct {
 	// FetchTimeout is initial_fetch_timeout: when the resource has not arrived so long
 	// after it was subscribed to, update is called with present false. 0: wait for ever.
 	FetchTimeout time.Duration
+	// Settled, for SubscribeAll, keeps back the ACK of a response until the channel that it
+	// returns after update is closed, for settleTime at most; nil: no ACK waits. So Envoy
+	// does with clusters: their ACK says that routes to them may come.
+	Settled func() <-chan struct{}
 }
+
+// settleTime is many times what a management server at hand needs to complete what it
+// has sent.
+const settleTime = 2 * time.Second
 
 // Changes are what one response brought for a wildcard subscription.
 type Changes[T any] struct {
