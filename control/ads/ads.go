@@ -17,7 +17,8 @@
 //     the control plane. What the proxy has is not sent again; a reconnecting
 //     proxy's initial_resource_versions (state of the world: version_info) count.
 //   - A refused (NACKed) version of a resource is not sent again on that stream; the
-//     proxy is taken to keep the version before. When the error names none of the
+//     proxy is taken to keep the version before, until it acknowledges the last response
+//     after all (delta). When the error names none of the
 //     response's resources they go again one by one, so that the next one does.
 //   - Make before break: LDS and RDS wait until a CDS response that brought new
 //     clusters is acknowledged (an Envoy does so when they are warm), at most

@@ -383,6 +383,27 @@ func TestNACK(t *testing.T) {
 			c.quiet()
 		})
 	})
+	t.Run("delta: what was refused is acknowledged later", func(t *testing.T) {
+		run(t, []string{"LDS l=1"}, func(x *fixture) {
+			c := x.connect(true)
+			defer c.cancel()
+			c.started("LDS l=1")
+			x.push(everything, "LDS l=1 m=taken")
+			c.want("LDS m=taken")
+			c.nack("LDS", "m: cannot bind")
+			c.quiet()
+			if r := refusals(x.server.Conns()[0]); len(r) != 1 {
+				x.t.Errorf("refused %+v, want m", r)
+			}
+			c.ack("LDS") // once more, for the same response
+			c.quiet()
+			if st := x.server.Conns()[0]; len(refusals(st)) != 0 || st.Applied != 2 {
+				x.t.Errorf("applied %d, refused %+v; want 2 and none", st.Applied, refusals(st))
+			}
+			x.push(everything, "LDS l=1")
+			c.want("LDS -m")
+		})
+	})
 	t.Run("delta: an error that names nothing makes them go one by one", func(t *testing.T) {
 		run(t, []string{"EDS a=x b=x"}, func(x *fixture) {
 			c := x.connect(true)

@@ -225,6 +225,9 @@ func (c *conn) resume(w *watch, r *request) {
 func (c *conn) reply(w *watch, r *request) (stale bool) {
 	stale = r.nonce != w.nonce
 	refused, known, again := w.reply(r.nonce, r.nack)
+	if c.delta && !known && !stale && r.nack == "" {
+		w.cured()
+	}
 	if stale {
 		c.o.Metrics.expired.WithLabelValues(label(w.Type)).Inc()
 		c.log.Debug("stale nonce", "type", w.Name, "nonce", r.nonce, "last", w.nonce, "known", known)

@@ -343,6 +343,19 @@ func (w *watch) reply(nonce, nack string) (refused []Refusal, known, again bool)
 	return refused, true, again
 }
 
+// cured takes a second answer to the last response, an ACK after a NACK: the proxy has
+// come to take what it refused, as a listener whose port is free now.
+func (w *watch) cured() {
+	for n, f := range w.refused {
+		if t := w.told[n]; t != nil && t.bad != "" {
+			t.version, t.good, t.bad = t.bad, t.bad, ""
+		}
+		w.applied = max(w.applied, f.Generation)
+	}
+	clear(w.refused)
+	w.acked = w.nonce
+}
+
 func (w *watch) accept(r response) {
 	for n, v := range r.versions {
 		t := w.told[n]
