@@ -29,7 +29,7 @@ func TestReadmeTour(t *testing.T) {
 	bin := engineDir(t)
 	readme := string(text)
 	var refusal *namespace.Refusal
-	if _, err := namespace.Probe(t.Context(), filepath.Join(bin, "lateen-node")); errors.As(err, &refusal) {
+	if _, err := namespace.Probe(t.Context(), filepath.Join(bin, "lateen-engine")); errors.As(err, &refusal) {
 		t.Logf("the part about pods is left out: %v (%s)", err, refusal.Hint)
 		readme, _, _ = strings.Cut(readme, "### Pods")
 	}
