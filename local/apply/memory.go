@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/file"
 )
 
 // An entry is a record in the file that remembers.
@@ -121,7 +122,7 @@ func (p Places) Of(object, field string) string {
 		return ""
 	}
 	docs, read := p.files[at.File]
-	if !read {
+	if !read && at.File != file.Stdin {
 		if text, err := readFile(at.File); err == nil {
 			docs, _ = config.Documents(at.File, text)
 		}
