@@ -1,8 +1,10 @@
 package logs
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -150,6 +152,44 @@ func TestRotation(t *testing.T) {
 		t.Errorf("a new log begins with %q", got)
 	}
 }
+
+// A container may print faster than somebody reads. What was there is read then, and no more.
+func TestReadingEndsWhileMoreIsWritten(t *testing.T) {
+	for _, x := range []struct {
+		name string
+		o    ReadOptions
+		want string
+	}{
+		{"all", ReadOptions{Tail: -1}, strings.Repeat("before\n", 20)},
+		{"the last", ReadOptions{Tail: 1}, "before\n"},
+		{"none", ReadOptions{Tail: 0}, ""},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			l := create(t, Limits{MaxBytes: 4000, MaxFiles: 100})
+			write(t, l, "stdout", strings.Repeat("before\n", 20))
+			var got strings.Builder
+			out := writerFunc(func(p []byte) (int, error) {
+				if got.Len() > 10000 {
+					return 0, errors.New("it does not end")
+				}
+				got.Write(p)
+				write(t, l, "stdout", strings.Repeat("after\n", 1000))
+				return len(p), nil
+			})
+			r := &reading{path: l.path, live: l, out: bufio.NewWriterSize(out, 16), o: x.o, middle: map[string]bool{}}
+			if err := r.all(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != x.want {
+				t.Errorf("read %q", got.String())
+			}
+		})
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestFollowAcrossRotation(t *testing.T) {
 	l := create(t, Limits{MaxBytes: 600, MaxFiles: 50})

@@ -76,6 +76,7 @@ type reading struct {
 	out    *bufio.Writer
 	o      ReadOptions
 	left   int64
+	end    place           // of what was written when the reading began; none with Follow
 	middle map[string]bool // streams whose last part has more to come
 
 	file   *os.File
@@ -86,6 +87,11 @@ type reading struct {
 
 func read(ctx context.Context, path string, live *Log, w io.Writer, o ReadOptions) error {
 	r := &reading{path: path, live: live, out: bufio.NewWriterSize(w, 32<<10), o: o, left: o.LimitBytes, middle: map[string]bool{}}
+	return r.all(ctx)
+}
+
+// all writes what is wanted.
+func (r *reading) all(ctx context.Context) error {
 	defer func() {
 		if r.file != nil {
 			_ = r.file.Close()
@@ -105,7 +111,7 @@ func read(ctx context.Context, path string, live *Log, w io.Writer, o ReadOption
 		if err := r.out.Flush(); err != nil {
 			return err
 		}
-		if over || !o.Follow {
+		if over || !r.o.Follow {
 			return nil
 		}
 		select {
@@ -147,8 +153,18 @@ func (r *reading) begin() error {
 	if err != nil {
 		return err
 	}
+	if r.live != nil && !r.o.Follow { // who writes faster than it is read would be read for ever
+		info, err := os.Stat(r.path)
+		if err != nil {
+			return err
+		}
+		r.end = place{last + 1, info.Size()}
+	}
 	return r.open(all[from.file], from.offset)
 }
+
+// ends reports whether a file is the last that is read.
+func (r *reading) ends(number int) bool { return r.end.file > 0 && number >= r.end.file }
 
 // hold keeps files from being put aside until the function it returns is called.
 func (r *reading) hold() func() {
@@ -176,7 +192,11 @@ func (r *reading) open(number int, offset int64) error {
 		_ = file.Close()
 		return err
 	}
-	r.file, r.number, r.text = file, number, bufio.NewReaderSize(file, 64<<10)
+	from := io.Reader(file)
+	if r.ends(number) {
+		from = io.LimitReader(file, r.end.offset-offset)
+	}
+	r.file, r.number, r.text = file, number, bufio.NewReaderSize(from, 64<<10)
 	return nil
 }
 
@@ -214,15 +234,15 @@ func (r *reading) following() (int, bool) {
 		written = r.live.number + 1
 		free()
 	}
-	if r.number >= written {
+	if r.number >= written || r.ends(r.number) {
 		return 0, false
 	}
-	for n := r.number + 1; n < written; n++ {
+	for n := r.number + 1; n < written && !r.ends(n-1); n++ {
 		if _, err := os.Stat(full(r.path, n)); err == nil {
 			return n, true
 		}
 	}
-	return written, true
+	return written, !r.ends(written - 1)
 }
 
 // lines writes the lines of the open file, to its end.
@@ -285,7 +305,7 @@ func (r *reading) put(text []byte) error {
 	return err
 }
 
-// A place is where lines begin: a file of a list and an offset in it.
+// A place is in a file, by its number or its index in a list, and an offset there.
 type place struct {
 	file   int
 	offset int64
