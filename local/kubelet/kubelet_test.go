@@ -1,7 +1,9 @@
 package kubelet
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -16,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -223,6 +226,44 @@ func TestExec(t *testing.T) {
 	defer reply.Body.Close()
 	if text, err := io.ReadAll(reply.Body); err != nil || string(text) != "hello\n" {
 		t.Errorf("run: %q, %v", text, err)
+	}
+}
+
+func TestAProgramEndsWithItsClient(t *testing.T) {
+	r := newRig(t, `{kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: test/sh, command: [sleep, "100"]}]}}`)
+	r.await("a", "ready", isReady)
+	query := url.Values{"output": {"1"}, "command": {"sh", "-c", "echo $$; exec sleep 100"}}
+	u, err := url.Parse(r.http.URL + "/exec/ns/a/a?" + query.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	executor, err := remotecommand.NewSPDYExecutor(&rest.Config{Host: r.http.URL}, "POST", u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	read, out := io.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: out}) }()
+	line, err := bufio.NewReader(read).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds())); err != nil || n != 1 {
+		t.Errorf("process %d goes on: %d, %v", pid, n, err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/streaming/pkg/httpstream"
 	utilexec "k8s.io/utils/exec"
 
 	"github.com/lateen-mesh/lateen/local/container"
@@ -30,6 +31,8 @@ func (w *worker) current(name string) (*run, error) {
 // ExecInContainer runs a program with the client's streams, until it ends or the client leaves.
 func (s session) ExecInContainer(ctx context.Context, _, _ string, name string, argv []string, in io.Reader, out, errOut io.WriteCloser,
 	tty bool, resize <-chan remotecommand.TerminalSize, _ time.Duration) error {
+	ctx, cancel := untilGone(ctx, out, errOut)
+	defer cancel()
 	r, err := s.w.current(name)
 	if err != nil {
 		return err
@@ -60,6 +63,22 @@ func (s session) ExecInContainer(ctx context.Context, _, _ string, name string, 
 	return nil
 }
 
+// untilGone is a context that also ends when the client does: what was begun for one who left is
+// not to go on. Nothing is read from an output stream but its end.
+func untilGone(ctx context.Context, outputs ...io.WriteCloser) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	for _, o := range outputs {
+		if stream, ok := o.(httpstream.Stream); ok {
+			go func() {
+				defer cancel()
+				_, _ = io.Copy(io.Discard, stream)
+			}()
+			break
+		}
+	}
+	return ctx, cancel
+}
+
 // forwardSizes gives a terminal the sizes of the client's.
 func forwardSizes(sizes <-chan remotecommand.TerminalSize, ended <-chan struct{}, resize func(width, height uint16) error) {
 	for {
@@ -78,6 +97,8 @@ func forwardSizes(sizes <-chan remotecommand.TerminalSize, ended <-chan struct{}
 // AttachContainer shows a container's output as it comes, and leads the client's input to it.
 func (s session) AttachContainer(ctx context.Context, _, _ string, name string, in io.Reader, out, errOut io.WriteCloser,
 	_ bool, resize <-chan remotecommand.TerminalSize) error {
+	ctx, cancel := untilGone(ctx, out, errOut)
+	defer cancel()
 	r, err := s.w.current(name)
 	if err != nil {
 		return err
