@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/lateen-mesh/lateen/control"
@@ -52,14 +53,28 @@ func (r Ready) Print(out, errs io.Writer) {
 	if r.Status.NoPods != "" {
 		fmt.Fprintf(errs, "warning: no pods can run on this machine: %s\n", r.Status.NoPods)
 	}
+	ready, all := r.Status.countPods()
+	if ready < all {
+		fmt.Fprintf(out, "%d of %d pods ready: lateen status shows them\n", ready, all)
+	}
 	if f := r.Status.Kubeconfig; f != "" {
 		fmt.Fprintf(out, "kubectl: export KUBECONFIG=%s\n", f)
 	}
-	ready := fmt.Sprintf("mesh ready in %.2f s", r.Took.Seconds())
+	last := fmt.Sprintf("mesh ready in %.2f s", r.Took.Seconds())
 	if len(problems) > 0 {
-		ready += ", with " + count(len(problems), "problem")
+		last += ", with " + count(len(problems), "problem")
 	}
-	fmt.Fprintln(out, ready)
+	fmt.Fprintln(out, last)
+}
+
+// countPods says how many pods are ready, or done, and how many there are.
+func (s Status) countPods() (ready, all int) {
+	for _, p := range s.Pods {
+		if p.Ready || p.Phase == corev1.PodSucceeded {
+			ready++
+		}
+	}
+	return ready, len(s.Pods)
 }
 
 // printPods is the table of the pods, in kubectl's columns.

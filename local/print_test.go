@@ -21,7 +21,7 @@ func podful() Status {
 	now := time.Now()
 	return Status{State: "/s", PID: 1, Kubeconfig: "/s/kubeconfig", Objects: 2, Files: 1, Published: map[int]int{80: 8080},
 		Parts: []Part{{Name: "istiod", PID: 12, State: "running", Since: now}, {Name: "apiserver", State: "restarting", Restarts: 3, Since: now}},
-		Pods: []Pod{{Namespace: "default", Name: "sleep-1", Status: "Running", Up: 1, Of: 1, Address: "10.244.0.3", Since: now},
+		Pods: []Pod{{Namespace: "default", Name: "sleep-1", Status: "Running", Ready: true, Up: 1, Of: 1, Address: "10.244.0.3", Since: now},
 			{Namespace: "default", Name: "app-1", Status: "ErrImagePull", Of: 2, Since: now, Problem: "container app: no such image"}},
 		Problems: []config.Problem{{Source: config.Source{File: "a.yaml", Line: 7}, Object: config.Key{Kind: "Deployment", Name: "x"}, Field: "spec.replica", Message: "unknown field", Hint: "look"}},
 		Control: &control.Status{Generation: 4, Proxies: []control.ProxyStatus{{ID: "gw.istio-system", Generation: 3, Refused: []control.Refusal{{Type: "LDS", Resource: "0.0.0.0_81", Error: "no"}},
@@ -93,7 +93,7 @@ the control plane does not answer: connection refused
 func TestPrintReady(t *testing.T) {
 	var out, errs bytes.Buffer
 	Ready{Took: 1234 * time.Millisecond, Status: podful()}.Print(&out, &errs)
-	if got := out.String(); !strings.HasSuffix(got, "\nkubectl: export KUBECONFIG=/s/kubeconfig\nmesh ready in 1.23 s, with 3 problems\n") {
+	if got := out.String(); !strings.HasSuffix(got, "\n1 of 2 pods ready: lateen status shows them\nkubectl: export KUBECONFIG=/s/kubeconfig\nmesh ready in 1.23 s, with 3 problems\n") {
 		t.Errorf("got %s", got)
 	}
 	if got := errs.String(); strings.Count(got, "error: ") != 3 || strings.Contains(out.String(), "error: ") {
