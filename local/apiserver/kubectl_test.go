@@ -185,6 +185,12 @@ func verbs(t *testing.T) []group {
 			{args: "uncordon lateen", want: []string{"uncordoned"}},
 			{args: "wait --for=condition=Ready pod/later --timeout=60s", want: []string{"condition met"}},
 		}},
+		{"endpoints written by hand", []step{
+			{args: "apply -f -", in: byHand, want: []string{"service/outside created", "endpoints/outside created"}},
+			{args: "wait --for=create endpointslice -l kubernetes.io/service-name=outside --timeout=60s", want: []string{"condition met"}},
+			{args: "get endpointslices -l kubernetes.io/service-name=outside", want: []string{`IPv4 +5432 +192\.0\.2\.7`}},
+			{args: "get endpoints kubernetes", want: []string{`10\.244\.0\.1:6443`}},
+		}},
 		{"describe", []step{
 			{args: "describe deployment hello", want: []string{"Replicas: +5 desired", "StrategyType: +RollingUpdate", "ScalingReplicaSet"}},
 			{args: "describe pod single", want: []string{"Node: +lateen", "PodScheduled +True", "Ready +True", "Normal +Scheduled .*default-scheduler +Successfully assigned"}},
@@ -238,6 +244,19 @@ func verbs(t *testing.T) []group {
 		}},
 	}
 }
+
+// byHand is a Service whose endpoint is not a Pod.
+const byHand = `
+apiVersion: v1
+kind: Service
+metadata: {name: outside}
+spec: {ports: [{name: db, port: 5432}]}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: outside}
+subsets: [{addresses: [{ip: 192.0.2.7}], ports: [{name: db, port: 5432}]}]
+`
 
 // choosy is a Pod that runs on nodes with a fast disk only.
 const choosy = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"choosy"},"spec":{"nodeSelector":{"disk":"fast"},"containers":[{"name":"c","image":"example.test/c:1"}]}}`

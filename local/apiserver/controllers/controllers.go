@@ -36,6 +36,7 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment"
 	"k8s.io/kubernetes/pkg/controller/endpoint"
 	"k8s.io/kubernetes/pkg/controller/endpointslice"
+	"k8s.io/kubernetes/pkg/controller/endpointslicemirroring"
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
 	"k8s.io/kubernetes/pkg/controller/job"
 	"k8s.io/kubernetes/pkg/controller/replicaset"
@@ -67,8 +68,9 @@ const (
 	collectAfter = 2 * time.Second
 	// collected is how often the garbage collector looks for new kinds.
 	collected = 5 * time.Second
-	// endpointsPerSlice is a cluster's default.
-	endpointsPerSlice = 100
+	// endpointsPerSlice and endpointsPerSubset are a cluster's defaults.
+	endpointsPerSlice  = 100
+	endpointsPerSubset = 1000
 )
 
 // NewInformers returns caches without the fields that no controller reads.
@@ -166,7 +168,14 @@ func services(ctx context.Context, o Options) ([]part, error) {
 	slices := endpointslice.NewController(ctx, core.Pods(), core.Services(), core.Nodes(),
 		o.Informers.Discovery().V1().EndpointSlices(), endpointsPerSlice, o.Client, 0)
 	endpoints := endpoint.NewEndpointController(ctx, core.Pods(), core.Services(), core.Endpoints(), o.Client, 0)
-	return []part{{"endpointslice", several(slices.Run)}, {"endpoint", several(endpoints.Run)}}, nil
+	// Endpoints that a user writes for a Service without a selector become slices, too.
+	mirror := endpointslicemirroring.NewController(ctx, core.Endpoints(), o.Informers.Discovery().V1().EndpointSlices(), core.Services(),
+		endpointsPerSubset, o.Client, 0)
+	return []part{
+		{"endpointslice", several(slices.Run)},
+		{"endpoint", several(endpoints.Run)},
+		{"endpointslicemirroring", several(mirror.Run)},
+	}, nil
 }
 
 func accounts(ctx context.Context, o Options) ([]part, error) {

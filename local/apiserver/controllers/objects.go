@@ -165,12 +165,34 @@ func ensureAPIEndpoints(ctx context.Context, client kubernetes.Interface, n Node
 		Ports:       []discoveryv1.EndpointPort{{Name: &name, Port: &port, Protocol: &protocol}},
 	}
 	slices := client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault)
-	_, err := slices.Create(ctx, slice, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		_, err = slices.Update(ctx, slice, metav1.UpdateOptions{})
-	}
-	if err != nil {
+	if err := put(ctx, slices.Create, slices.Update, slice); err != nil {
 		return fmt.Errorf("write EndpointSlice default/kubernetes: %w", err)
 	}
+	// The older kind, for clients that read that one; the label says that the slice exists.
+	//nolint:staticcheck // deprecated, and read by kubectl describe
+	old := &corev1.Endpoints{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "kubernetes", Namespace: metav1.NamespaceDefault, Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"},
+		},
+		Subsets: []corev1.EndpointSubset{{
+			Addresses: []corev1.EndpointAddress{{IP: n.Address}},
+			Ports:     []corev1.EndpointPort{{Name: name, Port: port, Protocol: protocol}},
+		}},
+	}
+	endpoints := client.CoreV1().Endpoints(metav1.NamespaceDefault)
+	if err := put(ctx, endpoints.Create, endpoints.Update, old); err != nil {
+		return fmt.Errorf("write Endpoints default/kubernetes: %w", err)
+	}
 	return nil
+}
+
+// put creates an object, or replaces the one that is there.
+func put[T any](ctx context.Context, create func(context.Context, T, metav1.CreateOptions) (T, error),
+	update func(context.Context, T, metav1.UpdateOptions) (T, error), object T,
+) error {
+	_, err := create(ctx, object, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		_, err = update(ctx, object, metav1.UpdateOptions{})
+	}
+	return err
 }
