@@ -5,10 +5,8 @@ import (
 	"cmp"
 	"context"
 	_ "embed" // the gateway's manifest
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -114,16 +112,12 @@ func (s *supervisor) prepareEngine() error {
 	if err != nil {
 		return err
 	}
-	api := &rest.Config{Host: "http://api", QPS: -1, Dial: s.dialAPI}
+	api := apiConfig(s.state.socket("api.sock"))
 	if e.client, err = kubernetes.NewForConfig(api); err != nil {
 		return err
 	}
 	e.files, err = apply.New(apply.Options{Config: api, Tree: s.tree(), Stdin: s.stdin, Own: own, Memory: s.state.path(appliedName), Log: s.log()})
 	return err
-}
-
-func (s *supervisor) dialAPI(ctx context.Context, _, _ string) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(ctx, "unix", s.state.socket("api.sock"))
 }
 
 // apiPort is where the API listens: where it did last time, if that is free, so that
@@ -298,12 +292,9 @@ func (s *supervisor) pods(ctx context.Context) ([]Pod, error) {
 	return listPods(ctx, s.engine.client)
 }
 
-var errNoAPI = errors.New("the Kubernetes API does not answer")
-
-// apiClient is a client of the API whose socket is at path.
-func apiClient(path string) (kubernetes.Interface, error) {
-	return kubernetes.NewForConfig(&rest.Config{Host: "http://api", QPS: -1, Timeout: 5 * time.Second,
-		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", path)
-		}, Transport: http.RoundTripper(nil)})
+// apiConfig reaches the API over its socket, whose owner needs no credentials.
+func apiConfig(socket string) *rest.Config {
+	return &rest.Config{Host: "http://api", QPS: -1, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
 }

@@ -35,8 +35,6 @@ const (
 	// gatewayAddress is the gateway's in its node. Not 127.0.0.1: an entry with that
 	// endpoint would make the gateway the workload behind it.
 	gatewayAddress = "127.0.2.1"
-	// istioVersion is the release whose behaviour the node claims.
-	istioVersion = "1.31.0"
 )
 
 // Options are the settings of one mesh. As JSON they are what a supervisor takes over from

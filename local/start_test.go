@@ -54,7 +54,7 @@ func TestDetachFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			if c.script != "" {
-				if err := os.WriteFile(filepath.Join(dir, engineProgram), []byte("#!/bin/sh\n"+c.script+"\n"), 0o755); err != nil { //nolint:gosec // a program
+				if err := os.WriteFile(filepath.Join(dir, engineProgram), []byte("#!/bin/sh\n"+c.script+"\n"), 0o755); err != nil {
 					t.Fatal(err)
 				}
 			}

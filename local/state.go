@@ -84,7 +84,7 @@ func (s *state) close() {
 func sweep(dir string) {
 	if text, err := os.ReadFile(filepath.Join(dir, socketsName)); err == nil {
 		if sockets := strings.TrimSpace(string(text)); sockets != dir && strings.HasPrefix(filepath.Base(sockets), socketsPrefix) {
-			_ = os.RemoveAll(sockets)
+			_ = os.RemoveAll(sockets) //nolint:gosec // a supervisor has written it down
 		}
 	}
 	for _, name := range []string{recordName, socketsName, "kubeconfig", "xds.sock", "control.sock", "api.sock", "node.sock", "mesh"} {

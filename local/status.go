@@ -15,10 +15,15 @@ import (
 	"syscall"
 	"time"
 
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/lateen-mesh/lateen/control"
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/local/apply"
 )
+
+// answerTime bounds each question to a part of a mesh.
+const answerTime = 5 * time.Second
 
 // A Status is a running mesh.
 type Status struct {
@@ -76,11 +81,7 @@ func ReadStatus(ctx context.Context, dir string) (Status, error) {
 	if st.PID == 0 {
 		return st, notRunning(dir)
 	}
-	if socket, err := socketOf(dir, "api.sock"); err == nil {
-		if client, err := apiClient(socket); err == nil {
-			st.Pods, _ = listPods(ctx, client) // none while the API is away, which its part shows
-		}
-	}
+	st.Pods = podsOf(ctx, dir)
 	st.Control, err = controlStatus(ctx, dir)
 	if err != nil {
 		st.Problem = err.Error()
@@ -91,6 +92,22 @@ func ReadStatus(ctx context.Context, dir string) (Status, error) {
 		return st, errors.New("the control plane has not read its configuration yet")
 	}
 	return st, nil
+}
+
+// podsOf are the pods of a state directory: none while the API is away, which its part shows.
+func podsOf(ctx context.Context, dir string) []Pod {
+	socket, err := socketOf(dir, "api.sock")
+	if err != nil {
+		return nil
+	}
+	config := apiConfig(socket)
+	config.Timeout = answerTime
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil
+	}
+	pods, _ := listPods(ctx, client)
+	return pods
 }
 
 // appliedName is the file in which the state directory remembers what came from files.
@@ -140,7 +157,7 @@ func socketOf(dir, name string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(strings.TrimSpace(string(sockets)), name)
-	_, err = os.Stat(path)
+	_, err = os.Stat(path) //nolint:gosec // what the supervisor has written down
 	return path, err
 }
 
@@ -149,7 +166,7 @@ func controlStatus(ctx context.Context, dir string) (*control.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	client := &http.Client{Timeout: answerTime, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
