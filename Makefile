@@ -32,10 +32,8 @@ demo: build ## run the mesh of samples/external-services with stand-ins for its 
 
 check: lint test race ## all that must hold before a change lands: lint, tests, tests under the race detector
 
-lint: ## gofmt, go vet, golangci-lint
+lint: ## gofmt, golangci-lint with go vet in it
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'error: files are not formatted'; echo 'hint: gofmt -w FILE'; exit 1; }
-	$(GO) vet ./...
-	$(GO) vet -C $(API) ./...
 	$(GO) run $(GOLANGCI) run
 	cd $(API) && $(GO) run $(GOLANGCI) run --config $(CURDIR)/.golangci.yml
 

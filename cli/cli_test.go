@@ -79,7 +79,7 @@ func TestScripts(t *testing.T) {
 func build(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	out, err := exec.Command("go", "build", "-o", dir, "../cmd/istiod", "../cmd/lateen-engine", "../cmd/lateen-proxy").CombinedOutput()
+	out, err := exec.Command("go", "build", "-ldflags", "-s -w", "-o", dir, "../cmd/istiod", "../cmd/lateen-engine", "../cmd/lateen-proxy").CombinedOutput()
 	if err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}

@@ -325,7 +325,7 @@ func engineDir(t testing.TB) string {
 			programs["kubectl"] = "k8s.io/kubernetes/cmd/kubectl"
 		}
 		for name, path := range programs {
-			cmd := exec.Command("go", "build", "-C", "../local/apiserver", "-o", filepath.Join(dir, name), path)
+			cmd := exec.Command("go", "build", "-C", "../local/apiserver", "-ldflags", "-s -w", "-o", filepath.Join(dir, name), path)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				apiBuilt.err = fmt.Errorf("go build %s: %w\n%s", path, err, out)
 				return

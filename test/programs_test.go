@@ -69,7 +69,7 @@ func buildAll() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	args := []string{"build", "-o", dir + "/"}
+	args := []string{"build", "-ldflags", "-s -w", "-o", dir + "/"}
 	if raceDetector {
 		args = append(args, "-race")
 	}

@@ -37,7 +37,7 @@ var buildServer = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	binary := filepath.Join(builtAt(), "lateen-apiserver")
-	out, err := exec.Command("go", "build", "-C", "../../local/apiserver", "-o", binary, ".").CombinedOutput()
+	out, err := exec.Command("go", "build", "-C", "../../local/apiserver", "-ldflags", "-s -w", "-o", binary, ".").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}

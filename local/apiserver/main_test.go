@@ -52,7 +52,7 @@ func run(m *testing.M) int {
 		builds[kubectlBinary] = "k8s.io/kubernetes/cmd/kubectl"
 	}
 	for binary, from := range builds {
-		command := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, from) // as the Makefile does
+		command := exec.Command("go", "build", "-ldflags", "-s -w", "-o", binary, from) // compiled as the tests are, so once
 		if out, err := command.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", from, err, out)
 			return 1
