@@ -120,7 +120,7 @@ func (a *Applier) withdraw(ctx context.Context, gone map[identity]record) (faile
 			err = r.Delete(ctx, id.Name, metav1.DeleteOptions{PropagationPolicy: &background})
 		}
 		if err != nil && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
-			failed = append(failed, config.Problem{Source: config.Source{File: rec.File},
+			failed = append(failed, config.Problem{Source: config.Source{File: rec.File, Line: rec.Line},
 				Object: config.Key{Kind: config.Kind(id.Kind), Namespace: id.Namespace, Name: id.Name}, Message: "cannot be deleted: " + err.Error()})
 			continue
 		}

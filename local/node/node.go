@@ -52,13 +52,9 @@ func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "node", Short: "Run the pods of a mesh; started by the supervisor", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Images = map[string]string{}
-			for _, item := range images {
-				image, command, ok := strings.Cut(item, "=")
-				if !ok {
-					return fmt.Errorf("--image %s: must be IMAGE=COMMAND", item)
-				}
-				o.Images[image] = command
+			var err error
+			if o.Images, err = parseImages(images); err != nil {
+				return err
 			}
 			return Run(cmd.Context(), o)
 		},
@@ -74,6 +70,18 @@ func Command() *cobra.Command {
 	set.StringArrayVar(&images, "image", nil, "IMAGE=COMMAND or IMAGE=oci:DIR, may be repeated")
 	set.BoolVar(&o.NoUDP, "no-udp", false, "pods send no UDP to the outside")
 	return cmd
+}
+
+func parseImages(items []string) (map[string]string, error) {
+	images := map[string]string{}
+	for _, item := range items {
+		image, command, ok := strings.Cut(item, "=")
+		if !ok {
+			return nil, fmt.Errorf("--image %s: must be IMAGE=COMMAND", item)
+		}
+		images[image] = command
+	}
+	return images, nil
 }
 
 // Run runs pods until the context ends. It is called once, in the namespaces that
@@ -93,7 +101,12 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("the outside half: %w", err)
 	}
 	defer out.Close()
-	mesh, err := openMesh(ctx, o, out, log)
+	no, err := networkOptions(o)
+	if err != nil {
+		return err
+	}
+	no.Outside, no.Log = out, log
+	mesh, err := network.New(ctx, no)
 	if err != nil {
 		return err
 	}
@@ -114,18 +127,19 @@ func Run(ctx context.Context, o Options) error {
 	return k.Run(ctx)
 }
 
-func openMesh(ctx context.Context, o Options, out *outside.Client, log *slog.Logger) (network.Mesh, error) {
-	no := network.Options{Outside: out, Log: log, NoUDP: o.NoUDP}
+// networkOptions are the settings of the mesh's network among those of the node.
+func networkOptions(o Options) (network.Options, error) {
+	no := network.Options{NoUDP: o.NoUDP}
 	if o.Sockets != "" {
 		no.Door = filepath.Join(o.Sockets, doorName)
 	}
 	if o.APIAddress != "" {
 		var err error
 		if no.API, err = netip.ParseAddrPort(o.APIAddress); err != nil {
-			return nil, fmt.Errorf("--api-address: %w", err)
+			return no, fmt.Errorf("--api-address: %w", err)
 		}
 	}
-	return network.New(ctx, no)
+	return no, nil
 }
 
 // apiConfig reaches the API over its socket, whose owner needs no credentials.
