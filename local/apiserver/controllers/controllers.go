@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/informers"
@@ -44,6 +45,7 @@ import (
 	serviceaccountcontroller "k8s.io/kubernetes/pkg/controller/serviceaccount"
 	"k8s.io/kubernetes/pkg/controller/statefulset"
 	"k8s.io/kubernetes/pkg/controller/ttlafterfinished"
+	"k8s.io/kubernetes/pkg/features"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 )
 
@@ -96,6 +98,9 @@ type part struct {
 // Run runs all controllers until ctx ends.
 func Run(ctx context.Context, o Options) error {
 	ctx = klog.NewContext(ctx, klog.Background())
+	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(withoutWaiting()); err != nil {
+		return fmt.Errorf("controllers: %w", err)
+	}
 	var parts []part
 	for _, group := range []func(context.Context, Options) ([]part, error){workloads, services, accounts, cleanup} {
 		some, err := group(ctx, o)
@@ -125,6 +130,18 @@ func Run(ctx context.Context, o Options) error {
 	case <-timer.C:
 	}
 	return nil
+}
+
+// withoutWaiting turns off a guard of big clusters: with it a controller whose cache
+// has not seen its own last write yet fails, and waits longer each time. The caches
+// here are milliseconds behind, and what a controller expects to see it remembers.
+func withoutWaiting() map[string]bool {
+	return map[string]bool{
+		string(features.StaleControllerConsistencyDaemonSet):   false,
+		string(features.StaleControllerConsistencyJob):         false,
+		string(features.StaleControllerConsistencyReplicaSet):  false,
+		string(features.StaleControllerConsistencyStatefulSet): false,
+	}
 }
 
 func workloads(ctx context.Context, o Options) ([]part, error) {
