@@ -119,13 +119,13 @@ func (r *rules) services(t *transaction) {
 	for _, c := range []*nftables.Chain{pre, out} {
 		t.rule(c, family(unix.NFPROTO_IPV4), r.lookup())
 		if r.api {
-			t.rule(c, destination(host(r.plan.api)), tcp(), port(apiPort), redirectTo(leaveTCP))
+			t.rule(c, destination(host(r.plan.api)), tcp(), port(apiPort), toRelay())
 		}
-		t.rule(c, destination(host(r.plan.machine)), tcp(), redirectTo(leaveTCP))
+		t.rule(c, destination(host(r.plan.machine)), tcp(), toRelay())
 		for _, p := range append([]netip.Prefix{r.plan.pods, r.plan.services, r.plan.pods6}, nowhere()...) {
 			t.rule(c, destination(p), verdict(expr.VerdictReturn))
 		}
-		t.rule(c, tcp(), redirectTo(leaveTCP))
+		t.rule(c, tcp(), toRelay())
 	}
 }
 
@@ -303,9 +303,10 @@ func port(n uint16) []expr.Any {
 	}
 }
 
-func redirectTo(to uint16) []expr.Any {
+// toRelay sends TCP to the relay that leaves the mesh.
+func toRelay() []expr.Any {
 	return []expr.Any{
-		&expr.Immediate{Register: reg0, Data: binaryutil.BigEndian.PutUint16(to)},
+		&expr.Immediate{Register: reg0, Data: binaryutil.BigEndian.PutUint16(leaveTCP)},
 		&expr.Redir{RegisterProtoMin: reg0},
 	}
 }

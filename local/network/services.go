@@ -112,7 +112,7 @@ func (r *rules) relayed(to netip.AddrPort, client netip.Addr) (netip.AddrPort, b
 	if !l.leaves {
 		return netip.AddrPort{}, false
 	}
-	n := rand.Uint32() //nolint:gosec // a backend by chance, no secret
+	n := rand.Uint32()
 	if l.clientIP {
 		n = crc32.ChecksumIEEE(client.AsSlice())
 	}
@@ -220,7 +220,7 @@ func (u *update) add(key portKey, next *livePort) error {
 	next.serial = u.serial
 	if next.leaves {
 		chain := u.t.chain(u.table, next.chainName())
-		u.t.rule(chain, redirectTo(leaveTCP))
+		u.t.rule(chain, toRelay())
 		return u.lead(key, chain)
 	}
 	numbered, err := u.number(next)
