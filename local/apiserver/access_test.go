@@ -208,6 +208,14 @@ func TestNotOnOtherAddresses(t *testing.T) {
 	}
 }
 
+func TestPortInUse(t *testing.T) {
+	s := start(t, os.Geteuid())
+	out, err := s.command(serverBinary, "--state", s.path("another"), "--listen", s.address).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "address already in use") || !strings.Contains(string(out), "hint: ") {
+		t.Errorf("a port in use: %v\n%s", err, out)
+	}
+}
+
 func TestTwoServersOnOneState(t *testing.T) {
 	s := start(t, os.Geteuid())
 	out, err := s.command(serverBinary, "--state", s.path("state")).CombinedOutput()

@@ -40,16 +40,15 @@ func listenSocket(path string, log *slog.Logger) (net.Listener, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(private)
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(private, "s"), Net: "unix"})
+	made := filepath.Join(private, "s")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
 	listener.SetUnlinkOnClose(false)
-	for _, step := range []error{os.Chmod(filepath.Join(private, "s"), 0o600), os.Rename(filepath.Join(private, "s"), path)} {
-		if step != nil {
-			listener.Close()
-			return nil, step
-		}
+	if err := errors.Join(os.Chmod(made, 0o600), os.Rename(made, path)); err != nil {
+		listener.Close()
+		return nil, err
 	}
 	return ownersOnly{listener, path, log}, nil
 }
