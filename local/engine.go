@@ -5,16 +5,17 @@ import (
 	"cmp"
 	"context"
 	_ "embed" // the gateway's manifest
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -36,6 +37,9 @@ const (
 	apiPort  = 6443
 	// podsWait bounds how long the start waits for pods that neither get ready nor fail.
 	podsWait = 60 * time.Second
+
+	// damageName is in the API's directory: what it could not read of the objects.
+	damageName = "damage"
 )
 
 // An engine is what a mesh with pods has beyond one without: the Kubernetes API, the
@@ -46,6 +50,7 @@ type engine struct {
 	client    kubernetes.Interface
 	files     *apply.Applier
 	noPods    string // why pods cannot run on this machine, "" when they can
+	damage    string // the file in which the API says what it could not read of the objects
 }
 
 // wantsPods reports whether the API and the node are wanted: asked for, implied by
@@ -144,6 +149,10 @@ func (s *supervisor) prepareAPI(port int) error {
 	if err != nil {
 		return err
 	}
+	s.engine.damage = s.state.path(filepath.Join("api", damageName))
+	if err := os.Remove(s.engine.damage); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	s.engine.api, err = s.newProcess("apiserver", []string{program, "--state", s.state.path("api"),
 		"--listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), "--socket", s.state.socket("api.sock"),
 		"--kubeconfig", kubeconfigPath(s.state.dir), "--kubelet", s.state.socket("node.sock"), "--crds", s.state.path("crds.yaml"),
@@ -218,17 +227,10 @@ func (s *supervisor) awaitPods(ctx context.Context) error {
 		}
 		pods, err := s.pods(ctx)
 		if err == nil {
-			ready, settled := 0, 0
-			for _, p := range pods {
-				if p.Ready || p.Phase == corev1.PodSucceeded {
-					ready++
-				}
-				if p.Ready || p.Problem != "" || p.Phase == corev1.PodSucceeded || p.Phase == corev1.PodFailed {
-					settled++
-				}
-			}
-			s.progress(fmt.Sprintf("%d of %d pods ready", ready, len(pods)))
-			if settled == len(pods) && s.deployed(ctx) {
+			ready, all := countPods(pods)
+			s.progress(fmt.Sprintf("%d of %d pods ready", ready, all))
+			waits := slices.ContainsFunc(pods, func(p Pod) bool { return !p.leaves() && !p.settled() })
+			if !waits && deployed(ctx, s.engine.client) {
 				return nil
 			}
 		}
@@ -240,14 +242,6 @@ func (s *supervisor) awaitPods(ctx context.Context) error {
 		case <-poll.C:
 		}
 	}
-}
-
-// deployed reports whether the controllers have made all pods that Deployments ask for.
-func (s *supervisor) deployed(ctx context.Context) bool {
-	list, err := s.engine.client.AppsV1().Deployments("").List(ctx, metav1.ListOptions{ResourceVersion: "0"})
-	return err == nil && !slices.ContainsFunc(list.Items, func(d appsv1.Deployment) bool {
-		return d.Status.ObservedGeneration < d.Generation || d.Spec.Replicas != nil && d.Status.Replicas < *d.Spec.Replicas
-	})
 }
 
 // saveOnChange writes down what the engine has done, now and then, for `status`.
@@ -274,6 +268,10 @@ func (e *engine) record(r *record) {
 	if e.files != nil {
 		st := e.files.Status()
 		r.Objects, r.Files, r.Problems = st.Objects, st.Files, st.Problems
+	}
+	if lost, err := os.ReadFile(e.damage); err == nil { // absent as long as all is well
+		r.Problems = append(slices.Clip(r.Problems), config.Problem{Message: strings.TrimSpace(string(lost)),
+			Hint: "apply what is missing again; the state that was kept may be removed", Severity: config.Warning})
 	}
 	r.NoPods = e.noPods
 	if e.outside != nil {

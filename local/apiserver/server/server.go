@@ -21,6 +21,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -162,9 +163,19 @@ func openStore(o Options) (*store.Store, error) {
 	}
 	for _, p := range problems {
 		o.Log.Warn("state was damaged", "problem", p.String())
+		if p.Moved == "" {
+			continue // what a power cut leaves: nobody was told that the write is safe
+		}
+		if err := os.WriteFile(filepath.Join(o.State, DamageName), []byte(p.String()+"\n"), 0o600); err != nil {
+			o.Log.Warn("who started the server is not told", "error", err)
+		}
 	}
 	return objects, nil
 }
+
+// DamageName is the file of the state directory that says what was lost of it. Who
+// started the server shows it, and removes it before the next start.
+const DamageName = "damage"
 
 // serverNames are the names under which clients find the server: on this machine,
 // and in pods.
