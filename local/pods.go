@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -53,7 +54,7 @@ func describe(p *corev1.Pod) Pod {
 	}
 	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		d.Restarts += int(c.RestartCount)
-		if w := c.State.Waiting; w != nil && faulty(w.Reason) {
+		if w := c.State.Waiting; w != nil && faulty(w.Reason) && !d.leaves() {
 			d.Problem = fmt.Sprintf("container %s: %s", c.Name, cmp.Or(w.Message, w.Reason))
 		}
 	}
@@ -65,6 +66,29 @@ func describe(p *corev1.Pod) Pod {
 	return d
 }
 
+// leaves reports that the pod is about to end.
+func (p Pod) leaves() bool { return p.Status == terminating }
+
+// settled reports that waiting changes nothing: the pod is ready, has ended, or has a fault.
+func (p Pod) settled() bool {
+	return p.Ready || p.Problem != "" || p.Phase == corev1.PodSucceeded || p.Phase == corev1.PodFailed
+}
+
+// countPods says how many pods are ready, or done, and how many there are beside those
+// that leave.
+func countPods(pods []Pod) (ready, all int) {
+	for _, p := range pods {
+		if p.leaves() {
+			continue
+		}
+		all++
+		if p.Ready || p.Phase == corev1.PodSucceeded {
+			ready++
+		}
+	}
+	return ready, all
+}
+
 // faulty are the reasons for waiting that name a fault.
 func faulty(reason string) bool {
 	switch reason {
@@ -74,10 +98,12 @@ func faulty(reason string) bool {
 	return false
 }
 
+const terminating = "Terminating"
+
 // statusOf is kubectl's word for how a pod is.
 func statusOf(p *corev1.Pod) string {
 	if p.DeletionTimestamp != nil {
-		return "Terminating"
+		return terminating
 	}
 	for i, c := range p.Status.InitContainerStatuses {
 		done := c.State.Terminated != nil && c.State.Terminated.ExitCode == 0
@@ -117,4 +143,44 @@ func trouble(s corev1.ContainerState) string {
 		return cmp.Or(s.Terminated.Reason, fmt.Sprintf("ExitCode:%d", s.Terminated.ExitCode))
 	}
 	return ""
+}
+
+// deployed reports whether the controllers have done what Deployments ask for: there are
+// the pods that they want, and none of what was deleted.
+func deployed(ctx context.Context, client kubernetes.Interface) bool {
+	now := metav1.ListOptions{ResourceVersion: "0"} // from the server's memory
+	deployments, err := client.AppsV1().Deployments("").List(ctx, now)
+	if err != nil {
+		return false
+	}
+	sets, err := client.AppsV1().ReplicaSets("").List(ctx, now)
+	if err != nil {
+		return false
+	}
+	pods, err := client.CoreV1().Pods("").List(ctx, now)
+	if err != nil {
+		return false
+	}
+	owners := map[types.UID]bool{}
+	for _, d := range deployments.Items {
+		owners[d.UID] = true
+		if d.Status.ObservedGeneration < d.Generation || d.Spec.Replicas != nil && d.Status.Replicas < *d.Spec.Replicas {
+			return false
+		}
+	}
+	for _, set := range sets.Items {
+		owners[set.UID] = true
+		if orphaned(&set, "Deployment", owners) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool {
+		return p.DeletionTimestamp == nil && orphaned(&p, "ReplicaSet", owners)
+	})
+}
+
+// orphaned reports that the owner of an object has gone, so that it will go too.
+func orphaned(o metav1.Object, kind string, owners map[types.UID]bool) bool {
+	owner := metav1.GetControllerOf(o)
+	return owner != nil && owner.Kind == kind && !owners[owner.UID]
 }

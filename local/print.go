@@ -10,7 +10,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/lateen-mesh/lateen/control"
@@ -53,7 +52,7 @@ func (r Ready) Print(out, errs io.Writer) {
 	if r.Status.NoPods != "" {
 		fmt.Fprintf(errs, "warning: no pods can run on this machine: %s\n", r.Status.NoPods)
 	}
-	ready, all := r.Status.countPods()
+	ready, all := countPods(r.Status.Pods)
 	if ready < all {
 		fmt.Fprintf(out, "%d of %d pods ready: lateen status shows them\n", ready, all)
 	}
@@ -65,16 +64,6 @@ func (r Ready) Print(out, errs io.Writer) {
 		last += ", with " + count(len(problems), "problem")
 	}
 	fmt.Fprintln(out, last)
-}
-
-// countPods says how many pods are ready, or done, and how many there are.
-func (s Status) countPods() (ready, all int) {
-	for _, p := range s.Pods {
-		if p.Ready || p.Phase == corev1.PodSucceeded {
-			ready++
-		}
-	}
-	return ready, len(s.Pods)
 }
 
 // printPods is the table of the pods, in kubectl's columns.

@@ -9,9 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/lateen-mesh/lateen/control"
 	"github.com/lateen-mesh/lateen/control/config"
 )
@@ -126,41 +123,6 @@ func TestLocate(t *testing.T) {
 	for i, want := range []string{path + ":7", "", "there:1", ""} {
 		if got := st.Problems[i].Place; got != want {
 			t.Errorf("%s: %q, want %q", st.Problems[i], got, want)
-		}
-	}
-}
-
-// The word for a pod is the one that kubectl shows.
-func TestPodStatus(t *testing.T) {
-	always, yes := corev1.ContainerRestartPolicyAlways, true
-	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
-	waits := func(why string) corev1.ContainerState {
-		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: why}}
-	}
-	ended := func(code int32, why string) corev1.ContainerState {
-		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Reason: why}}
-	}
-	containers := func(all ...corev1.ContainerState) (list []corev1.ContainerStatus) {
-		for _, s := range all {
-			list = append(list, corev1.ContainerStatus{State: s, Name: "c", Started: &yes})
-		}
-		return list
-	}
-	for want, p := range map[string]corev1.Pod{
-		"Running":           {Status: corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: containers(running)}},
-		"Pending":           {Status: corev1.PodStatus{Phase: corev1.PodPending}},
-		"Terminating":       {ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &metav1.Time{}}, Status: corev1.PodStatus{Phase: corev1.PodRunning}},
-		"CrashLoopBackOff":  {Status: corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: containers(running, waits("CrashLoopBackOff"))}},
-		"Completed":         {Status: corev1.PodStatus{Phase: corev1.PodSucceeded, ContainerStatuses: containers(ended(0, "Completed"))}},
-		"Error":             {Status: corev1.PodStatus{Phase: corev1.PodFailed, ContainerStatuses: containers(ended(1, "Error"), ended(0, "Completed"))}},
-		"ExitCode:3":        {Status: corev1.PodStatus{Phase: corev1.PodFailed, ContainerStatuses: containers(ended(3, ""))}},
-		"Evicted":           {Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted"}},
-		"Init:1/2":          {Spec: corev1.PodSpec{InitContainers: make([]corev1.Container, 2)}, Status: corev1.PodStatus{Phase: corev1.PodPending, InitContainerStatuses: containers(ended(0, "Completed"), waits("PodInitializing"))}},
-		"Init:Error":        {Spec: corev1.PodSpec{InitContainers: make([]corev1.Container, 1)}, Status: corev1.PodStatus{Phase: corev1.PodPending, InitContainerStatuses: containers(ended(1, "Error"))}},
-		"ContainerCreating": {Spec: corev1.PodSpec{InitContainers: []corev1.Container{{Name: "c", RestartPolicy: &always}}}, Status: corev1.PodStatus{Phase: corev1.PodPending, InitContainerStatuses: containers(running), ContainerStatuses: containers(waits("ContainerCreating"))}},
-	} {
-		if got := statusOf(&p); got != want {
-			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }
