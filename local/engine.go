@@ -202,12 +202,13 @@ func (s *supervisor) startEngine(ctx context.Context, spawn func(func(context.Co
 	case <-ctx.Done():
 		return nil
 	}
-	if err := s.awaitPods(ctx); err != nil || ctx.Err() != nil {
-		return err
-	}
 	// Kinds of the mesh may still be on their way; who is told "ready" may apply them at once.
 	s.progress("making the mesh's kinds known")
-	return s.await(ctx, e.api, "the Kubernetes API", func() error { return s.apiSays(ctx, "/readyz") })
+	if err := s.await(ctx, e.api, "the Kubernetes API", func() error { return s.apiSays(ctx, "/readyz") }); err != nil || ctx.Err() != nil {
+		return err
+	}
+	e.files.Again(ctx)
+	return s.awaitPods(ctx)
 }
 
 // apiSays asks one of the API's own checks.

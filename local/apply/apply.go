@@ -4,7 +4,8 @@
 // server-side apply with strict field validation, and watches the tree. The files
 // say what there is: an object that disappears from them is deleted, also when that
 // happened while nobody watched, for what was applied is remembered in a file. What
-// somebody changes through the API stays until the file changes.
+// somebody changes through the API stays until the file changes; what is missing in the
+// API at the start is applied again.
 //
 // Faults stay where they are. An object that the API refuses is named with file,
 // line and field, and is tried again; a file that cannot be read or parsed deletes
@@ -60,12 +61,14 @@ type Applier struct {
 	o      Options
 	client dynamic.Interface
 	mapper *restmapper.DeferredDiscoveryRESTMapper
-	first  chan struct{} // closed after the first pass that reached the API
+	first  chan struct{}      // closed after the first pass that reached the API
+	asked  chan chan struct{} // passes that Again waits for
 
 	mu      sync.Mutex
 	status  Status
 	applied map[identity]record // what the API has from files
 	files   map[string][]byte   // last text that was read
+	unsure  map[identity]bool   // applied by an earlier run, and not seen in the API since
 	written []byte              // to Options.Memory
 }
 
@@ -82,13 +85,31 @@ func New(o Options) (*Applier, error) {
 		return nil, err
 	}
 	a := &Applier{o: o, client: client, mapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(d)),
-		first: make(chan struct{}), files: map[string][]byte{}}
+		first: make(chan struct{}), asked: make(chan chan struct{}), files: map[string][]byte{}, unsure: map[identity]bool{}}
 	a.applied, err = recall(o.Memory)
+	for id := range a.applied {
+		a.unsure[id] = true
+	}
 	return a, err
 }
 
 // Applied is closed once everything was offered to the API.
 func (a *Applier) Applied() <-chan struct{} { return a.first }
+
+// Again tries at once what was refused, as when the API has learnt new kinds, and returns
+// when that is done, or the context ends.
+func (a *Applier) Again(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case a.asked <- done:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
 
 // Status is that of the last pass.
 func (a *Applier) Status() Status {
@@ -113,9 +134,15 @@ func (a *Applier) Run(ctx context.Context) {
 	})
 	defer watching.Wait()
 	retry := firstRetry
+	var asked chan struct{}
 	for {
 		again := time.NewTimer(maxRetry)
-		if a.pass(ctx) {
+		done := a.pass(ctx)
+		if asked != nil {
+			close(asked)
+			asked = nil
+		}
+		if done {
 			retry = firstRetry
 		} else {
 			again.Reset(retry)
@@ -126,6 +153,8 @@ func (a *Applier) Run(ctx context.Context) {
 			again.Stop()
 			return
 		case <-changed:
+			retry = firstRetry
+		case asked = <-a.asked:
 			retry = firstRetry
 		case <-again.C:
 		}
@@ -138,7 +167,8 @@ func (a *Applier) Run(ctx context.Context) {
 func (a *Applier) pass(ctx context.Context) bool {
 	want := a.read()
 	work := a.compare(want)
-	failed, reached := a.offer(ctx, work.apply)
+	missing, known := a.missing(ctx, work.keep)
+	failed, reached := a.offer(ctx, append(work.apply, missing...))
 	if reached {
 		failed = append(failed, a.withdraw(ctx, work.remove)...)
 	}
@@ -153,7 +183,7 @@ func (a *Applier) pass(ctx context.Context) bool {
 			close(a.first)
 		}
 	}
-	return reached && len(failed) == 0
+	return reached && known && len(failed) == 0
 }
 
 // conclude notes what a pass found, and logs what is new in it.

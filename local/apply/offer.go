@@ -95,7 +95,49 @@ func (a *Applier) apply(ctx context.Context, d config.Document) error {
 func (a *Applier) note(d config.Document, version string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	delete(a.unsure, identify(d))
 	a.applied[identify(d)] = record{Version: version, File: d.Source.File, Line: d.Source.Line, Hash: hash(d)}
+}
+
+// missing looks once for each object that an earlier run applied, and returns those that
+// the API has not. Known is false while it cannot tell of some.
+func (a *Applier) missing(ctx context.Context, docs []config.Document) (missing []config.Document, known bool) {
+	known = true
+	a.mu.Lock()
+	docs = slices.DeleteFunc(slices.Clone(docs), func(d config.Document) bool { return !a.unsure[identify(d)] })
+	a.mu.Unlock()
+	a.each(docs, func(d config.Document) {
+		err := a.look(ctx, d)
+		if err != nil {
+			a.reset(err)
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		switch {
+		case err == nil:
+			delete(a.unsure, identify(d))
+		case apierrors.IsNotFound(err):
+			missing = append(missing, d)
+		default:
+			known = false
+		}
+	})
+	return missing, known
+}
+
+// look asks the API for the object of a document.
+func (a *Applier) look(ctx context.Context, d config.Document) error {
+	id := identify(d)
+	gv, err := schema.ParseGroupVersion(d.APIVersion)
+	if err != nil {
+		return err
+	}
+	r, err := a.resource(gv.WithKind(id.Kind), id.Namespace)
+	if err != nil {
+		return err
+	}
+	_, err = r.Get(ctx, id.Name, metav1.GetOptions{})
+	return err
 }
 
 // resource finds where objects of a kind are.

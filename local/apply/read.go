@@ -99,6 +99,7 @@ func readFile(path string) ([]byte, error) {
 // work is what a pass has to do.
 type work struct {
 	apply  []config.Document
+	keep   []config.Document // applied, and not changed since
 	remove map[identity]record
 }
 
@@ -114,9 +115,13 @@ func (a *Applier) compare(want wanted) work {
 			continue
 		}
 		present[id] = true
-		if r, done := a.applied[id]; !done || r.Hash != hash(d) {
+		r, done := a.applied[id]
+		if !done || r.Hash != hash(d) {
 			todo.apply = append(todo.apply, d)
-		} else if r.File != d.Source.File || r.Line != d.Source.Line {
+			continue
+		}
+		todo.keep = append(todo.keep, d)
+		if r.File != d.Source.File || r.Line != d.Source.Line {
 			r.File, r.Line = d.Source.File, d.Source.Line
 			a.applied[id] = r
 		}
