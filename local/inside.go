@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -37,6 +38,9 @@ func (s *supervisor) prepareNode(apiPort int) error {
 	if err != nil {
 		return err
 	}
+	if err := s.canPublish(); err != nil {
+		return err
+	}
 	argv := []string{program, "node", "--api", s.state.socket("api.sock"), "--api-address", "127.0.0.1:" + strconv.Itoa(apiPort),
 		"--state", s.state.path("node"), "--socket", s.state.socket("node.sock"), "--mesh-sockets", s.state.socket(meshSockets),
 		"--bin", filepath.Dir(program), "--node", nodeName}
@@ -51,6 +55,17 @@ func (s *supervisor) prepareNode(apiPort int) error {
 	}
 	s.engine.outside = &outsideHalf{o: s.o, ports: s.state.ports, published: map[int]int{}}
 	s.engine.node.dress = s.engine.outside.dress
+	return nil
+}
+
+// canPublish fails where a port of this machine that was asked for is another program's.
+func (s *supervisor) canPublish() error {
+	for _, port := range slices.Sorted(maps.Keys(s.o.Publish)) {
+		host := s.o.Publish[port]
+		if err := open(host); err != nil {
+			return &Error{fmt.Errorf("port %d, published as %d: %w", port, host, err), fmt.Sprintf("publish it elsewhere: --publish %d=PORT", port)}
+		}
+	}
 	return nil
 }
 

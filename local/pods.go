@@ -54,7 +54,7 @@ func describe(p *corev1.Pod) Pod {
 	}
 	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		d.Restarts += int(c.RestartCount)
-		if w := c.State.Waiting; w != nil && faulty(w.Reason) && !d.leaves() {
+		if w := c.State.Waiting; w != nil && (faulty(w.Reason) || unmade(*w)) && !d.leaves() {
 			d.Problem = fmt.Sprintf("container %s: %s", c.Name, cmp.Or(w.Message, w.Reason))
 		}
 	}
@@ -96,6 +96,12 @@ func faulty(reason string) bool {
 		return true
 	}
 	return false
+}
+
+// unmade reports that what a pod needs could not be made: its network, a port, a volume.
+// While it is being made there is nothing to say.
+func unmade(w corev1.ContainerStateWaiting) bool {
+	return w.Message != "" && (w.Reason == "ContainerCreating" || w.Reason == "PodInitializing")
 }
 
 const terminating = "Terminating"

@@ -44,7 +44,7 @@ func (b *sandbox) setUp() {
 		addresses, err := b.make()
 		b.w.tell(func() {
 			if err != nil {
-				b.w.life.SetUpFailed(time.Now())
+				b.w.life.SetUpFailed(err.Error(), time.Now())
 				return
 			}
 			b.w.life.SetUpDone(addresses)

@@ -95,6 +95,7 @@ type Pod struct {
 	setUp struct {
 		issued, done bool
 		failures     int
+		why          string // of the last failure
 		retryAt      time.Time
 	}
 	stop    *ending
@@ -257,12 +258,12 @@ func (p *Pod) Removed() { p.removed = true }
 
 // SetUpDone tells that network and volumes are there.
 func (p *Pod) SetUpDone(addresses []string) {
-	p.setUp.done, p.addresses = true, addresses
+	p.setUp.done, p.setUp.why, p.addresses = true, "", addresses
 }
 
-// SetUpFailed tells that they could not be made; Step tries again.
-func (p *Pod) SetUpFailed(now time.Time) {
-	p.setUp.issued = false
+// SetUpFailed tells why they could not be made; Step tries again.
+func (p *Pod) SetUpFailed(why string, now time.Time) {
+	p.setUp.issued, p.setUp.why = false, why
 	p.setUp.retryAt = now.Add(min(setUpRetry<<min(p.setUp.failures, 10), maxSetUp))
 	p.setUp.failures++
 }

@@ -55,7 +55,7 @@ func (s *play) play(line string) []string {
 	case "set":
 		s.pod.SetUpDone([]string{"10.244.0.9"})
 	case "unset":
-		s.pod.SetUpFailed(s.now)
+		s.pod.SetUpFailed("no network", s.now)
 	case "retry":
 		s.pod.Retry()
 	case "started":

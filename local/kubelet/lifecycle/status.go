@@ -120,9 +120,9 @@ func (p *Pod) waitingState(c *container) *corev1.ContainerStateWaiting {
 		return c.why.DeepCopy()
 	}
 	if len(p.object.Spec.InitContainers) > 0 && !p.initialized {
-		return &corev1.ContainerStateWaiting{Reason: "PodInitializing"}
+		return &corev1.ContainerStateWaiting{Reason: "PodInitializing", Message: p.setUp.why}
 	}
-	return &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
+	return &corev1.ContainerStateWaiting{Reason: "ContainerCreating", Message: p.setUp.why}
 }
 
 func (p *Pod) containerReady(c *container) bool {
