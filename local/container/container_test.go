@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -66,6 +67,8 @@ func TestWhatAProgramFinds(t *testing.T) {
 		home = "/" // it is another user's
 	}
 	bare := Config{Argv: []string{"env"}, Hostname: "web-0"}
+	signal.Ignore(syscall.SIGHUP) // as nohup does
+	defer signal.Reset(syscall.SIGHUP)
 	for _, c := range []struct {
 		name string
 		Config

@@ -178,6 +178,7 @@ func become(c *Config) error {
 		return err
 	}
 	unix.Umask(0o022)
+	usualSignals()
 	if err := unix.Exec(path, c.Argv, env); err != nil {
 		return refused(c.Argv[0], err)
 	}
