@@ -208,7 +208,9 @@ func (s *supervisor) startEngine(ctx context.Context, spawn func(func(context.Co
 		return err
 	}
 	e.files.Again(ctx)
-	return s.awaitPods(ctx)
+	err := s.awaitPods(ctx)
+	s.save() // who is told "ready" asks where ports are
+	return err
 }
 
 // apiSays asks one of the API's own checks.
