@@ -76,6 +76,7 @@ func Up(ctx context.Context, o Options) error {
 	if err := start(ctx, spawn); err != nil || ctx.Err() != nil {
 		return err
 	}
+	s.save() // what was published by now is part of the status
 	status, err := s.Status(ctx)
 	if err == nil {
 		if err := useless(status); err != nil {
