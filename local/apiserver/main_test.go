@@ -54,7 +54,7 @@ func run(m *testing.M) int {
 	// A program of Kubernetes that is built from a module does not know its own version.
 	const ldflags = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3"
 	for binary, from := range builds {
-		command := exec.Command("go", "build", "-ldflags", "-s -w", "-o", binary, from) // compiled as the tests are, so once
+		command := exec.Command("go", "build", "-ldflags", ldflags, "-o", binary, from) // compiled as the tests are, so once
 		if out, err := command.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", from, err, out)
 			return 1
