@@ -208,9 +208,7 @@ func (s *supervisor) startEngine(ctx context.Context, spawn func(func(context.Co
 		return err
 	}
 	e.files.Again(ctx)
-	err := s.awaitPods(ctx)
-	s.save() // who is told "ready" asks where ports are
-	return err
+	return s.awaitPods(ctx)
 }
 
 // apiSays asks one of the API's own checks.
