@@ -14,6 +14,7 @@ import (
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/lateen-mesh/lateen/proxy/accesslog"
@@ -209,6 +210,11 @@ func TestFlush(t *testing.T) {
 		logger := f.build(t, toFile(t, f.path, text(strings.Repeat("x", 32<<10)), ""))[0]
 		for range 16 { // more than a pipe takes
 			logger.LogTCP(&streaminfo.Info{})
+		}
+		for waiting := 0; waiting < 64<<10; time.Sleep(time.Millisecond) { // until the writer is stuck
+			if waiting, err = unix.IoctlGetInt(int(pipe.Fd()), unix.TIOCINQ); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := f.files.Reopen(); err == nil || !strings.Contains(err.Error(), "while it takes no bytes") {
 			t.Errorf("opened anew: %v", err)
