@@ -231,7 +231,7 @@ func (s *supervisor) awaitPods(ctx context.Context) error {
 			ready, all := countPods(pods)
 			s.progress(fmt.Sprintf("%d of %d pods ready", ready, all))
 			waits := slices.ContainsFunc(pods, func(p Pod) bool { return !p.leaves() && !p.settled() })
-			if !waits && deployed(ctx, s.engine.client) {
+			if !waits && deployed(ctx, s.engine.client) && served(ctx, s.engine.client) {
 				return nil
 			}
 		}
