@@ -76,7 +76,7 @@ func gatewayBootstrap(xds string) agent.Bootstrap {
 
 // choosePorts finds the gateway's own ports and where those of Gateways are published.
 func (s *supervisor) choosePorts() error {
-	s.gateway = gatewayBootstrap(s.state.socket("xds.sock"))
+	s.gateway = gatewayBootstrap(s.xdsSocket(s.engine != nil))
 	g := &s.gateway
 	for _, p := range []struct {
 		port   *int

@@ -136,12 +136,17 @@ func (s *supervisor) readStdin() error {
 	return nil
 }
 
-func (s *supervisor) controlArgs(istiod string, pods bool) []string {
-	xds := s.state.socket("xds.sock")
+// xdsSocket is where the control plane serves proxies: with pods a directory that they
+// see has it.
+func (s *supervisor) xdsSocket(pods bool) string {
 	if pods {
-		xds = filepath.Join(s.state.socket(meshSockets), "xds.sock")
+		return filepath.Join(s.state.socket(meshSockets), "xds.sock")
 	}
-	args := []string{istiod, "discovery", "--grpcAddr", "unix:" + xds, "--httpAddr", "unix:" + s.state.socket("control.sock"),
+	return s.state.socket("xds.sock")
+}
+
+func (s *supervisor) controlArgs(istiod string, pods bool) []string {
+	args := []string{istiod, "discovery", "--grpcAddr", "unix:" + s.xdsSocket(pods), "--httpAddr", "unix:" + s.state.socket("control.sock"),
 		"--monitoringAddr", "", "--secureGRPCAddr", "", "--httpsAddr", "", "--state", s.state.path("config"), "--meshConfig", s.o.MeshConfig}
 	if pods {
 		args = append(args, "--kubeSocket", s.state.socket("api.sock"))
