@@ -88,6 +88,7 @@ var imports = map[string]string{
 	"samples/httpbin": "", "samples/site": "", "samples/testca": "",
 	"samples/helloworld": "", "samples/sleep": "", "samples/tcp-echo": "",
 	"test":         "control/... proxy/... local local/outside cli samples/... test/...",
+	"test/build":   "",
 	"test/fixture": "samples/testca",
 	"test/report":  "", "test/fuzzall": "",
 	"bench": "control/... proxy/... samples/... bench/record", "bench/record": "", "bench/engine": "bench/record local",

@@ -20,6 +20,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/local"
 	"github.com/lateen-mesh/lateen/local/namespace"
+	"github.com/lateen-mesh/lateen/test/build"
 )
 
 // nobody is the ordinary user of the tests.
@@ -320,14 +321,12 @@ func engineDir(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Dir(binary(t, "lateen"))
 	apiBuilt.once.Do(func() {
-		programs := map[string]string{"lateen-apiserver": "."}
+		programs := []func(string) (string, error){build.APIServer}
 		if _, err := exec.LookPath("kubectl"); err != nil {
-			programs["kubectl"] = "k8s.io/kubernetes/cmd/kubectl"
+			programs = append(programs, build.Kubectl)
 		}
-		for name, path := range programs {
-			cmd := exec.Command("go", "build", "-C", "../local/apiserver", "-ldflags", "-s -w", "-o", filepath.Join(dir, name), path)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				apiBuilt.err = fmt.Errorf("go build %s: %w\n%s", path, err, out)
+		for _, program := range programs {
+			if _, apiBuilt.err = program(dir); apiBuilt.err != nil {
 				return
 			}
 		}

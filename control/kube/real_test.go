@@ -24,6 +24,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/kube/kubetest"
 	"github.com/lateen-mesh/lateen/control/registry"
+	"github.com/lateen-mesh/lateen/test/build"
 )
 
 // builtAt is where the API server is built for this run.
@@ -36,12 +37,7 @@ var buildServer = sync.OnceValues(func() (string, error) {
 	if err := os.Mkdir(builtAt(), 0o700); err != nil {
 		return "", err
 	}
-	binary := filepath.Join(builtAt(), "lateen-apiserver")
-	out, err := exec.Command("go", "build", "-C", "../../local/apiserver", "-ldflags", "-s -w", "-o", binary, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
-	}
-	return binary, nil
+	return build.APIServer(builtAt())
 })
 
 // A server is the API server of this tree as a process.

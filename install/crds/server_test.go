@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/lateen-mesh/lateen/install/crds"
+	"github.com/lateen-mesh/lateen/test/build"
 )
 
 // An apiServer is a lateen-apiserver that has our definitions.
@@ -26,28 +27,25 @@ type apiServer struct {
 	plurals map[string]string // by group/kind
 }
 
-// startServer runs lateen-apiserver until the test ends: $LATEEN_APISERVER, or the
-// one that make build leaves in bin.
+// startServer runs lateen-apiserver until the test ends, and creates our definitions as
+// anybody would, so that the server judges them.
 func startServer(t *testing.T) *apiServer {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short: an API server takes its time to read fifteen definitions")
-	}
-	program := os.Getenv("LATEEN_APISERVER")
-	if program == "" {
-		program, _ = filepath.Abs("../../bin/lateen-apiserver")
-	}
-	if _, err := os.Stat(program); err != nil {
-		t.Skip("lateen-apiserver is not built: make build, or name it in LATEEN_APISERVER")
 	}
 	dir, err := os.MkdirTemp("", "crds") // short: the path of a socket has 108 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	program, err := build.APIServer(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	socket := filepath.Join(dir, "api.sock")
 	cmd := exec.Command(program, "--state", filepath.Join(dir, "state"), "--kubeconfig", filepath.Join(dir, "kubeconfig"),
-		"--socket", socket, "--crds", "crds.yaml")
+		"--socket", socket)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -65,8 +63,31 @@ func startServer(t *testing.T) *apiServer {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
 	t.Cleanup(s.client.CloseIdleConnections)
+	s.define(t)
 	s.await(t)
 	return s
+}
+
+// define creates our definitions; the server says nothing against any of them.
+func (s *apiServer) define(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for status := 0; status != http.StatusOK; status, _ = s.call(ctx, "GET", path, nil, "") {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			t.Fatalf("the API does not answer: %d", status)
+		}
+	}
+	for _, definition := range definitions(t, crds.All()) {
+		if status, answer := s.call(ctx, "POST", path+"?fieldValidation=Strict", definition, ""); status != http.StatusCreated {
+			t.Fatalf("%v: %d %v", definition["metadata"], status, answer)
+		}
+	}
 }
 
 // await returns when all kinds are served in all versions.
