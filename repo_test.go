@@ -89,7 +89,8 @@ var imports = map[string]string{
 	"samples/helloworld": "", "samples/sleep": "", "samples/tcp-echo": "",
 	"test":         "control/... proxy/... local local/outside cli samples/... test/...",
 	"test/build":   "",
-	"test/fixture": "samples/testca",
+	"test/fixture": "samples/testca test/ports",
+	"test/ports":   "",
 	"test/report":  "", "test/fuzzall": "",
 	"bench": "control/... proxy/... samples/... bench/record", "bench/record": "", "bench/engine": "bench/record local",
 

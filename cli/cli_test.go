@@ -21,6 +21,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/cli"
 	"github.com/lateen-mesh/lateen/local"
+	"github.com/lateen-mesh/lateen/test/ports"
 )
 
 func TestMain(m *testing.M) {
@@ -55,11 +56,7 @@ func TestScripts(t *testing.T) {
 				e.Defer(func() { _ = local.Down(context.Background(), filepath.Join(e.WorkDir, dir)) })
 			}
 			for i := 1; i <= 4; i++ {
-				port, err := freePort()
-				if err != nil {
-					return err
-				}
-				e.Setenv("PORT"+strconv.Itoa(i), strconv.Itoa(port))
+				e.Setenv("PORT"+strconv.Itoa(i), strconv.Itoa(ports.One()))
 			}
 			return nil
 		},
@@ -103,15 +100,6 @@ func gatewayProgram(bin string) string {
 		}
 	}
 	return ""
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "0.0.0.0:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 const patience = 30 * time.Second

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/lateen-mesh/lateen/control"
+	"github.com/lateen-mesh/lateen/test/ports"
 )
 
 const cluster = `
@@ -54,7 +54,7 @@ func startEnvoy(t *testing.T, apiType, socket string, publish string) *foreign {
 	if _, err := os.Stat(program); err != nil {
 		t.Skip("the real Envoy is not installed: make peers")
 	}
-	port := freePort(t)
+	port := ports.One()
 	file := filepath.Join(t.TempDir(), "envoy.yaml")
 	text := fmt.Sprintf(`
 node:
@@ -97,16 +97,6 @@ static_resources:
 	return &foreign{t, fmt.Sprintf("http://127.0.0.1:%d", port)}
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // get reads a page, "" while there is none.
 func (f *foreign) get(url string) string {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -133,7 +123,7 @@ func TestForeignEnvoy(t *testing.T) {
 	for _, form := range []struct{ name, apiType string }{{"delta", "DELTA_GRPC"}, {"state of the world", "GRPC"}} {
 		t.Run("EN-057 "+form.name, func(t *testing.T) {
 			p := start(t, map[string]string{"gateway.yaml": gateway, "routes.yaml": routes, "b.yaml": cluster}, nil)
-			port := freePort(t)
+			port := ports.One()
 			e := startEnvoy(t, form.apiType, filepath.Join(p.sockets, "grpc"), fmt.Sprintf("80=%d", port))
 			page := fmt.Sprintf("http://127.0.0.1:%d/", port)
 			reply := func(want string) {
@@ -184,7 +174,7 @@ func TestForeignEnvoy(t *testing.T) {
 }
 
 func TestMonitoring(t *testing.T) {
-	port := freePort(t)
+	port := ports.One()
 	start(t, map[string]string{"gateway.yaml": gateway}, func(o *control.Options) { o.Monitoring = fmt.Sprintf("127.0.0.1:%d", port) })
 	f := &foreign{t: t}
 	for path, want := range map[string]string{"/metrics": "pilot_info{version=", "/version": "\n", "/debug/configz": `"kind": "Gateway"`} {

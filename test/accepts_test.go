@@ -24,6 +24,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/test/fixture"
+	"github.com/lateen-mesh/lateen/test/ports"
 )
 
 // TestEnvoyAccepts generates for a stock Envoy from every input that we have, and
@@ -64,7 +65,7 @@ func TestEnvoyAccepts(t *testing.T) {
 // first discovery request.
 func stockExtensions(t *testing.T, envoy string) []*corepb.Extension {
 	t.Helper()
-	port := fixture.FreePorts(t, 1)[0]
+	port := ports.One()
 	bootstrap := fmt.Sprintf(`{node: {id: x, cluster: x}, admin: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}`, port)
 	g := fixture.Gateway{Admin: fmt.Sprintf("http://127.0.0.1:%d", port)}
 	g.Process = fixture.Start(t, "envoy", []string{envoy, "--config-yaml", bootstrap, "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"})

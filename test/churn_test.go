@@ -17,6 +17,7 @@ import (
 	"github.com/lateen-mesh/lateen/local"
 	"github.com/lateen-mesh/lateen/samples/testca"
 	"github.com/lateen-mesh/lateen/test/fixture"
+	"github.com/lateen-mesh/lateen/test/ports"
 )
 
 // TestNoRequestIsLostWhileTheMeshChanges keeps a steady load on the gateway of
@@ -87,7 +88,7 @@ func startChurning(t *testing.T) *churning {
 		m.backends = append(m.backends, fixture.StartBackend(t, fixture.BackendSpec{Name: "b" + strconv.Itoa(i)}))
 	}
 	argv := []string{binary(t, "lateen"), "up", m.path("config"), "--state", m.state, "--meshConfig", m.path("mesh.yaml")}
-	for i, port := range fixture.FreePorts(t, 3) {
+	for i, port := range ports.Claim(3) {
 		of := []int{80, 443, 8090}[i]
 		m.ports[of] = port
 		argv = append(argv, "--publish", fmt.Sprintf("%d=%d", of, port))

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/lateen-mesh/lateen/test/ports"
 )
 
 // TestWithoutNamespaces starts a mesh where the kernel permits no network namespaces: the
@@ -18,7 +20,7 @@ func TestWithoutNamespaces(t *testing.T) {
 	if _, err := exec.LookPath("unshare"); err != nil {
 		t.Skip("unshare is not installed, which takes the permission away")
 	}
-	bin, state, port := engineDir(t), openTemp(t), strconv.Itoa(freePort())
+	bin, state, port := engineDir(t), openTemp(t), strconv.Itoa(ports.One())
 	script := `set -e
 echo 0 > /proc/sys/user/max_net_namespaces || { echo not to be forbidden; exit 0; }
 lateen up --detach --pods --state ` + state + ` --publish 80=` + port + ` ../samples/httpbin/httpbin-gateway.yaml

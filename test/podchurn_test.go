@@ -25,6 +25,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/local"
 	"github.com/lateen-mesh/lateen/local/namespace"
+	"github.com/lateen-mesh/lateen/test/ports"
 )
 
 var churnTime = flag.Duration("churn", 20*time.Second, "how long TestPodChurn goes on")
@@ -79,7 +80,7 @@ type churn struct {
 
 func (c *churn) up() {
 	c.t.Helper()
-	cmd := exec.Command(c.lateen, "up", "--detach", "--state", c.state, "--pods", "--publish", "80="+strconv.Itoa(freePort()), "--publish", "443="+strconv.Itoa(freePort()))
+	cmd := exec.Command(c.lateen, "up", "--detach", "--state", c.state, "--pods", "--publish", "80="+strconv.Itoa(ports.One()), "--publish", "443="+strconv.Itoa(ports.One()))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		c.t.Fatalf("lateen up: %v\n%s", err, out)
 	}

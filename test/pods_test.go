@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"github.com/lateen-mesh/lateen/local"
 	"github.com/lateen-mesh/lateen/local/namespace"
 	"github.com/lateen-mesh/lateen/test/build"
+	"github.com/lateen-mesh/lateen/test/ports"
 )
 
 // nobody is the ordinary user of the tests.
@@ -124,7 +124,7 @@ func up(ts *testscript.TestScript, neg bool, args []string, uid int) {
 	state := ts.Getenv("STATE")
 	argv := []string{"up", "--detach", "--state", state}
 	for _, port := range []string{"80", "443", "15021"} {
-		host := strconv.Itoa(freePort())
+		host := strconv.Itoa(ports.One())
 		argv = append(argv, "--publish", port+"="+host)
 		ts.Setenv("PORT_"+port, host)
 	}
@@ -260,15 +260,6 @@ func statOf(pid int) []string {
 		return nil
 	}
 	return strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-}
-
-func freePort() int {
-	l, err := net.Listen("tcp4", "0.0.0.0:0")
-	if err != nil {
-		panic(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // eventually repeats a command until its output matches (with ! until it does not), for
