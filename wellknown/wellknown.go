@@ -26,9 +26,28 @@ const (
 	ResolversKey     = "LATEEN_RESOLVERS"
 )
 
-// Ports of a proxy.
+// DrainType is asked for by an agent, on its ADS stream and without names, when its proxy
+// is about to end. The control plane takes the proxy's endpoints away from all others without
+// waiting for further changes, and answers with an empty response of this type once they
+// have acknowledged that, or after a bound; then the proxy drains. A control plane that
+// knows the type says so: its identifier contains [DrainIdentifier].
+const (
+	DrainType       = "type.googleapis.com/lateen.v1.Drain"
+	DrainIdentifier = `"Lateen"`
+)
+
+// SocketDirectory is where the local engine gives each proxy container the sockets of the
+// mesh: xds.sock, the control plane's discovery service, and outside.sock, the machine's own
+// sockets by descriptor. On Kubernetes it does not exist.
+const SocketDirectory = "/var/run/lateen"
+
+// Ports of a proxy and its agent.
 const (
 	ProxyAdminPort   = 15000
+	OutboundPort     = 15001
+	InboundPort      = 15006
+	AgentPort        = 15020 // health, probes of the application, merged metrics
+	DNSPort          = 15053
 	ProxyStatusPort  = 15021
 	ProxyMetricsPort = 15090
 )
