@@ -30,15 +30,15 @@ type proxyFlags struct {
 	config, podInfo, sockets                                string
 }
 
-// newProxyCommand is `pilot-agent proxy router`: it writes the bootstrap for the pod
+// newProxyCommand is `pilot-agent proxy sidecar|router`: it writes the bootstrap for the pod
 // it runs in and becomes the proxy.
 func newProxyCommand(run Proxy) *cobra.Command {
 	var f proxyFlags
 	cmd := &cobra.Command{
-		Use: "proxy router", Short: "Run the proxy of this pod",
-		Args: cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs), ValidArgs: []string{"router"},
-		RunE: func(*cobra.Command, []string) error {
-			b, err := f.bootstrap()
+		Use: "proxy [sidecar|router]", Short: "Run the proxy of this pod",
+		Args: cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs), ValidArgs: []string{"sidecar", "router"},
+		RunE: func(_ *cobra.Command, args []string) error {
+			b, err := f.bootstrap(cmp.Or(strings.Join(args, ""), "sidecar"))
 			if err != nil {
 				return err
 			}
@@ -67,8 +67,8 @@ func newProxyCommand(run Proxy) *cobra.Command {
 }
 
 // bootstrap reads who this pod is from the environment and the downward API's files.
-func (f *proxyFlags) bootstrap() (Bootstrap, error) {
-	b := Bootstrap{Type: "router", Bind: "0.0.0.0", Name: os.Getenv("POD_NAME"), Namespace: os.Getenv("POD_NAMESPACE"), Address: os.Getenv("INSTANCE_IP"),
+func (f *proxyFlags) bootstrap(kind string) (Bootstrap, error) {
+	b := Bootstrap{Type: kind, Bind: "0.0.0.0", Name: os.Getenv("POD_NAME"), Namespace: os.Getenv("POD_NAMESPACE"), Address: os.Getenv("INSTANCE_IP"),
 		ServiceAccount: os.Getenv("SERVICE_ACCOUNT"), XDSSocket: filepath.Join(f.sockets, "xds.sock"),
 		Admin: wellknown.ProxyAdminPort, Health: wellknown.ProxyStatusPort, Metrics: wellknown.ProxyMetricsPort}
 	for name, v := range map[string]string{"POD_NAME": b.Name, "POD_NAMESPACE": b.Namespace, "INSTANCE_IP": b.Address} {
