@@ -25,7 +25,7 @@ func (s *Server) parts() []part {
 		{"Kubernetes API", s.api != nil, s.api.Run},                                 // API ─► Store
 		{"mesh configuration", s.meshFile.path != "", s.meshFile.run},               // MeshConfig ─► builder
 		{"builder", true, s.build},                                                  // Store, MeshConfig ─► Snapshot ─► ads
-		{"discovery service", s.grpcSocket != nil, s.serveDiscovery},                // Snapshot ─► proxies
+		{"discovery service", len(s.grpcSockets) > 0, s.serveDiscovery},             // Snapshot ─► proxies
 		{"pages", len(s.sockets) > 0, s.servePages},                                 // health, debug, metrics
 		{"problems", true, s.tellProblems},                                          // Snapshot, proxies ─► log
 		{"end", true, func(ctx context.Context) error { <-ctx.Done(); return nil }}, // keeps a server without other parts alive
@@ -42,8 +42,10 @@ func (s *Server) serveDiscovery(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- s.grpc.Serve(s.grpcSocket) }()
+	ended := make(chan error, len(s.grpcSockets))
+	for _, l := range s.grpcSockets {
+		go func() { ended <- s.grpc.Serve(l) }()
+	}
 	select {
 	case err := <-ended:
 		return err
@@ -53,7 +55,9 @@ func (s *Server) serveDiscovery(ctx context.Context) error {
 	force := time.AfterFunc(stopTime, s.grpc.Stop)
 	defer force.Stop()
 	s.grpc.GracefulStop()
-	<-ended
+	for range s.grpcSockets {
+		<-ended
+	}
 	return nil
 }
 

@@ -26,6 +26,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -59,7 +61,7 @@ type Options struct {
 	// State is the directory for the last good configuration, "" for none.
 	State string
 
-	// Addresses are "host:port" or "unix:path"; "" is off.
+	// Addresses are "host:port" or "unix:path", several with a comma between; "" is off.
 	GRPC, HTTP, Monitoring string
 
 	Domain        string // DNS domain of the cluster; "" is cluster.local
@@ -99,12 +101,12 @@ type Server struct {
 	rules    ruleProblems
 	look     chan struct{} // wakes tellProblems
 
-	ads        *ads.Server
-	metrics    *metrics
-	grpc       *grpc.Server
-	http       *http.Server
-	grpcSocket net.Listener
-	sockets    []net.Listener // of http
+	ads         *ads.Server
+	metrics     *metrics
+	grpc        *grpc.Server
+	http        *http.Server
+	grpcSockets []net.Listener
+	sockets     []net.Listener // of http
 }
 
 // New reads the configuration and opens the sockets. It fails when a path does not
@@ -160,49 +162,46 @@ func (s *Server) listen() error {
 	for _, a := range []struct{ flag, address string }{
 		{"grpcAddr", s.o.GRPC}, {"httpAddr", s.o.HTTP}, {"monitoringAddr", s.o.Monitoring},
 	} {
-		if a.address == "" {
-			continue
-		}
-		l, err := listen(a.address)
-		if err != nil {
-			s.closeSockets()
-			return fmt.Errorf("--%s: %w", a.flag, err)
-		}
-		if a.flag == "grpcAddr" {
-			s.grpcSocket = l
-		} else {
-			s.sockets = append(s.sockets, l)
+		for address := range strings.SplitSeq(a.address, ",") {
+			if address == "" {
+				continue
+			}
+			l, err := listen(address)
+			if err != nil {
+				s.closeSockets()
+				return fmt.Errorf("--%s: %w", a.flag, err)
+			}
+			if a.flag == "grpcAddr" {
+				s.grpcSockets = append(s.grpcSockets, l)
+			} else {
+				s.sockets = append(s.sockets, l)
+			}
 		}
 	}
 	return nil
 }
 
 func (s *Server) closeSockets() {
-	if s.grpcSocket != nil {
-		_ = s.grpcSocket.Close()
-	}
-	for _, l := range s.sockets {
+	for _, l := range slices.Concat(s.grpcSockets, s.sockets) {
 		_ = l.Close()
 	}
 }
 
-// GRPCAddr is the address that proxies connect to, nil when that is off.
-func (s *Server) GRPCAddr() net.Addr { return addr(s.grpcSocket) }
+// GRPCAddr is the first address that proxies connect to, nil when that is off.
+func (s *Server) GRPCAddr() net.Addr {
+	if len(s.grpcSockets) == 0 {
+		return nil
+	}
+	return s.grpcSockets[0].Addr()
+}
 
 // HTTPAddrs are the addresses of the HTTP pages.
 func (s *Server) HTTPAddrs() []net.Addr {
 	var all []net.Addr
 	for _, l := range s.sockets {
-		all = append(all, addr(l))
+		all = append(all, l.Addr())
 	}
 	return all
-}
-
-func addr(l net.Listener) net.Addr {
-	if l == nil {
-		return nil
-	}
-	return l.Addr()
 }
 
 // Run serves until the context ends, which is no error, or a part fails.

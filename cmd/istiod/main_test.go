@@ -60,8 +60,8 @@ func TestDiscovery(t *testing.T) {
 	var out buffer
 	cmd := newCommand()
 	cmd.SetOut(&out)
-	cmd.SetArgs([]string{"discovery", "--configDir", dir, "--meshConfig", filepath.Join(dir, "mesh"), "--grpcAddr", "unix:" + filepath.Join(dir, "grpc"),
-		"--httpAddr", "unix:" + page, "--monitoringAddr", "127.0.0.1:0", "--secureGRPCAddr", "", "--registries", "Mock", "--log_as_json", "--log_output_level", "adz:debug,ads:debug"})
+	cmd.SetArgs([]string{"discovery", "--configDir", dir, "--meshConfig", filepath.Join(dir, "mesh"), "--grpcAddr", "unix:" + filepath.Join(dir, "grpc") + ",unix:" + filepath.Join(dir, "grpc2"),
+		"--httpAddr", "unix:" + page + ",unix:" + page + "2", "--monitoringAddr", "127.0.0.1:0", "--secureGRPCAddr", "", "--registries", "Mock", "--log_as_json", "--log_output_level", "adz:debug,ads:debug"})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.ExecuteContext(ctx) }()
@@ -77,6 +77,16 @@ func TestDiscovery(t *testing.T) {
 		if got := get(page, "/debug/status"); !strings.Contains(got, `"objects": 1`) {
 			t.Errorf("status: %s", got)
 		}
+	})
+	t.Run("EN-024 several addresses serve the same", func(t *testing.T) {
+		if body := get(page+"2", "/ready"); body != "ok\n" {
+			t.Errorf("second address of the pages: %q", body)
+		}
+		c, err := net.Dial("unix", filepath.Join(dir, "grpc2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
 	})
 	t.Run("flags without effect are said, those of value \"\" are not", func(t *testing.T) {
 		if !strings.Contains(out.String(), `"msg":"flag has no effect yet","flag":"--registries"`) || strings.Contains(out.String(), "secureGRPCAddr") {
