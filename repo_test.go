@@ -70,8 +70,8 @@ var imports = map[string]string{
 	"proxy/dns":                      "",
 	"proxy/admin":                    "proxy/stats",
 
-	"agent": "", "agent/redirect": "",
-	"local":           "control control/config control/file agent install/crds local/apply local/container local/namespace local/outside",
+	"agent": "agent/...", "agent/redirect": "", "agent/bootstrap": "",
+	"local":           "control control/config control/file agent/bootstrap install/crds local/apply local/container local/namespace local/outside",
 	"local/apply":     "control/config control/file",
 	"local/node":      "local/container local/kubelet local/kubelet/image local/namespace local/network local/outside",
 	"local/namespace": "", "local/container": "local/namespace local/container/stage", "local/container/stage": "", "cmd/lateen-init": "local/container/stage",

@@ -11,7 +11,7 @@ import (
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"github.com/lateen-mesh/lateen/agent"
+	"github.com/lateen-mesh/lateen/agent/bootstrap"
 	"github.com/lateen-mesh/lateen/control"
 	"github.com/lateen-mesh/lateen/local/outside"
 	"github.com/lateen-mesh/lateen/wellknown"
@@ -63,10 +63,10 @@ func (s *supervisor) gatewayProgram() (string, error) {
 }
 
 // gatewayBootstrap is that of a gateway on this machine, but for its ports.
-func gatewayBootstrap(xds string) agent.Bootstrap {
-	return agent.Bootstrap{
-		Type: "router", Name: gatewayName + "-local", Namespace: gatewayNamespace, Address: gatewayAddress, Workload: gatewayName,
-		ServiceAccount: gatewayName + "-service-account", XDSSocket: xds,
+func gatewayBootstrap(xds string) bootstrap.Input {
+	return bootstrap.Input{
+		Type: "router", Name: gatewayName + "-local", Namespace: gatewayNamespace, Addresses: []string{gatewayAddress}, XDSSocket: xds,
+		Metadata: map[string]any{"CLUSTER_ID": "Kubernetes", "MESH_ID": "cluster.local", "WORKLOAD_NAME": gatewayName, "SERVICE_ACCOUNT": gatewayName + "-service-account"},
 		Labels: map[string]string{
 			"app": gatewayName, "istio": "ingressgateway",
 			"service.istio.io/canonical-name": gatewayName, "service.istio.io/canonical-revision": "latest",

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/lateen-mesh/lateen/agent"
+	"github.com/lateen-mesh/lateen/agent/bootstrap"
 	"github.com/lateen-mesh/lateen/local/outside"
 )
 
@@ -36,7 +36,7 @@ type supervisor struct {
 	dns   *outside.Resolver
 
 	control *process
-	gateway agent.Bootstrap // of the gateway on this machine; the zero value where it is a pod
+	gateway bootstrap.Input // of the gateway on this machine; the zero value where it is a pod
 	proxy   *process        // likewise
 	engine  *engine         // nil without pods
 }
