@@ -87,6 +87,8 @@ var imports = map[string]string{
 	"samples":         "samples/...",
 	"samples/httpbin": "", "samples/site": "", "samples/testca": "",
 	"samples/helloworld": "", "samples/sleep": "", "samples/tcp-echo": "",
+	"samples/bookinfo": "", "samples/bookinfo/productpage": "samples/bookinfo", "samples/bookinfo/details": "samples/bookinfo",
+	"samples/bookinfo/reviews": "samples/bookinfo", "samples/bookinfo/ratings": "samples/bookinfo",
 	"test":         "control/... proxy/... local local/outside cli samples/... test/...",
 	"test/build":   "",
 	"test/fixture": "samples/testca test/ports",

@@ -6,6 +6,7 @@
 //	helloworld   which version and instance answered
 //	tcp-echo     lines come back with a word before them
 //	sleep        nothing, as the first process of a container
+//	productpage, details, reviews, ratings   the bookshop Bookinfo, a service each
 //
 // The same applications are `lateen sample NAME` and the program lateen-sample,
 // which containers run: it is small, needs no other file and starts at once.
@@ -57,6 +58,10 @@ func Commands() []Command {
 		{Name: "site", Short: "A page with a title, a stand-in for a public web site", run: runSite, flags: siteFlags},
 		{Name: "helloworld", Short: "Which version and instance answers: /hello /health", run: runHelloWorld, flags: helloWorldFlags},
 		{Name: "tcp-echo", Short: "Lines come back with PREFIX before them", args: "PORT[,PORT…] PREFIX", run: runTCPEcho},
+		{Name: "productpage", Short: "Bookinfo's page: /productpage /login /logout /api/v1/products", run: runProductpage, flags: productpageFlags},
+		{Name: "details", Short: "Bookinfo's books: /details/0", run: runDetails, flags: serveFlags},
+		{Name: "reviews", Short: "Bookinfo's readers, without stars (v1) or with them (v2, v3): /reviews/0", run: runReviews, flags: reviewsFlags},
+		{Name: "ratings", Short: "Bookinfo's stars: /ratings/0", run: runRatings, flags: serveFlags},
 		{Name: "sleep", Short: "Nothing, for a time or until it is ended", args: "infinity|NUMBER[smhd]…", run: runSleep},
 	}
 }
@@ -68,6 +73,7 @@ type call struct {
 	golang bool // httpbin
 	title  string
 	hello  struct{ version, instance string }
+	books  bookshop
 	out    io.Writer
 }
 
@@ -92,6 +98,8 @@ func (c Command) Run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	return c.run(ctx, run)
 }
+
+func serveFlags(c *call) { c.endpoints.add(c.flags) }
 
 func httpbinFlags(c *call) {
 	c.endpoints.add(c.flags)

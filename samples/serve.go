@@ -25,6 +25,9 @@ const drainTime = 5 * time.Second
 type endpoints struct {
 	plain, secure, names list
 	ca                   string
+	linger               time.Duration
+	abrupt               bool
+	order                []string // of headers in answers; nil leaves it to net/http
 }
 
 // A list is a flag that may be repeated, or hold several values with commas.
@@ -42,11 +45,13 @@ func (e *endpoints) add(f *flag.FlagSet) {
 	f.Var(&e.plain, "listen", "`ADDR:PORT` of plain HTTP, may be repeated")
 	f.Var(&e.secure, "tls-listen", "`ADDR:PORT` of HTTPS, may be repeated")
 	f.Var(&e.names, "tls-name", "`name` on the certificate, may be repeated")
+	f.DurationVar(&e.linger, "linger", 0, "`time` in which requests are taken as before once it is to end: some come from proxies that have not heard of it")
+	f.BoolVar(&e.abrupt, "abrupt", false, "end at once and leave requests without answer")
 	f.StringVar(&e.ca, "ca", "", "`folder` of the test CA (testca.crt, testca.key), made there on first use")
 }
 
 // serve serves until ctx ends or a listener fails. Requests that run then are
-// answered, those of new connections are not.
+// answered, and those that come while it lingers, but not later ones.
 func (e *endpoints) serve(ctx context.Context, handler http.Handler, say func(string)) error {
 	listeners, err := e.listen()
 	if err != nil {
@@ -56,6 +61,9 @@ func (e *endpoints) serve(ctx context.Context, handler http.Handler, say func(st
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Hour, MaxHeaderBytes: 64 << 10,
 		ErrorLog: log.New(io.Discard, "", 0), // what a client breaks off is no news of a stand-in
 	}
+	if e.order != nil {
+		server.Handler, server.ConnContext = inOrder(handler), withConnection
+	}
 	failed := make(chan error, len(listeners))
 	for _, ln := range listeners {
 		say("listening on " + ln.Addr().String())
@@ -64,12 +72,26 @@ func (e *endpoints) serve(ctx context.Context, handler http.Handler, say func(st
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
-		rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-		defer cancel()
-		_ = server.Shutdown(rest)
+		err = e.drain(context.WithoutCancel(ctx), server, failed)
 	}
 	_ = server.Close()
 	return err
+}
+
+// drain ends a server as the flags say. It returns early where a listener fails.
+func (e *endpoints) drain(ctx context.Context, server *http.Server, failed <-chan error) error {
+	if e.abrupt {
+		return nil
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(e.linger):
+	}
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	_ = server.Shutdown(ctx)
+	return nil
 }
 
 func (e *endpoints) listen() (all []net.Listener, err error) {
@@ -87,6 +109,9 @@ func (e *endpoints) listen() (all []net.Listener, err error) {
 		ln, err := listen(addr)
 		if err != nil {
 			return all, err
+		}
+		if e.order != nil {
+			ln = ordering{ln, e.order}
 		}
 		all = append(all, ln)
 	}

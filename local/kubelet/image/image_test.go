@@ -46,9 +46,13 @@ func TestNames(t *testing.T) {
 		"curlimages/curl":                            "sh -c " + curlOrCommand + " curl --help",
 		"istio/tcp-echo-server:1.3":                  "BIN/lateen-sample tcp-echo",
 		"docker.io/istio/examples-helloworld-v2:1.0": "BIN/lateen-sample helloworld --listen :5000",
-		"docker.io/library/busybox:1.36":             "sh",
-		"registry.istio.io/testing/proxyv2:latest":   "BIN/pilot-agent",
-		"docker.io/istio/proxyv2:1.24.0":             "BIN/pilot-agent",
+		"docker.io/istio/examples-bookinfo-productpage-v1:1.16.2":       "BIN/lateen-sample productpage --listen :9080 --linger 1s",
+		"docker.io/istio/examples-bookinfo-details-v1:1.20.2":           "BIN/lateen-sample details --listen :9080 --linger 1s",
+		"docker.io/istio/examples-bookinfo-ratings-v1:1.16.2":           "BIN/lateen-sample ratings --listen :9080 --linger 1s",
+		"registry.istio.io/release/examples-bookinfo-reviews-v3:1.20.3": "BIN/lateen-sample reviews --listen :9080 --linger 1s",
+		"docker.io/library/busybox:1.36":                                "sh",
+		"registry.istio.io/testing/proxyv2:latest":                      "BIN/pilot-agent",
+		"docker.io/istio/proxyv2:1.24.0":                                "BIN/pilot-agent",
 	} {
 		got, err := c.Resolve(t.Context(), name)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // A sample is an image that needs no telling.
@@ -12,12 +13,14 @@ type sample struct {
 	entrypoint []string // a manifest's command replaces it; one of our programs is found where they are
 	args       []string // a manifest's args replace them
 	env        []string
+	uid        int // 0 is whom the pod says
 }
 
 // ours are the programs that are looked for in the directory of our programs.
 const (
 	samplePrograms = "lateen-sample"
 	agentProgram   = "pilot-agent"
+	controlProgram = "istiod"
 )
 
 // curlOrCommand runs a program of this machine, or curl with options and addresses.
@@ -34,6 +37,13 @@ var samples = map[string]sample{
 	"istio/examples-helloworld-v1": {entrypoint: []string{samplePrograms, "helloworld", "--listen", ":5000"}, env: []string{"SERVICE_VERSION=v1"}},
 	"istio/examples-helloworld-v2": {entrypoint: []string{samplePrograms, "helloworld", "--listen", ":5000"}, env: []string{"SERVICE_VERSION=v2"}},
 
+	"istio/examples-bookinfo-productpage-v1": {entrypoint: bookinfo("productpage")},
+	"istio/examples-bookinfo-details-v1":     {entrypoint: bookinfo("details")},
+	"istio/examples-bookinfo-ratings-v1":     {entrypoint: bookinfo("ratings")},
+	"istio/examples-bookinfo-reviews-v1":     {entrypoint: bookinfo("reviews"), env: []string{"SERVICE_VERSION=v1", "ENABLE_RATINGS=false"}},
+	"istio/examples-bookinfo-reviews-v2":     {entrypoint: bookinfo("reviews"), env: []string{"SERVICE_VERSION=v2", "ENABLE_RATINGS=true", "STAR_COLOR=black"}},
+	"istio/examples-bookinfo-reviews-v3":     {entrypoint: bookinfo("reviews"), env: []string{"SERVICE_VERSION=v3", "ENABLE_RATINGS=true", "STAR_COLOR=red"}},
+
 	"curlimages/curl": {entrypoint: []string{"sh", "-c", curlOrCommand, "curl"}, args: []string{"--help"}},
 	"busybox":         {args: []string{"sh"}},
 	"alpine":          {args: []string{"sh"}},
@@ -41,20 +51,37 @@ var samples = map[string]sample{
 	"ubuntu":          {args: []string{"bash"}},
 
 	"istio/proxyv2": {entrypoint: []string{agentProgram}},
+	"istio/pilot":   {entrypoint: []string{controlProgram}, uid: meshUser},
 }
 
-// sample is one built in, by its repository or, for the proxy, by the last part of its name: it
-// comes from many registries.
+// meshUser is the user of the control plane's image, as in the original's.
+const meshUser = 1337
+
+// IsProxy reports whether a name is that of an image with the mesh's proxy: it comes from many
+// registries.
+func IsProxy(name string) bool { return lastPart(name) == "proxyv2" }
+
+// bookinfo is the command of one of its services. They linger, since proxies of other pods may not yet
+// have heard that this one is to end.
+func bookinfo(service string) []string {
+	return []string{samplePrograms, service, "--listen", ":9080", "--linger", "1s"}
+}
+
+// sample is one built in, by its repository or, for programs of the mesh and its examples, by the last
+// part of its name: they come from many registries.
 func (c *Catalog) sample(name string) (Image, error) {
 	s, ok := samples[repository(name)]
-	if !ok && lastPart(name) == "proxyv2" {
-		s, ok = samples["istio/proxyv2"]
+	if last := lastPart(name); !ok && (IsProxy(name) || last == "pilot" || strings.HasPrefix(last, "examples-")) {
+		s, ok = samples["istio/"+last]
 	}
 	if !ok {
 		return Image{}, &UnknownError{name}
 	}
 	i := Image{ID: "sample:" + repository(name), Entrypoint: slices.Clone(s.entrypoint), Args: s.args, Env: s.env, UID: -1, GID: -1}
-	if len(s.entrypoint) == 0 || s.entrypoint[0] != samplePrograms && s.entrypoint[0] != agentProgram {
+	if s.uid != 0 {
+		i.UID, i.GID = s.uid, s.uid
+	}
+	if len(s.entrypoint) == 0 || !slices.Contains([]string{samplePrograms, agentProgram, controlProgram}, s.entrypoint[0]) {
 		return i, nil
 	}
 	i.Entrypoint[0] = filepath.Join(c.o.Bin, s.entrypoint[0])
