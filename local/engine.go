@@ -26,13 +26,10 @@ import (
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
-//go:embed gateway.yaml
-var gatewayManifest []byte
+//go:embed mesh.yaml
+var meshManifest []byte
 
 const (
-	// meshSockets is the directory of the sockets that proxies in pods use.
-	meshSockets = "mesh"
-
 	nodeName = "lateen"
 	apiPort  = 6443
 	// podsWait bounds how long the start waits for pods that neither get ready nor fail.
@@ -95,10 +92,8 @@ func (s *supervisor) tree() file.Tree {
 func (s *supervisor) prepareEngine() error {
 	e := &engine{}
 	s.engine = e
-	for _, dir := range []string{s.state.path("api"), s.state.socket(meshSockets)} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return &Error{fmt.Errorf("state directory: %w", err), "name another one: --state DIR"}
-		}
+	if err := os.MkdirAll(s.state.path("api"), 0o700); err != nil {
+		return &Error{fmt.Errorf("state directory: %w", err), "name another one: --state DIR"}
 	}
 	port, err := s.apiPort()
 	if err != nil {
@@ -166,7 +161,8 @@ func (s *supervisor) ownObjects() ([]config.Document, error) {
 	if s.engine.noPods != "" {
 		return nil, nil
 	}
-	text := bytes.ReplaceAll(gatewayManifest, []byte("SOCKETS"), []byte(s.state.socket(meshSockets)))
+	text := bytes.ReplaceAll(meshManifest, []byte("SOCKETS"), []byte(s.state.socket(meshSockets)))
+	text = bytes.ReplaceAll(text, []byte("CONTROL"), []byte(s.state.socket(controlSockets)))
 	text = bytes.ReplaceAll(text, []byte("VERSION"), []byte(wellknown.Version()))
 	docs, problems := config.Documents("", text) // of no file
 	if len(problems) > 0 {
@@ -179,9 +175,10 @@ func (s *supervisor) ownObjects() ([]config.Document, error) {
 func (s *supervisor) startEngine(ctx context.Context, spawn func(func(context.Context))) error {
 	e := s.engine
 	spawn(e.api.run)
-	spawn(s.control.run)
 	if e.node != nil {
 		spawn(e.node.run)
+	} else {
+		spawn(s.control.run)
 	}
 	s.progress("starting the Kubernetes API")
 	if err := s.await(ctx, e.api, "the Kubernetes API", func() error { return s.apiSays(ctx, "/livez") }); err != nil || ctx.Err() != nil {
@@ -189,13 +186,8 @@ func (s *supervisor) startEngine(ctx context.Context, spawn func(func(context.Co
 	}
 	spawn(e.files.Run)
 	spawn(s.saveOnChange)
-	s.progress("starting the control plane")
-	if err := s.await(ctx, s.control, "the control plane", func() error { _, err := s.Status(ctx); return err }); err != nil || ctx.Err() != nil {
-		return err
-	}
-	if s.proxy != nil {
-		spawn(s.proxy.run)
-		return s.await(ctx, s.proxy, "the gateway", func() error { return s.gatewayReady(ctx) })
+	if e.node == nil {
+		return s.awaitProcesses(ctx, spawn)
 	}
 	select {
 	case <-e.files.Applied():

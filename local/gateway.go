@@ -20,6 +20,12 @@ import (
 // startGateway runs control plane and gateway on this machine, without pods.
 func (s *supervisor) startGateway(ctx context.Context, spawn func(func(context.Context))) error {
 	spawn(s.control.run)
+	return s.awaitProcesses(ctx, spawn)
+}
+
+// awaitProcesses waits for a control plane on this machine, then starts the gateway there.
+func (s *supervisor) awaitProcesses(ctx context.Context, spawn func(func(context.Context))) error {
+	s.progress("starting the control plane")
 	if err := s.await(ctx, s.control, "the control plane", func() error { _, err := s.Status(ctx); return err }); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -76,7 +82,7 @@ func gatewayBootstrap(xds string) bootstrap.Input {
 
 // choosePorts finds the gateway's own ports and where those of Gateways are published.
 func (s *supervisor) choosePorts() error {
-	s.gateway = gatewayBootstrap(s.xdsSocket(s.engine != nil))
+	s.gateway = gatewayBootstrap(s.state.socket(xdsSocket))
 	g := &s.gateway
 	for _, p := range []struct {
 		port   *int

@@ -23,8 +23,8 @@ import (
 // nodeAddress is the mesh's own end of every pod's link.
 const nodeAddress = "10.244.0.1"
 
-// prepareNode finds out whether pods can run here. Where they cannot, the gateway is a
-// process of this machine, and the reason is kept for whoever asks.
+// prepareNode finds out whether pods can run here. Where they cannot, control plane and gateway
+// are processes of this machine, and the reason is kept for whoever asks.
 func (s *supervisor) prepareNode(apiPort int) error {
 	program, err := s.o.binary(engineProgram)
 	if err != nil {
@@ -33,7 +33,7 @@ func (s *supervisor) prepareNode(apiPort int) error {
 	found, err := namespace.Probe(context.Background(), program)
 	if refusal, ok := errors.AsType[*namespace.Refusal](err); ok {
 		s.engine.noPods = fmt.Sprintf("%v (%s)", refusal, refusal.Hint)
-		return s.prepareGateway()
+		return s.prepareProcesses()
 	}
 	if err != nil {
 		return err
@@ -46,6 +46,16 @@ func (s *supervisor) prepareNode(apiPort int) error {
 		"--bin", filepath.Dir(program), "--node", nodeName}
 	if !found.TProxy {
 		argv = append(argv, "--no-udp")
+	}
+	if s.o.Proxy != "" {
+		proxy, err := s.gatewayProgram()
+		if err == nil {
+			proxy, err = filepath.Abs(proxy) // as containers see it
+		}
+		if err != nil {
+			return err
+		}
+		argv = append(argv, "--proxy", proxy)
 	}
 	for image, command := range s.o.Images {
 		argv = append(argv, "--image", image+"="+command)

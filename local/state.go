@@ -61,15 +61,39 @@ func (s *state) claim() error {
 	}
 	sweep(s.dir)
 	s.sockets = s.dir
-	if len(filepath.Join(s.dir, "control.sock")) > maxSocketPath {
+	if len(filepath.Join(s.dir, controlSocket)) > maxSocketPath {
 		short, err := os.MkdirTemp("", socketsPrefix)
 		if err != nil {
 			return err
 		}
 		s.sockets = short
 	}
+	if err := s.openSockets(); err != nil {
+		return err
+	}
 	s.ports = &reservation{}
 	return os.WriteFile(s.path(socketsName), []byte(s.sockets), 0o600)
+}
+
+// openSockets makes the directories of sockets. As root the control plane and the proxies are
+// users of their own in pods: the one writes both, the others read that of the mesh.
+func (s *state) openSockets() error {
+	for name, mode := range map[string]os.FileMode{meshSockets: 0o770, controlSockets: 0o700} {
+		dir := s.socket(name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		if os.Geteuid() != 0 {
+			continue
+		}
+		if err := os.Chown(dir, proxyUser, proxyUser); err != nil {
+			return err
+		}
+		if err := os.Chmod(dir, mode); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // close gives the directory back. Objects, logs and the last good configuration stay.
@@ -87,7 +111,7 @@ func sweep(dir string) {
 			_ = os.RemoveAll(sockets) //nolint:gosec // a supervisor has written it down
 		}
 	}
-	for _, name := range []string{recordName, socketsName, "kubeconfig", "xds.sock", "control.sock", "api.sock", "node.sock", "mesh"} {
+	for _, name := range []string{recordName, socketsName, "kubeconfig", "api.sock", "node.sock", meshSockets, controlSockets} {
 		_ = os.RemoveAll(filepath.Join(dir, name))
 	}
 	_ = container.Sweep(filepath.Join(dir, "node")) // groups of the kernel, which no process holds any more
@@ -96,6 +120,16 @@ func sweep(dir string) {
 const (
 	socketsName   = "sockets" // says where the sockets are
 	socketsPrefix = "lateen-"
+
+	// meshSockets has those that proxies in pods use, controlSockets that of the control plane's
+	// pages: directories, since pods mount them.
+	meshSockets    = "mesh"
+	controlSockets = "control"
+	xdsSocket      = meshSockets + "/xds.sock"
+	controlSocket  = controlSockets + "/control.sock"
+
+	// proxyUser is the uid and gid of proxies and control plane in pods, as in the original's images.
+	proxyUser = 1337
 )
 
 func (s *state) path(name string) string { return filepath.Join(s.dir, name) }

@@ -62,6 +62,9 @@ func useless(st Status) error {
 			}
 		}
 		for _, r := range p.Refused {
+			if r.Type != "LDS" {
+				continue
+			}
 			why = append(why, fmt.Sprintf("%s %s: %s", r.Type, r.Resource, r.Error))
 		}
 	}
@@ -162,7 +165,7 @@ func socketOf(dir, name string) (string, error) {
 }
 
 func controlStatus(ctx context.Context, dir string) (*control.Status, error) {
-	path, err := socketOf(dir, "control.sock")
+	path, err := socketOf(dir, controlSocket)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ type supervisor struct {
 	parts []*process
 	dns   *outside.Resolver
 
-	control *process
+	control *process        // nil where it is a pod
 	gateway bootstrap.Input // of the gateway on this machine; the zero value where it is a pod
 	proxy   *process        // likewise
 	engine  *engine         // nil without pods
@@ -100,22 +100,29 @@ func (s *supervisor) prepare() error {
 			return &Error{fmt.Errorf("MeshConfig: %w", err), "name a file with --meshConfig, or leave the flag out for the defaults"}
 		}
 	}
-	istiod, err := s.o.binary("istiod")
-	if err != nil {
-		return err
-	}
 	pods, err := s.wantsPods()
 	if err != nil {
 		return err
 	}
-	if s.control, err = s.newProcess("istiod", s.controlArgs(istiod, pods)); err != nil {
+	if pods {
+		return s.prepareEngine()
+	}
+	return s.prepareProcesses()
+}
+
+// prepareProcesses makes control plane and gateway processes of this machine.
+func (s *supervisor) prepareProcesses() error {
+	istiod, err := s.o.binary("istiod")
+	if err != nil {
 		return err
 	}
-	if !pods {
-		s.control.input = s.stdin
-		return s.prepareGateway()
+	if s.control, err = s.newProcess("istiod", s.controlArgs(istiod)); err != nil {
+		return err
 	}
-	return s.prepareEngine()
+	if s.engine == nil {
+		s.control.input = s.stdin
+	}
+	return s.prepareGateway()
 }
 
 func (s *supervisor) readStdin() error {
@@ -136,19 +143,10 @@ func (s *supervisor) readStdin() error {
 	return nil
 }
 
-// xdsSocket is where the control plane serves proxies: with pods a directory that they
-// see has it.
-func (s *supervisor) xdsSocket(pods bool) string {
-	if pods {
-		return filepath.Join(s.state.socket(meshSockets), "xds.sock")
-	}
-	return s.state.socket("xds.sock")
-}
-
-func (s *supervisor) controlArgs(istiod string, pods bool) []string {
-	args := []string{istiod, "discovery", "--grpcAddr", "unix:" + s.xdsSocket(pods), "--httpAddr", "unix:" + s.state.socket("control.sock"),
+func (s *supervisor) controlArgs(istiod string) []string {
+	args := []string{istiod, "discovery", "--grpcAddr", "unix:" + s.state.socket(xdsSocket), "--httpAddr", "unix:" + s.state.socket(controlSocket),
 		"--monitoringAddr", "", "--secureGRPCAddr", "", "--httpsAddr", "", "--state", s.state.path("config"), "--meshConfig", s.o.MeshConfig}
-	if pods {
+	if s.engine != nil {
 		args = append(args, "--kubeSocket", s.state.socket("api.sock"))
 	} else {
 		for _, p := range s.o.Paths {

@@ -16,7 +16,8 @@
 // In directories all *.yaml, *.yml and *.json files count, at any depth, except
 // those whose name or folder begins with a dot. That is how ConfigMap mounts are
 // read: their dotted folders are hidden, the links into them are followed, and a
-// swap of the link is one change.
+// swap of the link is one change. Of a directory with a kustomization.yaml its resources count,
+// as with kubectl -k; one that changes them is refused.
 package file
 
 import (

@@ -92,6 +92,13 @@ func (l *lister) walk(dir string) {
 	if first {
 		entries, err = os.ReadDir(dir)
 	}
+	if paths, found, problem := kustomization(dir, entries); found {
+		if problem != nil {
+			l.gone[dir] = problem
+		}
+		l.resources(dir, paths)
+		return
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // else it has just gone
 		l.gone[dir] = err
 		l.add(dir)
@@ -162,6 +169,7 @@ func (t Tree) territory(files []string) territory {
 	}
 	for _, path := range files {
 		if path != Stdin {
+			all.name(path) // a kustomization may lead out of the directory
 			all.target(path)
 		}
 	}

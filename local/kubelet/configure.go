@@ -20,6 +20,7 @@ import (
 	"github.com/lateen-mesh/lateen/local/kubelet/env"
 	"github.com/lateen-mesh/lateen/local/kubelet/image"
 	"github.com/lateen-mesh/lateen/local/kubelet/probe"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // unprivileged is who a container runs as that must not be root and says no more, when its
@@ -51,6 +52,9 @@ func (r *run) configure(img image.Image) (c container.Config, netns *os.File, er
 	}
 	if err := r.addMounts(img, &c); err != nil {
 		return c, nil, err
+	}
+	if image.IsProxy(r.spec.Image) {
+		r.w.k.equip(&c)
 	}
 	if err := identify(pod, r.spec, img, &c); err != nil {
 		return c, nil, err
@@ -121,6 +125,25 @@ func (r *run) addMounts(img image.Image, c *container.Config) error {
 		c.Mounts = append([]container.Mount{{Target: dir, Source: dir, ReadOnly: true}}, c.Mounts...)
 	}
 	return nil
+}
+
+// proxyProgram is the variable that tells an agent which proxy to run.
+const proxyProgram = "LATEEN_PROXY"
+
+// equip gives a container with the mesh's proxy what proxies have on this machine.
+func (k *Kubelet) equip(c *container.Config) {
+	taken := func(m container.Mount) bool { return m.Target == wellknown.SocketDirectory }
+	if k.o.Sockets != "" && !slices.ContainsFunc(c.Mounts, taken) {
+		c.Mounts = append(c.Mounts, container.Mount{Target: wellknown.SocketDirectory, Source: k.o.Sockets, ReadOnly: true})
+	}
+	if k.o.Proxy == "" {
+		return
+	}
+	c.Env = append(c.Env, proxyProgram+"="+k.o.Proxy)
+	if hidden(k.o.Proxy) {
+		dir := filepath.Dir(k.o.Proxy)
+		c.Mounts = append([]container.Mount{{Target: dir, Source: dir, ReadOnly: true}}, c.Mounts...)
+	}
 }
 
 // hidden reports whether a path of this machine is one that containers have of their own.

@@ -59,8 +59,13 @@ type Options struct {
 	Dir     string // state: logs, volumes, claims
 	// Memory is a directory in memory for volumes with secrets; "" mounts one at Dir/volumes, for
 	// which the process needs a mount namespace of its own.
-	Memory  string
-	Images  Images
+	Memory string
+	Images Images
+	// Sockets is a directory that every container of the mesh's proxy sees at
+	// wellknown.SocketDirectory, read-only. "": none does.
+	Sockets string
+	// Proxy is the program that those containers are to run in place of our proxy, any Envoy. "": ours.
+	Proxy   string
 	Socket  string      // unix socket for logs, exec, attach and port-forward; "" is none
 	Address string      // of the node, as pods see it; "" is 10.244.0.1
 	Version string      // of this program, without "v"

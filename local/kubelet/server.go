@@ -30,6 +30,7 @@ type server struct {
 	k        *Kubelet
 	listener net.Listener
 	http     *http.Server
+	tunnels  *tunnels
 }
 
 // listen opens the unix socket, for this user only.
@@ -43,8 +44,15 @@ func (k *Kubelet) listen() (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket of node %s: %w", k.o.Node, err)
 	}
-	s := &server{k: k, listener: sameUser{listener}}
-	s.http = &http.Server{Handler: s.mux(), ReadHeaderTimeout: 10 * time.Second}
+	s := &server{k: k, listener: sameUser{listener}, tunnels: newTunnels(k)}
+	mux := s.mux()
+	s.http = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodConnect { // which has no path
+			s.tunnels.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})}
 	return s, nil
 }
 
@@ -66,6 +74,7 @@ func (s *server) serve() { _ = s.http.Serve(s.listener) }
 
 func (s *server) close() {
 	_ = s.http.Close()
+	s.tunnels.close()
 	_ = os.Remove(s.k.o.Socket)
 }
 

@@ -42,6 +42,7 @@ type Options struct {
 	Bin        string            // directory of our programs
 	Name       string            // of the Node
 	Images     map[string]string // command, or oci:DIR, by image
+	Proxy      string            // program of the proxies in pods, any Envoy; "" is ours
 	NoUDP      bool              // the kernel has no TPROXY: pods send no UDP to the outside
 }
 
@@ -68,6 +69,7 @@ func Command() *cobra.Command {
 	set.StringVar(&o.Bin, "bin", "", "directory of our programs")
 	set.StringVar(&o.Name, "node", "lateen", "name of the Node")
 	set.StringArrayVar(&images, "image", nil, "IMAGE=COMMAND or IMAGE=oci:DIR, may be repeated")
+	set.StringVar(&o.Proxy, "proxy", "", "program of the proxies in pods, any Envoy")
 	set.BoolVar(&o.NoUDP, "no-udp", false, "pods send no UDP to the outside")
 	return cmd
 }
@@ -120,7 +122,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	k, err := kubelet.New(kubelet.Options{Config: apiConfig(o.API), Node: o.Name, Runtime: runtime, Mesh: mesh, Dir: o.State,
-		Socket: o.Socket, Images: images, Version: strings.TrimPrefix(wellknown.Version(), "v"), Log: log})
+		Socket: o.Socket, Sockets: o.Sockets, Proxy: o.Proxy, Images: images, Version: strings.TrimPrefix(wellknown.Version(), "v"), Log: log})
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"net/url"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -15,7 +14,6 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
-	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/kubernetes/plugin/pkg/admission/serviceaccount"
@@ -46,14 +44,14 @@ func admissionPlugins(custom *rules) ([]admission.Interface, error) {
 }
 
 // newAdmission readies the plugins. informers are started by the caller.
-func newAdmission(client kubernetes.Interface, informers informers.SharedInformerFactory, authz authorizer.Authorizer, custom *rules, stop <-chan struct{}) (admission.Interface, error) {
+func newAdmission(client kubernetes.Interface, informers informers.SharedInformerFactory, authz authorizer.Authorizer, custom *rules, hooks webhooks, stop <-chan struct{}) (admission.Interface, error) {
 	plugins, err := admissionPlugins(custom)
 	if err != nil {
 		return nil, fmt.Errorf("admission: %w", err)
 	}
 	common := initializer.New(client, nil, informers, authz, utilfeature.DefaultFeatureGate,
 		compatibility.DefaultBuildEffectiveVersion(), stop, nil)
-	resolvers := webhookinit.NewPluginInitializer(plainResolver, noServices{})
+	resolvers := webhookinit.NewPluginInitializer(hooks.resolver, hooks)
 	for _, plugin := range plugins {
 		common.Initialize(plugin)
 		resolvers.Initialize(plugin)
@@ -65,14 +63,3 @@ func newAdmission(client kubernetes.Interface, informers informers.SharedInforme
 	}
 	return admission.NewChainHandler(plugins...), nil
 }
-
-// noServices refuses webhooks that are behind a Service: the server lives outside
-// the pods' network. Webhooks with a URL are called.
-type noServices struct{}
-
-func (noServices) ResolveEndpoint(namespace, name string, _ int32) (*url.URL, error) {
-	return nil, fmt.Errorf("webhook at service %s/%s: the local API reaches webhooks by clientConfig.url only", namespace, name)
-}
-
-// plainResolver calls webhooks without credentials of ours.
-func plainResolver(r webhook.AuthenticationInfoResolver) webhook.AuthenticationInfoResolver { return r }

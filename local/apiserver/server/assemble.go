@@ -42,6 +42,7 @@ type api struct {
 	tokens      serviceaccount.TokenGenerator
 	definitions informersv1.CustomResourceDefinitionInformer
 	serviceCIDR *net.IPNet
+	webhooks    webhooks
 
 	rules              rules
 	definitionsApplied atomic.Bool
@@ -54,6 +55,7 @@ func assemble(ctx context.Context, o Options, cidr *net.IPNet, objects *store.St
 		return nil, err
 	}
 	a.informers = controllers.NewInformers(client)
+	a.webhooks = webhooks{o.Kubelet, a.informers.Core().V1().Services().Lister()}
 	if a.tokens, err = serviceaccount.JWTTokenGenerator(issuer, keys.ServiceAccount); err != nil {
 		return nil, fmt.Errorf("service accounts: %w", err)
 	}
@@ -64,8 +66,8 @@ func assemble(ctx context.Context, o Options, cidr *net.IPNet, objects *store.St
 	extensions, err := (&apiserver.Config{
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: *config, SharedInformerFactory: a.informers},
 		ExtraConfig: apiserver.ExtraConfig{
-			CRDRESTOptionsGetter: custom{objects}, MasterCount: 1, ServiceResolver: noServices{},
-			AuthResolverWrapper: plainResolver,
+			CRDRESTOptionsGetter: custom{objects}, MasterCount: 1, ServiceResolver: a.webhooks,
+			AuthResolverWrapper: a.webhooks.resolver,
 		},
 	}).Complete().New(genericapiserver.NewEmptyDelegate())
 	if err != nil {
@@ -130,7 +132,7 @@ func (a *api) configuration(o Options, objects *store.Store, keys *pki.Keys, cli
 	if config.Authentication.Authenticator, err = newAuthenticator(keys, client); err != nil {
 		return nil, err
 	}
-	config.AdmissionControl, err = newAdmission(client, a.informers, allow, &a.rules, config.DrainedNotify())
+	config.AdmissionControl, err = newAdmission(client, a.informers, allow, &a.rules, a.webhooks, config.DrainedNotify())
 	return config, err
 }
 
