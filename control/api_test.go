@@ -90,7 +90,7 @@ func TestKubernetes(t *testing.T) {
 			t.Errorf("problem %+v", pr)
 		}
 	})
-	t.Run("KC-015 a mode of outbound traffic that is edited reaches sidecars", func(t *testing.T) {
+	t.Run("KC-015 MC-016 a mode of outbound traffic that is edited reaches sidecars", func(t *testing.T) {
 		api := kubetest.New(t).Start()
 		mode := strings.Replace(webMap, "accessLogFile: /tmp/one.log", "outboundTrafficPolicy: {mode: ALLOW_ANY}", 1)
 		api.Apply(mode)

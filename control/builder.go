@@ -30,7 +30,7 @@ func (s *Server) build(ctx context.Context) error {
 	}
 	s.rebuild()
 	close(s.built)
-	for debounced(ctx, s.o.Debounce, files, api, s.meshFile.changed) {
+	for s.debounced(ctx, files, api) {
 		s.rebuild()
 	}
 	return nil
@@ -49,32 +49,28 @@ func (s *Server) objects() (*config.Set, []Problem) {
 	return set, problems
 }
 
-// debounced waits for a burst of signals to be over; false when the context ends.
-func debounced(ctx context.Context, d Debounce, a, b, c <-chan struct{}) bool {
-	select {
-	case <-a:
-	case <-b:
-	case <-c:
-	case <-ctx.Done():
-		return false
-	}
-	last := time.NewTimer(d.Max)
-	defer last.Stop()
-	quiet := time.NewTimer(d.After)
-	defer quiet.Stop()
+// debounced waits for a burst of signals to be over; false when the context ends. A proxy
+// that is about to end waits for nobody.
+func (s *Server) debounced(ctx context.Context, files, api <-chan struct{}) bool {
+	var quiet, last <-chan time.Time // from the first signal of a burst on
 	for {
 		select {
-		case <-quiet.C:
+		case <-s.departures.changed:
 			return true
-		case <-last.C:
+		case <-quiet:
 			return true
-		case <-a:
-		case <-b:
-		case <-c:
+		case <-last:
+			return true
 		case <-ctx.Done():
 			return false
+		case <-files:
+		case <-api:
+		case <-s.meshFile.changed:
 		}
-		quiet.Reset(d.After)
+		if last == nil {
+			last = time.After(s.o.Debounce.Max)
+		}
+		quiet = time.After(s.o.Debounce.After)
 	}
 }
 
@@ -84,13 +80,17 @@ func (s *Server) rebuild() {
 	set, shadowed := s.objects()
 	s.shadowed.Store(&shadowed)
 	mc := s.meshFile.resolve(set)
-	next := mesh.Build(set, mesh.Options{MeshConfig: mc, Domain: s.o.Domain, ClusterID: s.o.ClusterID})
+	leaving, number := s.departures.current()
+	next := mesh.Build(set, mesh.Options{MeshConfig: mc, Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving})
 	prev := s.snapshot.Load()
 	next.Generation = 1
 	if prev != nil {
 		next.Generation = prev.Generation + 1
 	}
 	change := difference(prev, next)
+	if s.departures.unknown(number) && !slices.Contains(change.Kinds, string(config.EndpointSlice)) {
+		change.Kinds = append(change.Kinds, string(config.EndpointSlice))
+	}
 	defer s.lookForProblems()
 	if !change.All && len(change.Kinds) == 0 {
 		return
@@ -100,6 +100,7 @@ func (s *Server) rebuild() {
 	s.log.Info("mesh built", "generation", next.Generation, "objects", set.Len(), "services", len(next.Registry.Services()),
 		"changed", kindList(change), "took", time.Since(started).Round(time.Microsecond))
 	s.ads.Push(change)
+	s.departures.served(number, next.Generation)
 }
 
 // difference says which kinds differ; a new mesh configuration may change anything.

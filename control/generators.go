@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/envoy"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/nametable"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
@@ -35,12 +37,14 @@ func generators() []generator {
 		{resourceType(wellknown.ListenerType, "LDS", traffic), listeners},
 		{resourceType(wellknown.RouteType, "RDS", traffic), routeTables},
 		{resourceType(wellknown.SecretType, "SDS", []config.Kind{config.Secret, config.ConfigMap}), secrets},
+		{resourceType(nametable.Type, "NDS", traffic), names},
 	}
 }
 
-// resourceType describes a type; clusters and listeners are asked for as a whole.
+// resourceType describes a type; clusters, listeners and names are asked for as a whole.
 func resourceType(url, name string, reads []config.Kind) ads.Type {
-	t := ads.Type{URL: url, Name: name, Wildcard: url == wellknown.ClusterType || url == wellknown.ListenerType}
+	whole := []string{wellknown.ClusterType, wellknown.ListenerType, nametable.Type}
+	t := ads.Type{URL: url, Name: name, Wildcard: slices.Contains(whole, url)}
 	for _, k := range reads {
 		t.Reads = append(t.Reads, string(k))
 	}
@@ -180,6 +184,18 @@ func secrets(v *view, names []string) ([]ads.Resource, error) {
 		}
 	}
 	return list, nil
+}
+
+// tableName is that of the one resource that holds a proxy's names.
+const tableName = "names"
+
+// names is the table of a sidecar's agent; nothing else is there to be had of the type.
+func names(v *view, _ []string) ([]ads.Resource, error) {
+	t := compile.Names(v.snapshot, v.scope(), v.proxy)
+	if t == nil {
+		return nil, nil
+	}
+	return []ads.Resource{ads.Encoded(tableName, nametable.Type, nametable.Marshal(t))}, nil
 }
 
 func add(list *[]ads.Resource, name string, m proto.Message) error {

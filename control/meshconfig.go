@@ -13,7 +13,6 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 	meshconfig "istio.io/api/mesh/v1alpha1"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/file"
@@ -114,15 +113,9 @@ func (m *meshFile) Problems() []config.Problem {
 }
 
 func (m *meshFile) read(set *config.Set) (*meshconfig.MeshConfig, []config.Problem) {
-	if len(m.set) == 0 {
-		if mc, problems := config.MeshConfigOf(set, m.root); mc != nil {
-			return mc, problems
-		}
-	}
-	if o := set.Get(config.ConfigMap, m.root, config.MeshConfigMap); o != nil {
-		if cm, ok := o.Spec.(*corev1.ConfigMap); ok && cm.Data[config.MeshConfigKey] != "" {
-			return m.decode(o.Source.File, []byte(cm.Data[config.MeshConfigKey]))
-		}
+	if o, text := config.MeshConfigIn(set, m.root); o != nil {
+		mc, problems := m.decode("", []byte(text))
+		return mc, config.InMeshConfigMap(o, problems)
 	}
 	if m.path == "" {
 		return m.decode("", nil)

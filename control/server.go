@@ -101,6 +101,8 @@ type Server struct {
 	rules    ruleProblems
 	look     chan struct{} // wakes tellProblems
 
+	departures *departures
+
 	ads         *ads.Server
 	metrics     *metrics
 	grpc        *grpc.Server
@@ -116,12 +118,14 @@ func New(o Options) (*Server, error) {
 	o = o.withDefaults()
 	s := &Server{
 		o: o, log: o.Log.Scope("control"), store: config.NewStore(), apiStore: config.NewStore(), built: make(chan struct{}), look: make(chan struct{}, 1),
+		departures: newDepartures(),
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.metrics = newMetrics(registry)
 	s.ads = ads.NewServer(ads.Options{
-		Types: types(), Proxy: mesh.ParseProxy, View: s.view, Log: o.Log.Scope("ads"), Metrics: ads.NewMetrics(registry),
+		Types: types(), Proxy: mesh.ParseProxy, View: s.view, Arrive: s.arrive, Leave: s.leave,
+		Identifier: identifier(), Log: o.Log.Scope("ads"), Metrics: ads.NewMetrics(registry),
 	})
 	s.grpc = grpc.NewServer(
 		grpc.MaxConcurrentStreams(100_000),
@@ -207,6 +211,7 @@ func (s *Server) HTTPAddrs() []net.Addr {
 // Run serves until the context ends, which is no error, or a part fails.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.closeSockets()
+	defer s.departures.stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	parts := s.parts()

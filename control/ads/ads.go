@@ -28,6 +28,8 @@
 //     warms the new cluster from scratch and waits for them.
 //   - A subscription to a name that does not exist is answered: removed_resources in
 //     the delta form, a response without it in the other.
+//   - A proxy that asks for wellknown.DrainType says that it is about to end. It is answered
+//     when Options.Leave has seen to it that nobody sends to it any more.
 //   - Everything is bounded: pending pushes, names per watch, unknown types, unanswered
 //     responses that are remembered. A slow proxy blocks its own goroutine only.
 //
@@ -57,11 +59,13 @@ func NewResource(name string, m proto.Message) (Resource, error) {
 	if err != nil {
 		return Resource{}, fmt.Errorf("%s %s: %w", m.ProtoReflect().Descriptor().Name(), name, err)
 	}
-	return Resource{
-		Name:    name,
-		Version: fmt.Sprintf("%016x", xxhash.Sum64(raw)),
-		Body:    &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: raw},
-	}, nil
+	return Encoded(name, "type.googleapis.com/"+string(m.ProtoReflect().Descriptor().FullName()), raw), nil
+}
+
+// Encoded is the resource of a message that is encoded already; equal messages must be
+// equal bytes.
+func Encoded(name, typeURL string, raw []byte) Resource {
+	return Resource{Name: name, Version: fmt.Sprintf("%016x", xxhash.Sum64(raw)), Body: &anypb.Any{TypeUrl: typeURL, Value: raw}}
 }
 
 // A Type is one kind of xDS resource that the server offers.

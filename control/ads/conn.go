@@ -46,6 +46,8 @@ type conn struct {
 	nonce     uint64        // last one used
 	timer     *time.Timer   // gate and sweep
 	requests  chan received // from the reading goroutine
+	leaving   bool          // the proxy has said that it is about to end
+	left      chan struct{} // a signal when it may
 }
 
 type received struct {
@@ -62,7 +64,9 @@ func (c *conn) run(ctx context.Context, first *request) error {
 	go c.read(ctx)
 	next := received{req: first}
 	for {
-		if next.req != nil {
+		if next.req != nil && next.req.typeURL == wellknown.DrainType && c.o.Leave != nil {
+			c.leave(ctx)
+		} else if next.req != nil {
 			if err := c.handle(next.req); err != nil {
 				return err
 			}
@@ -70,6 +74,7 @@ func (c *conn) run(ctx context.Context, first *request) error {
 		if err := c.advance(ctx); err != nil {
 			return err
 		}
+		c.tellWaiting()
 		next = received{}
 		select {
 		case next = <-c.requests:
@@ -81,6 +86,10 @@ func (c *conn) run(ctx context.Context, first *request) error {
 			}
 		case <-c.pending.wake:
 			c.takePush()
+		case <-c.left:
+			if err := c.wire.send(wellknown.DrainType, c.nextNonce(), "", delivery{}); err != nil {
+				return err
+			}
 		case <-c.timer.C:
 		case <-ctx.Done():
 			return nil

@@ -160,6 +160,7 @@ type fixture struct {
 	log    *lockedBuffer
 	reg    *prometheus.Registry
 	conn   *grpc.ClientConn
+	known  chan struct{} // closed when a proxy may leave
 }
 
 type lockedBuffer struct {
@@ -190,14 +191,20 @@ func proxyOf(n *corepb.Node) (*mesh.Proxy, error) {
 func run(t *testing.T, lines []string, f func(*fixture)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		x := &fixture{world: &world{resources: map[string]map[string]ads.Resource{}}, t: t, log: &lockedBuffer{}, reg: prometheus.NewRegistry()}
+		x := &fixture{world: &world{resources: map[string]map[string]ads.Resource{}}, t: t, log: &lockedBuffer{}, reg: prometheus.NewRegistry(), known: make(chan struct{})}
 		x.set(t, lines...)
 		l, err := logging.New(logging.Options{Output: x.log, Levels: "debug"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		x.server = ads.NewServer(ads.Options{
-			Types: types, Proxy: proxyOf, Log: l.Scope("ads"), Metrics: ads.NewMetrics(x.reg),
+			Types: types, Proxy: proxyOf, Log: l.Scope("ads"), Metrics: ads.NewMetrics(x.reg), Identifier: "me",
+			Leave: func(ctx context.Context, _ *mesh.Proxy) {
+				select {
+				case <-x.known:
+				case <-ctx.Done():
+				}
+			},
 			View: func(*mesh.Proxy) ads.View {
 				x.mu.Lock()
 				defer x.mu.Unlock()

@@ -1,6 +1,7 @@
 package ads
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,9 +38,16 @@ type Options struct {
 	Proxy func(*corepb.Node) (*mesh.Proxy, error)
 	// View returns the newest view of the mesh for a proxy. It is called from the
 	// proxy's goroutine after each Push and must be cheap until it is used.
-	View    func(*mesh.Proxy) View
-	Log     *slog.Logger
-	Metrics *Metrics
+	View func(*mesh.Proxy) View
+	// Arrive is told of each stream that begins, before its first request is answered. Leave
+	// is told of a proxy that is about to end, once a stream; the proxy gets its answer when
+	// Leave returns. Its context is the stream's. Either may be nil: then nobody can leave.
+	Arrive func(*mesh.Proxy)
+	Leave  func(context.Context, *mesh.Proxy)
+	// Identifier is what responses say of who made them, "" for nothing.
+	Identifier string
+	Log        *slog.Logger
+	Metrics    *Metrics
 }
 
 // A Server is the discovery service. Its methods may be called from any goroutine.
@@ -49,11 +57,12 @@ type Server struct {
 	work   chan struct{} // held while resources are generated: as many as there are CPUs
 	closed chan struct{}
 
-	mu    sync.Mutex
-	conns map[*conn]struct{}
-	count map[string]int // streams by the version that proxies claim
-	next  uint64
-	done  bool
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+	count   map[string]int // streams by the version that proxies claim
+	next    uint64
+	done    bool
+	waiting map[chan struct{}]struct{} // of Await: each gets a signal when a proxy has come further
 }
 
 // NewServer returns a server; Close ends it.
@@ -67,6 +76,8 @@ func NewServer(o Options) *Server {
 		closed: make(chan struct{}),
 		conns:  map[*conn]struct{}{},
 		count:  map[string]int{},
+
+		waiting: map[chan struct{}]struct{}{},
 	}
 }
 
@@ -98,25 +109,28 @@ func (s *Server) Push(change Change) {
 
 // Conns returns the status of all streams, ordered by ID.
 func (s *Server) Conns() []ConnStatus {
-	s.mu.Lock()
-	conns := slices.Collect(maps.Keys(s.conns))
-	s.mu.Unlock()
-	all := make([]ConnStatus, 0, len(conns))
-	for _, c := range conns {
+	all := []ConnStatus{}
+	for _, c := range s.streams() {
 		all = append(all, c.status())
 	}
 	slices.SortFunc(all, func(a, b ConnStatus) int { return strings.Compare(a.ID, b.ID) })
 	return all
 }
 
+func (s *Server) streams() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.conns))
+}
+
 // StreamAggregatedResources is the state-of-the-world form of the protocol.
 func (s *Server) StreamAggregatedResources(stream discoverypb.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return s.serve(stream, &world{stream: stream}, false)
+	return s.serve(stream, &world{stream: stream, by: s.controlPlane()}, false)
 }
 
 // DeltaAggregatedResources is the incremental form of the protocol.
 func (s *Server) DeltaAggregatedResources(stream discoverypb.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return s.serve(stream, &delta{stream: stream}, true)
+	return s.serve(stream, &delta{stream: stream, by: s.controlPlane()}, true)
 }
 
 func (s *Server) serve(stream grpc.ServerStream, w wire, delta bool) error {
@@ -133,6 +147,7 @@ func (s *Server) serve(stream grpc.ServerStream, w wire, delta bool) error {
 		envoy:   first.node.GetUserAgentName() == "envoy",
 		pending: pending{wake: make(chan struct{}, 1)},
 		watches: map[string]*watch{},
+		left:    make(chan struct{}, 1),
 	}
 	if p, ok := peer.FromContext(stream.Context()); ok {
 		c.address = p.Addr.String()
@@ -141,6 +156,9 @@ func (s *Server) serve(stream grpc.ServerStream, w wire, delta bool) error {
 		return errClosing
 	}
 	defer s.remove(c)
+	if s.o.Arrive != nil {
+		s.o.Arrive(proxy)
+	}
 	return c.run(stream.Context(), first)
 }
 
@@ -176,6 +194,7 @@ func (s *Server) remove(c *conn) {
 	defer s.mu.Unlock()
 	delete(s.conns, c)
 	s.counted(c.proxy.IstioVersion, -1)
+	s.wake()
 	c.log.Info("disconnected")
 }
 

@@ -41,6 +41,7 @@ const maxNACK = 16 << 10
 // world is the state-of-the-world form.
 type world struct {
 	stream discoverypb.AggregatedDiscoveryService_StreamAggregatedResourcesServer
+	by     *corepb.ControlPlane
 }
 
 func (w *world) recv() (*request, error) {
@@ -56,7 +57,9 @@ func (w *world) recv() (*request, error) {
 }
 
 func (w *world) send(typeURL, nonce, version string, d delivery) error {
-	m := &discoverypb.DiscoveryResponse{TypeUrl: typeURL, Nonce: nonce, VersionInfo: version, Resources: make([]*anypb.Any, 0, len(d.resources))}
+	m := &discoverypb.DiscoveryResponse{
+		TypeUrl: typeURL, Nonce: nonce, VersionInfo: version, ControlPlane: w.by, Resources: make([]*anypb.Any, 0, len(d.resources)),
+	}
 	for _, r := range d.resources {
 		m.Resources = append(m.Resources, r.Body)
 	}
@@ -66,6 +69,7 @@ func (w *world) send(typeURL, nonce, version string, d delivery) error {
 // delta is the incremental form.
 type delta struct {
 	stream discoverypb.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+	by     *corepb.ControlPlane
 }
 
 func (w *delta) recv() (*request, error) {
@@ -86,7 +90,7 @@ func (w *delta) recv() (*request, error) {
 
 func (w *delta) send(typeURL, nonce, version string, d delivery) error {
 	m := &discoverypb.DeltaDiscoveryResponse{
-		TypeUrl: typeURL, Nonce: nonce, SystemVersionInfo: version, RemovedResources: d.removed,
+		TypeUrl: typeURL, Nonce: nonce, SystemVersionInfo: version, RemovedResources: d.removed, ControlPlane: w.by,
 		Resources: make([]*discoverypb.Resource, 0, len(d.resources)),
 	}
 	for _, r := range d.resources {

@@ -12,6 +12,9 @@ import (
 	"github.com/lateen-mesh/lateen/control/registry"
 )
 
+// sessionLabel of a Service has sessions stay with their endpoint until it is gone.
+const sessionLabel = "istio.io/persistent-session"
+
 // Labels by which telemetry names workloads.
 const (
 	canonicalNameLabel     = "service.istio.io/canonical-name"
@@ -78,13 +81,15 @@ func (b *clusterBuilder) assignment(cluster string, t target, p policy) *ir.Assi
 	return a
 }
 
-// endpoints are those of the target that may take traffic. A gateway that routes
-// by SNI reaches only endpoints that take mTLS.
+// endpoints are those of the target that may take traffic. One that is about to end is
+// for sessions that stay with it, where the Service has such. A gateway that routes by
+// SNI reaches only endpoints that take mTLS.
 func (b *clusterBuilder) endpoints(cluster string, t target) []*registry.Endpoint {
 	var list []*registry.Endpoint
+	sessions := t.service.Labels[sessionLabel] != ""
 	for _, e := range b.mesh.Registry.Endpoints(t.service, t.port) {
 		switch {
-		case e.Unhealthy && !e.Draining:
+		case e.Unhealthy && (!e.Draining || !sessions):
 		case !hasLabels(e.Labels, t.subset.GetLabels()):
 		case isSNICluster(cluster) && e.TLSMode != "istio":
 		default:

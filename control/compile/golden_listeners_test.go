@@ -46,6 +46,25 @@ func TestGoldenGateways(t *testing.T) {
 	}
 }
 
+// TestGoldenSidecars names the scenarios of sidecars that must be among those compared.
+func TestGoldenSidecars(t *testing.T) {
+	all := goldenScenarios(t)
+	for _, name := range []string{"s000", "s001a", "s001b", "s003a", "s003c", "s003d", "s003e", "x04", "x05", "x30", "x31", "x37", "x40", "x41", "x43", "x46", "x47"} {
+		if !slices.ContainsFunc(all, func(sc scenario) bool { return strings.HasPrefix(sc.name, name+"-") && hasSidecar(sc) }) {
+			t.Errorf("scenario %s with a sidecar is not there", name)
+		}
+	}
+}
+
+func hasSidecar(sc scenario) bool {
+	for _, p := range sc.proxies {
+		if p.Type == mesh.SidecarProxy {
+			return true
+		}
+	}
+	return false
+}
+
 // Scenario 53: before a Gateway leads anywhere the table of port 80 is exactly that
 // of the seed, with the seed's own Gateway and without any.
 func TestUnconfiguredGatewayTable(t *testing.T) {

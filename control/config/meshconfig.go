@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -105,26 +106,44 @@ func DecodeMeshConfig(name string, text []byte) (*meshconfig.MeshConfig, []Probl
 // namespace, nil when there is no such ConfigMap or it has no key "mesh". Its
 // problems name the ConfigMap.
 func MeshConfigOf(s *Set, namespace string) (*meshconfig.MeshConfig, []Problem) {
-	o := s.Get(ConfigMap, namespace, MeshConfigMap)
+	o, text := MeshConfigIn(s, namespace)
 	if o == nil {
 		return nil, nil
 	}
+	mc, problems := DecodeMeshConfig("", []byte(text))
+	return mc, InMeshConfigMap(o, problems)
+}
+
+// MeshConfigIn returns the ConfigMap "istio" of a namespace and the YAML under its key
+// "mesh"; nil when there is no such ConfigMap or it has no such key.
+func MeshConfigIn(s *Set, namespace string) (o *Config, text string) {
+	o = s.Get(ConfigMap, namespace, MeshConfigMap)
+	if o == nil {
+		return nil, ""
+	}
 	cm, ok := o.Spec.(*corev1.ConfigMap)
 	if !ok {
-		return nil, nil
+		return nil, ""
 	}
-	text, ok := cm.Data[MeshConfigKey]
-	if !ok {
-		return nil, nil
+	if text, ok = cm.Data[MeshConfigKey]; !ok {
+		return nil, ""
 	}
-	mc, problems := DecodeMeshConfig("", []byte(text))
+	return o, text
+}
+
+// InMeshConfigMap says of problems at lines of a MeshConfig that it is the text in a
+// ConfigMap: the place is that of the object, the line within the text goes before the
+// field. Problems without a line are of something else and stay as they are.
+func InMeshConfigMap(o *Config, problems []Problem) []Problem {
 	for i := range problems {
 		p := &problems[i]
-		// The line within the key says nothing about the file around it.
-		p.Source, p.Object = o.Source, o.Key
-		p.Field = strings.TrimSuffix("data."+MeshConfigKey+": "+p.Field, ": ")
+		if p.Source.Line == 0 {
+			continue
+		}
+		field := fmt.Sprintf("data.%s: line %d: %s", MeshConfigKey, p.Source.Line, p.Field)
+		p.Source, p.Object, p.Field = o.Source, o.Key, strings.TrimSuffix(field, ": ")
 	}
-	return mc, problems
+	return problems
 }
 
 // mergeProviders keeps the built-in extension providers beside the user's; of

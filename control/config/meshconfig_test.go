@@ -95,7 +95,7 @@ func TestMeshConfigInTheSet(t *testing.T) {
 	}
 	set := config.NewSet(1, objects)
 	_, problems = config.MeshConfigOf(set, "istio-system")
-	if len(problems) != 1 || !strings.HasPrefix(problems[0].Error(), "istio.yaml:1: ConfigMap istio-system/istio: data.mesh: outboundTrafficPolicy.mode: must be one of ") {
+	if len(problems) != 1 || !strings.HasPrefix(problems[0].Error(), "istio.yaml:1: ConfigMap istio-system/istio: data.mesh: line 2: outboundTrafficPolicy.mode: must be one of ") {
 		t.Errorf("problems %v", problems)
 	}
 	if m, problems := config.MeshConfigOf(set, "other"); m != nil || problems != nil {

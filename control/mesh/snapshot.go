@@ -19,6 +19,7 @@ type Options struct {
 	MeshConfig *meshconfig.MeshConfig // nil: Istio's defaults
 	Domain     string                 // DNS domain of the cluster; "" is cluster.local
 	ClusterID  string                 // "" is Kubernetes
+	Leaving    []registry.Departure   // workloads that get no traffic any more
 }
 
 // index is what Build derives from the objects.
@@ -56,6 +57,7 @@ func Build(set *config.Set, opts Options) *Snapshot {
 			ClusterID:       opts.ClusterID,
 			TrustDomain:     mc.TrustDomain,
 			ServiceExportTo: mc.DefaultServiceExportTo,
+			Leaving:         opts.Leaving,
 		}),
 	}
 	s.index.domain = cmp.Or(opts.Domain, "cluster.local")

@@ -178,6 +178,7 @@ func (b *builder) workload(s *Service, we *networking.WorkloadEntry, namespace, 
 			Namespace:    namespace,
 			WorkloadName: name,
 			TLSMode:      tlsMode(we),
+			Unhealthy:    b.gone[we.Address],
 		}
 		if unix {
 			e.Port = 0

@@ -150,6 +150,9 @@ func (b *builder) sliceEndpoint(s *Service, svc *corev1.Service, e discoveryv1.E
 	if p.Name != nil {
 		out.PortName = *p.Name
 	}
+	if e.Hostname != nil {
+		out.Hostname = *e.Hostname
+	}
 	if e.TargetRef != nil {
 		out.WorkloadName = e.TargetRef.Name
 	}
@@ -158,6 +161,9 @@ func (b *builder) sliceEndpoint(s *Service, svc *corev1.Service, e discoveryv1.E
 		b.describe(out, pod)
 	case e.NodeName != nil:
 		out.Locality = b.localities[*e.NodeName]
+	}
+	if pod == nil && b.gone[address] {
+		out.Unhealthy, out.Draining = true, false
 	}
 	return out
 }

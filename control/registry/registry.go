@@ -16,6 +16,20 @@ type Options struct {
 	// ServiceExportTo is what services export to that do not say it themselves
 	// (MeshConfig.defaultServiceExportTo); empty is everybody.
 	ServiceExportTo []string
+	// Leaving are workloads that get no traffic any more, whatever else is said of them:
+	// their endpoints are Unhealthy.
+	Leaving []Departure
+}
+
+// A Departure is a workload that is about to end.
+type Departure struct {
+	Name, Namespace string   // of its Pod, if it has one
+	Addresses       []string // of its own
+}
+
+// has reports whether the departure is of a Pod.
+func (d Departure) has(w *Workload) bool {
+	return d.Name == w.Name && d.Namespace == w.Namespace && slices.ContainsFunc(w.Addresses, func(a string) bool { return slices.Contains(d.Addresses, a) })
 }
 
 func (o Options) withDefaults() Options {
@@ -53,6 +67,7 @@ type Instance struct {
 func Build(set *config.Set, opts Options) *Registry {
 	b := builder{set: set, opts: opts.withDefaults(), endpoints: map[*Service][]*Endpoint{}}
 	b.indexWorkloads()
+	b.indexDepartures()
 	b.kubernetes()
 	b.entries()
 	return b.registry()
@@ -97,6 +112,7 @@ type builder struct {
 	endpoints map[*Service][]*Endpoint
 	byLabel   map[labelKey][]*config.Config // WorkloadEntries; nil until one is looked for
 
+	gone       map[string]bool // addresses of workloads that leave and are no Pods
 	pods       []*Workload
 	podsIn     map[string][]*Workload // by namespace
 	workloads  map[string]*Workload   // pods by "namespace/name"

@@ -108,10 +108,11 @@ type Endpoint struct {
 	Cluster        string
 	Namespace      string
 	WorkloadName   string
+	Hostname       string // of a Pod that has a name of its own below its headless Service, "" otherwise
 	ServiceAccount string // SPIFFE identity or ""
 	TLSMode        string // "istio", "disabled"; tunnelling mode of a workload's proxy
-	Unhealthy      bool
-	Draining       bool
+	Unhealthy      bool   // must not get traffic
+	Draining       bool   // Unhealthy, and still serving those it knows
 }
 
 // A Workload is one Pod that has an address.
@@ -126,5 +127,6 @@ type Workload struct {
 	Network        string
 	TLSMode        string // as in Endpoint
 	Ready          bool
+	Leaving        bool // is about to end
 	HostNetwork    bool // its addresses are those of its node
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -53,6 +54,27 @@ func (b *builder) indexWorkloads() {
 		b.pods = append(b.pods, w)
 		b.podsIn[c.Namespace] = append(b.podsIn[c.Namespace], w)
 	}
+}
+
+// indexDepartures marks the Pods that are about to end. What leaves and is no Pod is known
+// by its addresses, but not by one that it shares with all on its machine.
+func (b *builder) indexDepartures() {
+	b.gone = map[string]bool{}
+	for _, d := range b.opts.Leaving {
+		if w := b.workloads[d.Namespace+"/"+d.Name]; w != nil && d.has(w) {
+			w.Leaving = true
+			continue
+		}
+		for _, a := range d.Addresses {
+			if ip, err := netip.ParseAddr(a); err == nil && !ip.IsLoopback() && !b.isPodAddress(a) {
+				b.gone[a] = true
+			}
+		}
+	}
+}
+
+func (b *builder) isPodAddress(a string) bool {
+	return slices.ContainsFunc(b.pods, func(w *Workload) bool { return slices.Contains(w.Addresses, a) })
 }
 
 func nodeLocality(labels map[string]string) Locality {
@@ -112,6 +134,9 @@ func (b *builder) describe(e *Endpoint, w *Workload) {
 	e.Namespace, e.WorkloadName, e.Labels = w.Namespace, w.Owner, w.Labels
 	e.Locality, e.Network, e.TLSMode = w.Locality, w.Network, w.TLSMode
 	e.ServiceAccount = b.identity(w.Namespace, w.ServiceAccount)
+	if w.Leaving {
+		e.Unhealthy, e.Draining = true, false
+	}
 }
 
 // selectedPods are the Pods of the service's namespace that its selector matches.

@@ -204,3 +204,41 @@ spec: {type: ExternalName, externalName: node.web.svc.cluster.local.}
 		}
 	})
 }
+
+func TestDepartures(t *testing.T) {
+	objects := podObjects + "---\n" + entry("vm", "default", "vm.test", 80, "10.7.7.7") + entry("local", "default", "local.test", 80, "127.0.0.1")
+	for _, tc := range []struct {
+		name      string
+		departure Departure
+		host      string
+		unhealthy []string // endpoints
+	}{
+		{"a Pod by its name and address", Departure{"web-5d4f-x1", "web", []string{"10.244.0.5"}}, "web.web.svc.cluster.local", []string{"10.244.0.5"}},
+		{"a Pod of that name with another address is not meant", Departure{"web-5d4f-x1", "web", []string{"10.244.0.77"}}, "web.web.svc.cluster.local", nil},
+		{"what has the address of a Pod is not that Pod", Departure{"other", "web", []string{"10.244.0.5"}}, "web.web.svc.cluster.local", nil},
+		{"a Pod with its node's address takes itself away only", Departure{"nightly-28900000-z", "web", []string{"192.0.2.7"}}, "web.web.svc.cluster.local", []string{"192.0.2.7"}},
+		{"what is no Pod, by its address", Departure{"vm", "default", []string{"10.7.7.7"}}, "vm.test", []string{"10.7.7.7"}},
+		{"loopback is shared by all of a machine", Departure{"local", "default", []string{"127.0.0.1"}}, "local.test", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			decoded, problems := config.DecodeYAML("test.yaml", []byte(strings.Replace(objects, "ready: false, serving: true, terminating: true", "ready: true", 1)))
+			if config.HasErrors(problems) {
+				t.Fatal(problems)
+			}
+			r := Build(config.NewSet(1, decoded), Options{Leaving: []Departure{tc.departure}})
+			s := lookup(r, tc.host)
+			var got []string
+			for _, e := range r.Endpoints(s, s.Ports[0]) {
+				if e.Unhealthy && e.Address != "10.244.0.9" {
+					got = append(got, e.Address)
+				}
+				if len(r.Instances([]string{e.Address})) == 0 {
+					t.Errorf("nothing is served at %s: the workload still answers what it has", e.Address)
+				}
+			}
+			if !slices.Equal(got, tc.unhealthy) {
+				t.Errorf("unhealthy %v, want %v", got, tc.unhealthy)
+			}
+		})
+	}
+}

@@ -1,0 +1,157 @@
+package control
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/control/registry"
+)
+
+const (
+	// leaveTime bounds how long a proxy that is about to end waits for the others to know.
+	leaveTime = time.Second
+	// forgetTime is how long a proxy that has left stays out of the mesh after its stream
+	// has ended, unless it comes back before. Where a Pod ends its endpoints are gone long
+	// before that.
+	forgetTime = time.Minute
+)
+
+// departures are the proxies that are about to end, by node id. Each change has a number;
+// a Snapshot that knows of it is recorded, so that those who made it can wait.
+type departures struct {
+	changed chan struct{} // a signal for the builder
+
+	mu         sync.Mutex
+	leaving    map[string]registry.Departure
+	forget     map[string]*time.Timer
+	number     uint64        // of the last change
+	built      uint64        // of the last change that is in the Snapshot
+	generation uint64        // of that Snapshot
+	moved      chan struct{} // closed when built has grown
+}
+
+func newDepartures() *departures {
+	return &departures{changed: make(chan struct{}, 1), leaving: map[string]registry.Departure{}, forget: map[string]*time.Timer{}, moved: make(chan struct{})}
+}
+
+// leave takes a proxy's workload out of the mesh, at once, and returns when the other
+// proxies know it, or after leaveTime.
+func (s *Server) leave(ctx context.Context, p *mesh.Proxy) {
+	number := s.departures.add(p)
+	context.AfterFunc(ctx, func() { s.departures.forgetLater(p.ID) })
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	started := time.Now()
+	generation, err := s.departures.await(ctx, number)
+	if err == nil {
+		err = s.ads.Await(ctx, generation, p.ID)
+	}
+	log := s.log.With("proxy", p.Name+"."+p.Namespace, "took", time.Since(started).Round(time.Millisecond))
+	if err != nil {
+		log.Warn("leaves, though not every proxy has said that it knows", "error", err)
+		return
+	}
+	log.Info("leaves, and all proxies know")
+}
+
+// arrive takes a proxy back that had left.
+func (s *Server) arrive(p *mesh.Proxy) { s.departures.remove(p.ID) }
+
+func (d *departures) add(p *mesh.Proxy) (number uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.leaving[p.ID] = registry.Departure{Name: p.Name, Namespace: p.Namespace, Addresses: p.Addresses}
+	return d.change()
+}
+
+func (d *departures) remove(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t := d.forget[id]; t != nil {
+		t.Stop()
+		delete(d.forget, id)
+	}
+	if _, ok := d.leaving[id]; ok {
+		delete(d.leaving, id)
+		d.change()
+	}
+}
+
+// change numbers a change and wakes the builder; d.mu is held.
+func (d *departures) change() uint64 {
+	d.number++
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+	return d.number
+}
+
+// forgetLater begins to forget a proxy whose stream has ended.
+func (d *departures) forgetLater(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.leaving[id]; ok && d.forget[id] == nil {
+		d.forget[id] = time.AfterFunc(forgetTime, func() { d.remove(id) })
+	}
+}
+
+// current are the departures in a stable order, and the number of their last change.
+func (d *departures) current() ([]registry.Departure, uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var list []registry.Departure
+	for _, id := range slices.Sorted(maps.Keys(d.leaving)) {
+		list = append(list, d.leaving[id])
+	}
+	return list, d.number
+}
+
+// unknown reports whether no Snapshot knows the change of a number.
+func (d *departures) unknown(number uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return number > d.built
+}
+
+// served records that the Snapshot of a generation, which proxies have been told of, knows
+// the changes up to a number.
+func (d *departures) served(number, generation uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if number > d.built {
+		d.built, d.generation = number, generation
+		close(d.moved)
+		d.moved = make(chan struct{})
+	}
+}
+
+// await returns the generation of a Snapshot that knows a change.
+func (d *departures) await(ctx context.Context, number uint64) (generation uint64, err error) {
+	for {
+		d.mu.Lock()
+		built, generation, moved := d.built, d.generation, d.moved
+		d.mu.Unlock()
+		if built >= number {
+			return generation, nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// stop ends the timers.
+func (d *departures) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range d.forget {
+		t.Stop()
+	}
+}

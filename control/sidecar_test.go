@@ -1,0 +1,123 @@
+package control_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/lateen-mesh/lateen/control"
+	"github.com/lateen-mesh/lateen/control/kube/kubetest"
+	"github.com/lateen-mesh/lateen/nametable"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// sidecar connects the proxy of a Pod.
+func (p *plane) sidecar(name, ip, typeURL string, names ...string) *proxy {
+	p.t.Helper()
+	id := "sidecar~" + ip + "~" + name + ".default~default.svc.cluster.local"
+	return p.connectAs(id, typeURL, map[string]any{"NAMESPACE": "default"}, names...)
+}
+
+// ask sends another subscription on the stream.
+func (c *proxy) ask(typeURL string, names ...string) {
+	c.t.Helper()
+	if err := c.stream.Send(&discoverypb.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: names}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func TestLeaving(t *testing.T) {
+	whole := backend + "---" + backendPod + "---" + backendSlice
+	patient := func(o *control.Options) { o.Debounce = control.Debounce{After: time.Hour, Max: time.Hour} }
+	t.Run("a proxy that is about to end is taken from the others at once, and told when they know", func(t *testing.T) {
+		api := kubetest.New(t).Start()
+		api.Apply(whole)
+		p := startOn(t, api, nil, patient)
+		other := p.sidecar("sleep-1", "10.244.0.9", wellknown.EndpointType, webCluster)
+		has(t, "EDS", text(t, other.next("")), "10.244.0.5")
+		own := p.sidecar("web-1", "10.244.0.5", wellknown.EndpointType, webCluster)
+		has(t, "EDS", text(t, own.next("")), "10.244.0.5")
+		own.ask(wellknown.DrainType)
+		if got := text(t, other.next("")); strings.Contains(got, "10.244.0.5") {
+			t.Errorf("the endpoint stays: %s", got)
+		}
+		for m := own.next(""); m.TypeUrl != wellknown.DrainType; m = own.next("") {
+			if m.TypeUrl != wellknown.EndpointType { // its own view changes too
+				t.Errorf("response of type %s", m.TypeUrl)
+			}
+		}
+		t.Run("it still gets what its listeners serve", func(t *testing.T) {
+			own.ask(wellknown.ListenerType)
+			has(t, "LDS", text(t, own.next("")), `"cluster":"inbound|8080||"`)
+		})
+		t.Run("it is back when its proxy comes back", func(t *testing.T) {
+			p.sidecar("web-1", "10.244.0.5", wellknown.EndpointType, webCluster).next("")
+			has(t, "EDS", text(t, other.next("")), "10.244.0.5")
+		})
+	})
+	t.Run("a proxy that does not answer is not waited for longer than a second", func(t *testing.T) {
+		api := kubetest.New(t).Start()
+		api.Apply(whole)
+		p := startOn(t, api, nil, patient)
+		stuck := p.sidecar("sleep-1", "10.244.0.9", wellknown.EndpointType, webCluster)
+		if _, err := stuck.stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		own := p.sidecar("web-1", "10.244.0.5", wellknown.DrainType)
+		if m := own.next(""); m.TypeUrl != wellknown.DrainType || len(m.Resources) != 0 {
+			t.Errorf("response %v", m)
+		}
+		has(t, "log", p.log.String(), "not every proxy has said that it knows")
+	})
+	t.Run("the control plane says that it knows of leaving, and what istioctl asks for", func(t *testing.T) {
+		p := start(t, nil, nil)
+		got := p.sidecar("a", "10.0.0.1", wellknown.ClusterType).next("").GetControlPlane().GetIdentifier()
+		for _, want := range []string{wellknown.DrainIdentifier, `"Component":"istiod"`, `"version":"` + wellknown.Version() + `"`} {
+			has(t, "identifier", got, want)
+		}
+	})
+	t.Run("a deleted Pod leaves while it still serves", func(t *testing.T) {
+		api := kubetest.New(t).Start()
+		api.Apply(whole)
+		p := startOn(t, api, nil, nil)
+		other := p.sidecar("sleep-1", "10.244.0.9", wellknown.EndpointType, webCluster)
+		has(t, "EDS", text(t, other.next("")), "10.244.0.5")
+		began := time.Now()
+		api.Apply(strings.Replace(backendSlice, "ready: true", "ready: false, serving: true, terminating: true", 1))
+		if got := text(t, other.next("")); strings.Contains(got, "10.244.0.5") {
+			t.Errorf("the endpoint stays: %s", got)
+		}
+		t.Logf("gone from the others %v after its slice said so", time.Since(began).Round(time.Millisecond))
+	})
+}
+
+func TestNameTable(t *testing.T) {
+	api := kubetest.New(t).Start()
+	api.Apply(backend)
+	p := startOn(t, api, nil, nil)
+	c := p.sidecar("sleep-1", "10.244.0.9", nametable.Type)
+	table := func() nametable.Table {
+		t.Helper()
+		m := c.next("")
+		if m.TypeUrl != nametable.Type || len(m.Resources) != 1 {
+			t.Fatalf("response %v", m)
+		}
+		got, err := nametable.Unmarshal(m.Resources[0].Resource.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := table()["web.default.svc.cluster.local"]; strings.Join(got.Addresses, ",") != "10.96.1.1" || got.ShortName != "web" {
+		t.Errorf("name %+v", got)
+	}
+	api.Apply(strings.NewReplacer("name: web", "name: late", "10.96.1.1", "10.96.1.2").Replace(backend))
+	if got := table(); strings.Join(got["late.default.svc.cluster.local"].Addresses, ",") != "10.96.1.2" || len(got) != 2 {
+		t.Errorf("table %+v", got)
+	}
+	if m := p.connect(nametable.Type, nil).next(""); len(m.Resources) != 0 {
+		t.Errorf("a gateway has names: %v", m)
+	}
+}
