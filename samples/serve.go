@@ -147,7 +147,7 @@ func (e *endpoints) tls() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate for %s: %w", e.names.String(), err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, nil
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}, nil
 }
 
 func listen(addr string) (net.Listener, error) {
