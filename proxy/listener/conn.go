@@ -26,6 +26,7 @@ type conn struct {
 	config   *Config   // in whose hands it is
 	group    *group    // of its chain, nil before there is one
 	admitted bool
+	greeting *greeting   // nil: none, or the chain has it
 	stop     func() bool // ends the wait for the set's end
 	cancel   context.CancelFunc
 
@@ -83,6 +84,10 @@ func (c *conn) end() {
 		s.opts.Log.Error("connection ended by a fault", "fault", p, "stack", string(debug.Stack()))
 	}
 	_ = c.raw.Close()
+	c.hush()
+	if c.Greeting != nil {
+		c.Greeting.Close()
+	}
 	c.config.release()
 	if c.admitted {
 		c.start.arriving.remove(c)
@@ -131,7 +136,7 @@ func (l *listener) inspect(a *accepted, cn *conn) (*listener, bool) {
 	cn.info.DownstreamDirectLocal, cn.info.DownstreamDirectRemote = a.local, a.direct
 	for hop := 0; ; hop++ {
 		c := cn.config
-		ok := c.runFilters(a)
+		ok := l.runFilters(c, a, cn)
 		cn.info.DownstreamLocal, cn.info.DownstreamRemote, cn.info.ServerName = a.local, a.remote, a.serverName
 		if !ok {
 			return l, false
@@ -157,7 +162,7 @@ func (l *listener) inspect(a *accepted, cn *conn) (*listener, bool) {
 }
 
 // runFilters reports whether the connection goes on.
-func (c *Config) runFilters(a *accepted) bool {
+func (l *listener) runFilters(c *Config, a *accepted, cn *conn) bool {
 	if len(c.filters) == 0 {
 		return true
 	}
@@ -171,14 +176,28 @@ func (c *Config) runFilters(a *accepted) bool {
 		}
 		a.peek = p
 	}
+	var deadline time.Time
 	if c.timeout > 0 {
-		_ = a.raw.SetReadDeadline(time.Now().Add(c.timeout)) // fails on closed sockets, which the filters find out
+		deadline = time.Now().Add(c.timeout)
+		_ = a.raw.SetReadDeadline(deadline) // fails on closed sockets, which the filters find out
 	}
+	heard, server := false, false
 	for _, f := range c.filters {
 		if f.disabled != nil && f.disabled(a) {
 			continue
 		}
-		err := f.inspect(a)
+		var err error
+		if _, ok := f.listenerFilter.(detector); ok && c.goOn && !heard {
+			heard = true
+			cn.info.DownstreamLocal, cn.info.DownstreamRemote = a.local, a.remote
+			server, err = l.hear(a, cn, deadline)
+		}
+		if server {
+			break
+		}
+		if err == nil {
+			err = f.inspect(a)
+		}
 		if err == nil {
 			continue
 		}
@@ -208,6 +227,7 @@ func (c *Config) countFilterError(err error) {
 func (l *listener) dispatch(a *accepted, cn *conn) {
 	c := cn.config
 	ch := choose(c.chains, c.fallback, a)
+	cn.greeted(ch)
 	if ch == nil {
 		c.stats.noMatch.Inc()
 		cn.info.Flags.Set(streaminfo.NoRouteFound)
@@ -284,7 +304,7 @@ func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn, g *grou
 		ch.refuse(cn, err)
 		return false
 	}
-	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Draining: g.drain, Stale: func() bool { return g.stale(ch) }}
+	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Greeting: cn.Greeting, Draining: g.drain, Stale: func() bool { return g.stale(ch) }}
 	if st := tc.TLS(); st != nil {
 		ch.describeTLS(&cn.info, st)
 	}

@@ -36,6 +36,13 @@ type accepted struct {
 // A listenerFilter looks at an accepted socket. An error closes it.
 type listenerFilter interface{ inspect(*accepted) error }
 
+// A detector is a listener filter that finds out a protocol by the client's first bytes;
+// where there are none it has nothing to say.
+type detector interface{ detects() }
+
+func (*tlsInspector) detects()  {}
+func (*httpInspector) detects() {}
+
 // listenerFilters is the ordered table of what exists.
 var listenerFilters = []struct {
 	name, typeURL string

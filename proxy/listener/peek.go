@@ -59,6 +59,13 @@ func (p *peeker) until(look func(b []byte) (enough bool)) error {
 	}
 }
 
+// spoken waits for the first byte, or the end.
+func (p *peeker) spoken() error {
+	var b [1]byte
+	_, err := p.peek(b[:], 0)
+	return err
+}
+
 // peek waits until more than have bytes can be seen.
 func (p *peeker) peek(b []byte, have int) (n int, err error) {
 	waitErr := p.raw.Read(func(fd uintptr) bool {

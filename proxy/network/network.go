@@ -17,6 +17,9 @@ type Conn struct {
 	// Info are the facts of the connection; a terminal filter with streams of its own
 	// copies them.
 	Info *streaminfo.Info
+	// Greeting is what the terminal filter's Greet has returned for this connection; nil when
+	// it was not asked. It is then the filter's.
+	Greeting Greeting
 	// Draining is closed when the listener or the proxy drains: idle connections end,
 	// busy ones finish what they do and end.
 	Draining <-chan struct{}
@@ -36,6 +39,24 @@ type Filter interface {
 // A Terminal filter owns the connection until Serve returns; the caller then closes it.
 type Terminal interface {
 	Serve(ctx context.Context, c *Conn)
+}
+
+// A Greeter is a Terminal that can connect upstream before the client has said anything,
+// for protocols in which the server speaks first.
+type Greeter interface {
+	// Greet connects for the connection that info describes, which it does not change. It
+	// returns nil when that fails: what the client says may lead elsewhere.
+	Greet(ctx context.Context, info *streaminfo.Info) Greeting
+}
+
+// A Greeting is a connection upstream that a Greeter has made. It is closed, or given to
+// the Greeter with the connection downstream.
+type Greeting interface {
+	// Await returns nil when the server has spoken, an error when it has ended or after Hush.
+	Await() error
+	// Hush ends Await, now or later.
+	Hush()
+	Close()
 }
 
 // A Refuser is a Terminal that hears of connections whose transport socket could not be

@@ -167,7 +167,7 @@ func (f *filter) close() {
 // Serve connects c upstream and relays until both sides are done.
 func (f *filter) Serve(ctx context.Context, c *network.Conn) {
 	f.stats.total.Inc()
-	if up, s := f.connect(ctx, c); up != nil {
+	if up, s := f.connection(ctx, c); up != nil {
 		f.relay(c, up, s)
 	} else {
 		_ = c.Close() // bytes that nobody read make the kernel send a reset, as with Envoy
@@ -207,8 +207,7 @@ func (f *filter) choose() string {
 
 // connect finds an endpoint and connects to it, as often as the configuration allows;
 // nil after a failure, which Info tells. The stats are the cluster's.
-func (f *filter) connect(ctx context.Context, c *network.Conn) (transport.Conn, *upstream.Stats) {
-	info := c.Info
+func (f *filter) connect(ctx context.Context, info *streaminfo.Info) (transport.Conn, *upstream.Stats) {
 	name := f.choose()
 	cl := f.env.Cluster(name)
 	if cl == nil {
