@@ -80,8 +80,9 @@ var imports = map[string]string{
 	"local/outside": "", "local/network": "local/outside agent/redirect",
 	"local/apiserver": "local/apiserver/server", "local/apiserver/server": "local/apiserver/...",
 	"local/apiserver/controllers": "", "local/apiserver/pki": "", "local/apiserver/registry": "", "local/apiserver/store": "",
-	"cli": "control/config control/file local samples/...",
+	"cli": "control/config control/file install local samples/...",
 
+	"install":      "control/config control/inject install/crds",
 	"install/crds": "", "install/crds/gen": "",
 
 	"samples":         "samples/...",
@@ -91,7 +92,7 @@ var imports = map[string]string{
 	"samples/bookinfo/reviews": "samples/bookinfo", "samples/bookinfo/ratings": "samples/bookinfo",
 	"test":         "control/... proxy/... local local/outside cli samples/... test/...",
 	"test/build":   "",
-	"test/fixture": "samples/testca test/ports",
+	"test/fixture": "agent/redirect samples/testca test/ports",
 	"test/ports":   "",
 	"test/report":  "", "test/fuzzall": "",
 	"bench": "control/... proxy/... samples/... bench/record", "bench/record": "", "bench/engine": "bench/record local",

@@ -1,0 +1,70 @@
+package install
+
+import (
+	"cmp"
+	"fmt"
+)
+
+// A gatewayKind is a list of gateways in a spec.
+type gatewayKind struct {
+	list, title, label string
+	values             string // under values.gateways, which all of the kind share
+	istio              string // value of the label istio
+}
+
+var gatewayKinds = []gatewayKind{
+	{"ingressGateways", "Ingress gateways", "IngressGateways", "istio-ingressgateway", "ingressgateway"},
+	{"egressGateways", "Egress gateways", "EgressGateways", "istio-egressgateway", "egressgateway"},
+}
+
+// gateway is what the template of gateways sees.
+func (i *Installation) gateway(kind gatewayKind, g map[string]any) (view, error) {
+	v, err := i.view(g)
+	if err != nil {
+		return v, err
+	}
+	v.Name, v.Settings = text(g, "name"), mapping(i.values, "gateways", kind.values)
+	v.Labels = lay(map[string]any{"app": kind.values, "istio": kind.istio}, mapping(v.Settings, "labels"))
+	v.Labels = lay(v.Labels, mapping(g, "label"))
+	v.Image = i.image(g, text(i.values, "global", "proxy", "image"))
+	ports, ok := at(g, "k8s", "service", "ports").([]any)
+	if !ok {
+		ports, _ = v.Settings["ports"].([]any)
+	}
+	onMachine := i.local != nil && kind.list == "ingressGateways" && v.Name == kind.values
+	if v.ServicePorts, v.ContainerPorts, err = i.ports(ports, onMachine); err != nil {
+		return v, fmt.Errorf("gateway %s: %w", v.Name, err)
+	}
+	v.scale(i, g)
+	return v, nil
+}
+
+// ports are those of the Service and of the container. The ingress gateway of one machine
+// has 80 and 443 of that machine, and its Service shows where they are.
+func (i *Installation) ports(ports []any, onMachine bool) (service, container []any, err error) {
+	seen := map[int]bool{}
+	for n, element := range ports {
+		p, ok := copied(element).(map[string]any)
+		port := number(p["port"])
+		if !ok || port < 1 || port > 65535 {
+			return nil, nil, fmt.Errorf("ports[%d]: must have a port of 1 to 65535", n)
+		}
+		target, isNumber := p["targetPort"].(int)
+		if p["targetPort"] == nil {
+			target, isNumber = port, true
+		}
+		c := map[string]any{"containerPort": target, "protocol": cmp.Or(text(p, "protocol"), "TCP")}
+		if onMachine && (port == 80 || port == 443) {
+			c["hostPort"] = port
+			shown := map[int]int{80: i.local.HTTPPort, 443: i.local.HTTPSPort}[port]
+			p["port"], p["targetPort"] = cmp.Or(shown, port), target
+		}
+		service = append(service, p)
+		if isNumber && !seen[target] {
+			seen[target] = true
+			container = append(container, c)
+		}
+	}
+	container = append(container, map[string]any{"containerPort": 15090, "protocol": "TCP", "name": "http-envoy-prom"})
+	return service, container, nil
+}

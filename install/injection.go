@@ -1,0 +1,85 @@
+package install
+
+import (
+	"encoding/json"
+
+	"sigs.k8s.io/yaml"
+)
+
+// A webhook is one entry of the MutatingWebhookConfiguration: which pods of which namespaces.
+type webhook struct {
+	Name                string
+	Namespaces, Objects map[string]any // selectors
+}
+
+const (
+	injectionLabel = "istio-injection"         // of namespaces
+	injectLabel    = "sidecar.istio.io/inject" // of pods
+)
+
+// webhooks are those of a revision. A namespace or pod that names a revision is that one's;
+// what only says that it wants a sidecar is the default revision's. No two match one pod.
+func webhooks(revision string, byDefault bool) []webhook {
+	ofRevision := is(revisionLabel, revision)
+	all := []webhook{
+		{"rev.namespace.sidecar-injector.istio.io", selector(ofRevision, absent(injectionLabel)), selector(isNot(injectLabel, "false"))},
+		{"rev.object.sidecar-injector.istio.io", selector(absent(revisionLabel), absent(injectionLabel)), selector(isNot(injectLabel, "false"), ofRevision)},
+	}
+	if revision != defaultRevision {
+		return all
+	}
+	all = append(all,
+		webhook{"namespace.sidecar-injector.istio.io", selector(is(injectionLabel, "enabled")), selector(isNot(injectLabel, "false"))},
+		webhook{"object.sidecar-injector.istio.io", selector(absent(injectionLabel), absent(revisionLabel)), selector(is(injectLabel, "true"), absent(revisionLabel))},
+	)
+	if byDefault {
+		system := isNot("kubernetes.io/metadata.name", "kube-system", "kube-public", "kube-node-lease", "local-path-storage")
+		all = append(all, webhook{"auto.sidecar-injector.istio.io",
+			selector(absent(injectionLabel), absent(revisionLabel), system), selector(absent(injectLabel), absent(revisionLabel))})
+	}
+	return all
+}
+
+func selector(requirements ...map[string]any) map[string]any {
+	list := make([]any, len(requirements))
+	for i := range requirements {
+		list[i] = requirements[i]
+	}
+	return map[string]any{"matchExpressions": list}
+}
+
+func is(key string, values ...string) map[string]any {
+	return map[string]any{"key": key, "operator": "In", "values": values}
+}
+
+func isNot(key string, values ...string) map[string]any {
+	return map[string]any{"key": key, "operator": "NotIn", "values": values}
+}
+
+func absent(key string) map[string]any {
+	return map[string]any{"key": key, "operator": "DoesNotExist"}
+}
+
+// injector is what ConfigMap istio-sidecar-injector has: templates and policy, and the
+// values that templates read.
+func (i *Installation) injector() (config, values string, err error) {
+	webhook := mapping(i.values, "sidecarInjectorWebhook")
+	policy := "enabled"
+	if text(i.values, "global", "proxy", "autoInject") == "disabled" {
+		policy = "disabled"
+	}
+	c, err := yaml.Marshal(map[string]any{
+		"policy": policy, "defaultTemplates": webhook["defaultTemplates"], "templates": webhook["templates"],
+		"alwaysInjectSelector": webhook["alwaysInjectSelector"], "neverInjectSelector": webhook["neverInjectSelector"],
+		"injectedAnnotations": webhook["injectedAnnotations"],
+	})
+	if err != nil {
+		return "", "", err
+	}
+	v, err := json.MarshalIndent(map[string]any{
+		"gateways": map[string]any{"securityContext": at(i.values, "gateways", "securityContext"), "seccompProfile": at(i.values, "gateways", "seccompProfile")},
+		"global":   i.values["global"], "revision": i.values["revision"], "sidecarInjectorWebhook": webhook,
+		"pilot": map[string]any{"cni": at(i.values, "pilot", "cni"), "env": at(i.values, "pilot", "env")},
+	}, "", "  ")
+	return string(c), string(v), err
+}
