@@ -49,9 +49,9 @@ func (i *Installation) ports(ports []any, onMachine bool) (service, container []
 		if !ok || port < 1 || port > 65535 {
 			return nil, nil, fmt.Errorf("ports[%d]: must have a port of 1 to 65535", n)
 		}
-		target, isNumber := p["targetPort"].(int)
+		target := number(p["targetPort"]) // 0 where it is a name
 		if p["targetPort"] == nil {
-			target, isNumber = port, true
+			target = port
 		}
 		c := map[string]any{"containerPort": target, "protocol": cmp.Or(text(p, "protocol"), "TCP")}
 		if onMachine && (port == 80 || port == 443) {
@@ -60,7 +60,7 @@ func (i *Installation) ports(ports []any, onMachine bool) (service, container []
 			p["port"], p["targetPort"] = cmp.Or(shown, port), target
 		}
 		service = append(service, p)
-		if isNumber && !seen[target] {
+		if target != 0 && !seen[target] {
 			seen[target] = true
 			container = append(container, c)
 		}

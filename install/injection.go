@@ -1,9 +1,7 @@
 package install
 
 import (
-	"encoding/json"
-
-	"sigs.k8s.io/yaml"
+	"github.com/lateen-mesh/lateen/control/inject"
 )
 
 // A webhook is one entry of the MutatingWebhookConfiguration: which pods of which namespaces.
@@ -63,23 +61,10 @@ func absent(key string) map[string]any {
 // injector is what ConfigMap istio-sidecar-injector has: templates and policy, and the
 // values that templates read.
 func (i *Installation) injector() (config, values string, err error) {
-	webhook := mapping(i.values, "sidecarInjectorWebhook")
-	policy := "enabled"
-	if text(i.values, "global", "proxy", "autoInject") == "disabled" {
-		policy = "disabled"
-	}
-	c, err := yaml.Marshal(map[string]any{
-		"policy": policy, "defaultTemplates": webhook["defaultTemplates"], "templates": webhook["templates"],
-		"alwaysInjectSelector": webhook["alwaysInjectSelector"], "neverInjectSelector": webhook["neverInjectSelector"],
-		"injectedAnnotations": webhook["injectedAnnotations"],
-	})
-	if err != nil {
-		return "", "", err
-	}
-	v, err := json.MarshalIndent(map[string]any{
+	c, v, err := inject.Render(map[string]any{
 		"gateways": map[string]any{"securityContext": at(i.values, "gateways", "securityContext"), "seccompProfile": at(i.values, "gateways", "seccompProfile")},
-		"global":   i.values["global"], "revision": i.values["revision"], "sidecarInjectorWebhook": webhook,
+		"global":   i.values["global"], "revision": i.values["revision"], "sidecarInjectorWebhook": i.values["sidecarInjectorWebhook"],
 		"pilot": map[string]any{"cni": at(i.values, "pilot", "cni"), "env": at(i.values, "pilot", "env")},
-	}, "", "  ")
+	})
 	return string(c), string(v), err
 }

@@ -180,9 +180,17 @@ func (v *view) scale(i *Installation, component map[string]any) {
 	}
 }
 
+// number is a whole number, 0 for what is none.
 func number(v any) int {
-	n, _ := v.(int)
-	return n
+	switch v := v.(type) {
+	case int:
+		return v
+	case int64:
+		return int(v)
+	case float64:
+		return int(v)
+	}
+	return 0
 }
 
 // renderPiece executes the template, labels the objects and applies what the user says about them.

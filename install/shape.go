@@ -18,7 +18,7 @@ func shapeOfSpec() (shape, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec["values"], err = embedded("values.yaml")
+	spec["values"], err = defaultValues()
 	return spec, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/control/inject"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
@@ -25,17 +26,24 @@ func root(spec map[string]any) string {
 	return cmp.Or(text(spec, "components", "pilot", "namespace"), text(spec, "values", "global", "istioNamespace"), config.DefaultRootNamespace)
 }
 
+// defaultValues are all values there are: those that injection reads, which has them, and ours.
+func defaultValues() (map[string]any, error) {
+	own, err := embedded("values.yaml")
+	return lay(inject.DefaultValues(), own), err
+}
+
 // valuesOf are the values of a spec over all defaults.
 func valuesOf(spec map[string]any) (map[string]any, error) {
-	values, err := embedded("values.yaml")
+	values, err := defaultValues()
 	if err != nil {
 		return nil, err
 	}
 	values = lay(values, mapping(spec, "values"))
 	values = lay(values, mapping(spec, "unvalidatedValues"))
 	global := mapping(values, "global")
-	global["hub"] = cmp.Or(text(global, "hub"), text(spec, "hub"))
-	global["tag"] = cmp.Or(text(global, "tag"), text(spec, "tag"), imageTag())
+	given := mapping(spec, "values", "global")
+	global["hub"] = cmp.Or(text(given, "hub"), text(spec, "hub"), text(global, "hub"))
+	global["tag"] = cmp.Or(text(given, "tag"), text(spec, "tag"), imageTag())
 	global["istioNamespace"] = root(spec)
 	values["revision"] = cmp.Or(text(spec, "revision"), text(values, "revision"))
 	return values, nil
