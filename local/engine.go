@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	_ "embed" // the gateway's manifest
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,11 +22,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/file"
 	"github.com/lateen-mesh/lateen/install/crds"
 	"github.com/lateen-mesh/lateen/local/apply"
-	"github.com/lateen-mesh/lateen/wellknown"
 )
-
-//go:embed mesh.yaml
-var meshManifest []byte
 
 const (
 	nodeName = "lateen"
@@ -46,6 +41,7 @@ type engine struct {
 	outside   *outsideHalf // nil where pods cannot run
 	client    kubernetes.Interface
 	files     *apply.Applier
+	own       *meshObjects // nil where pods cannot run
 	noPods    string // why pods cannot run on this machine, "" when they can
 	damage    string // the file in which the API says what it could not read of the objects
 }
@@ -108,15 +104,16 @@ func (s *supervisor) prepareEngine() error {
 	if err := s.prepareNode(port); err != nil {
 		return err
 	}
-	own, err := s.ownObjects()
-	if err != nil {
-		return err
+	if e.noPods == "" { // else control plane and gateway are processes of this machine
+		if e.own, err = newMeshObjects(s.o, s.installed()); err != nil {
+			return err
+		}
 	}
 	api := apiConfig(s.state.socket("api.sock"))
 	if e.client, err = kubernetes.NewForConfig(api); err != nil {
 		return err
 	}
-	e.files, err = apply.New(apply.Options{Config: api, Tree: s.tree(), Stdin: s.stdin, Own: own, Memory: s.state.path(appliedName), Log: s.log()})
+	e.files, err = apply.New(apply.Options{Config: api, Tree: s.tree(), Stdin: s.stdin, Own: e.ownObjects, Memory: s.state.path(appliedName), Log: s.log()})
 	return err
 }
 
@@ -155,20 +152,12 @@ func (s *supervisor) prepareAPI(port int) error {
 	return err
 }
 
-// ownObjects are the gateway's: a Deployment where pods can run, else none, since it is
-// a process of this machine then.
-func (s *supervisor) ownObjects() ([]config.Document, error) {
-	if s.engine.noPods != "" {
-		return nil, nil
+// ownObjects are those of the engine itself.
+func (e *engine) ownObjects() []apply.Own {
+	if e.own == nil {
+		return nil
 	}
-	text := bytes.ReplaceAll(meshManifest, []byte("SOCKETS"), []byte(s.state.socket(meshSockets)))
-	text = bytes.ReplaceAll(text, []byte("CONTROL"), []byte(s.state.socket(controlSockets)))
-	text = bytes.ReplaceAll(text, []byte("VERSION"), []byte(wellknown.Version()))
-	docs, problems := config.Documents("", text) // of no file
-	if len(problems) > 0 {
-		return nil, problems[0]
-	}
-	return docs, nil
+	return e.own.all()
 }
 
 // startEngine starts the parts together: each waits for those it needs by itself.
@@ -189,6 +178,7 @@ func (s *supervisor) startEngine(ctx context.Context, spawn func(func(context.Co
 	if e.node == nil {
 		return s.awaitProcesses(ctx, spawn)
 	}
+	spawn(func(ctx context.Context) { e.own.follow(ctx, s, e.files.Again) })
 	select {
 	case <-e.files.Applied():
 	case <-ctx.Done():

@@ -109,29 +109,16 @@ func (h *outsideHalf) dress(ctx context.Context, cmd *exec.Cmd) (end func(), err
 	}, nil
 }
 
-// listen opens the port of this machine behind a port of a pod: as --publish says, else
-// the port itself where that is allowed and free, else port + 8000. Pods that follow one
-// another have the port together for a while.
+// listen opens the port of this machine behind a port of a pod. Pods that follow one another have
+// the port together for a while.
 func (h *outsideHalf) listen(ctx context.Context, port uint16) (*net.TCPListener, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if host, ok := h.published[int(port)]; ok {
-		return shared(ctx, host)
+	host, err := h.choose(int(port))
+	if err != nil {
+		return nil, err
 	}
-	candidates := []int{int(port), int(port) + publishOffset}
-	if host, ok := h.o.Publish[int(port)]; ok {
-		candidates = []int{host}
-	}
-	var reasons []error
-	for _, host := range candidates {
-		err := h.ports.gateway(host) // nobody else has it, and no other mesh will
-		if err == nil {
-			h.published[int(port)] = host
-			return shared(ctx, host)
-		}
-		reasons = append(reasons, err)
-	}
-	return nil, fmt.Errorf("port %d of a pod: %w", port, errors.Join(reasons...))
+	return shared(ctx, host)
 }
 
 // shared listens on a port that sockets of this process's user may have together.

@@ -43,10 +43,17 @@ const (
 type Options struct {
 	Config *rest.Config
 	Tree   file.Tree
-	Stdin  []byte            // what "-" means
-	Own    []config.Document // objects of the engine itself, of no file, applied before those of files
-	Memory string            // file that remembers what was applied; "" forgets
+	Stdin  []byte       // what "-" means
+	Own    func() []Own // objects of the engine itself, applied before those of files; asked at each pass, nil for none
+	Memory string       // file that remembers what was applied; "" forgets
 	Log    *slog.Logger
+}
+
+// An Own is an object of no file.
+type Own struct {
+	config.Document
+	// Once says that the object is made where there is none, and left as it is where there is one.
+	Once bool
 }
 
 // A Status says what an Applier has done.
@@ -69,6 +76,7 @@ type Applier struct {
 	applied map[identity]record // what the API has from files
 	files   map[string][]byte   // last text that was read
 	unsure  map[identity]bool   // applied by an earlier run, and not seen in the API since
+	once    map[identity]bool   // Own.Once
 	written []byte              // to Options.Memory
 }
 
@@ -168,7 +176,7 @@ func (a *Applier) pass(ctx context.Context) bool {
 	want := a.read()
 	work := a.compare(want)
 	missing, known := a.missing(ctx, work.keep)
-	failed, reached := a.offer(ctx, append(work.apply, missing...))
+	failed, reached := a.offerAll(ctx, append(work.apply, missing...))
 	if reached {
 		failed = append(failed, a.withdraw(ctx, work.remove)...)
 	}

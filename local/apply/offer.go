@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
@@ -33,6 +34,18 @@ func rank(d config.Document) int {
 		return 3
 	}
 	return 2
+}
+
+// offerAll applies the engine's own documents, then those of files: what the engine runs is on its
+// way meanwhile.
+func (a *Applier) offerAll(ctx context.Context, docs []config.Document) (failed []config.Problem, reached bool) {
+	own := func(d config.Document) bool { return d.Source.File == "" }
+	failed, reached = a.offer(ctx, slices.DeleteFunc(slices.Clone(docs), func(d config.Document) bool { return !own(d) }))
+	if !reached {
+		return failed, reached
+	}
+	more, reached := a.offer(ctx, slices.DeleteFunc(slices.Clone(docs), own))
+	return append(failed, more...), reached
 }
 
 // offer applies documents, rank by rank. It reports what was refused, and whether the
@@ -81,6 +94,9 @@ func (a *Applier) apply(ctx context.Context, d config.Document) error {
 	if err != nil {
 		return err
 	}
+	if a.once[id] {
+		return a.create(ctx, r, d, gv.Version)
+	}
 	force := true
 	_, err = r.Patch(ctx, id.Name, types.ApplyPatchType, d.JSON, metav1.PatchOptions{
 		FieldManager: FieldManager, Force: &force, FieldValidation: metav1.FieldValidationStrict})
@@ -88,6 +104,20 @@ func (a *Applier) apply(ctx context.Context, d config.Document) error {
 		return err
 	}
 	a.note(d, gv.Version)
+	return nil
+}
+
+// create makes an object that is to be there, whatever it says.
+func (a *Applier) create(ctx context.Context, r dynamic.ResourceInterface, d config.Document, version string) error {
+	object := &unstructured.Unstructured{}
+	if err := object.UnmarshalJSON(d.JSON); err != nil {
+		return err
+	}
+	_, err := r.Create(ctx, object, metav1.CreateOptions{FieldManager: FieldManager})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	a.note(d, version)
 	return nil
 }
 

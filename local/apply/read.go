@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -43,7 +42,14 @@ type wanted struct {
 
 // read looks at all files. One that cannot be read keeps its last text.
 func (a *Applier) read() wanted {
-	w := wanted{docs: slices.Clone(a.o.Own), unclear: map[string]bool{}}
+	w := wanted{unclear: map[string]bool{}}
+	a.once = map[identity]bool{}
+	if a.o.Own != nil {
+		for _, o := range a.o.Own() {
+			w.docs = append(w.docs, o.Document)
+			a.once[identify(o.Document)] = o.Once
+		}
+	}
 	found, gone := a.o.Tree.Files()
 	for path, err := range gone {
 		w.problems = append(w.problems, config.Problem{Source: config.Source{File: path}, Message: err.Error(),
@@ -116,7 +122,7 @@ func (a *Applier) compare(want wanted) work {
 		}
 		present[id] = true
 		r, done := a.applied[id]
-		if !done || r.Hash != hash(d) {
+		if !done || r.Hash != hash(d) && !a.once[id] {
 			todo.apply = append(todo.apply, d)
 			continue
 		}
