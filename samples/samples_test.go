@@ -197,6 +197,7 @@ func TestWrongCommandLinesAreNamed(t *testing.T) {
 		{"site --tls-listen 127.0.0.1:0", "HTTPS needs a certificate", "--tls-name NAME and --ca DIR", false},
 		{"tcp-echo 9000", "ports and prefix are missing", "tcp-echo 9000,9001 hello", true},
 		{"tcp-echo 0,99999 hello", "invalid port", "", false},
+		{"reviews --listen 127.0.0.1:0 --stars blue", `stars of the colour "blue"`, "none, black or red", true},
 		{"sleep", "how long is missing", "sleep infinity", true},
 		{"sleep long", `"long" is not a time`, "sleep infinity", true},
 	} {

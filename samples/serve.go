@@ -83,10 +83,12 @@ func (e *endpoints) drain(ctx context.Context, server *http.Server, failed <-cha
 	if e.abrupt {
 		return nil
 	}
+	over := time.NewTimer(e.linger)
+	defer over.Stop()
 	select {
 	case err := <-failed:
 		return err
-	case <-time.After(e.linger):
+	case <-over.C:
 	}
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()

@@ -95,27 +95,32 @@ func (p *page) show(w http.ResponseWriter, r *http.Request) {
 	render(w, "productpage", v)
 }
 
-// Why a part of the page is missing, in words that people look for.
-var (
-	errDetails = errors.New("Sorry, product details are currently unavailable for this book.") //nolint:staticcheck // a sentence that the page shows
-	errReviews = errors.New("Sorry, product reviews are currently unavailable for this book.") //nolint:staticcheck // as above
-	errRatings = errors.New("Sorry, product ratings are currently unavailable for this book.") //nolint:staticcheck // as above
-)
-
 func (p *page) getDetails(r *http.Request, id int) (answer bookinfo.Details, status int, err error) {
 	status, err = p.ask(r, "details", p.details, id, &answer)
-	return answer, status, sorry(err, errDetails)
+	return answer, status, err
 }
 
 func (p *page) getReviews(r *http.Request, id int) (answer bookinfo.Reviews, status int, err error) {
 	status, err = p.ask(r, "reviews", p.reviews, id, &answer)
-	return answer, status, sorry(err, errReviews)
+	return answer, status, err
 }
 
 func (p *page) getRatings(r *http.Request, id int) (answer bookinfo.Ratings, status int, err error) {
 	status, err = p.ask(r, "ratings", p.ratings, id, &answer)
-	return answer, status, sorry(err, errRatings)
+	return answer, status, err
 }
+
+// unavailable is an error in the words that people look for on the page.
+type unavailable struct {
+	service string
+	err     error
+}
+
+func (u unavailable) Error() string {
+	return "Sorry, product " + u.service + " are currently unavailable for this book."
+}
+
+func (u unavailable) Unwrap() error { return u.err }
 
 // ask asks a service about a book for the request r, in the name of its user.
 func (p *page) ask(r *http.Request, service string, peer bookinfo.Peer, id int, answer any) (status int, err error) {
@@ -128,14 +133,10 @@ func (p *page) ask(r *http.Request, service string, peer bookinfo.Peer, id int, 
 	if !errors.Is(r.Context().Err(), context.Canceled) { // else the browser did not wait
 		p.asked.count(service, status)
 	}
-	return status, err
-}
-
-func sorry(err, text error) error {
-	if err == nil {
-		return nil
+	if err != nil {
+		return status, unavailable{service, err}
 	}
-	return text
+	return status, nil
 }
 
 // api answers with what get finds, as JSON.

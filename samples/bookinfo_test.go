@@ -1,0 +1,150 @@
+package samples_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// shop runs the four services and returns the URL of the page.
+func shop(t *testing.T, reviews ...string) string {
+	t.Helper()
+	at := func(args ...string) string {
+		return "http://" + address(start(t, 1, append(args, "--listen", "127.0.0.1:0")...)[0])
+	}
+	stars := at("ratings")
+	readers := at(append([]string{"reviews", "--ratings", stars}, reviews...)...)
+	return at("productpage", "--details", at("details"), "--reviews", readers, "--ratings", stars)
+}
+
+// The versions of reviews are made by the environment of their images, or by flags.
+func TestBookinfo(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		environment map[string]string
+		flags       []string
+		want        string // color, or "" for no stars
+	}{
+		{"v1", map[string]string{"ENABLE_RATINGS": "false", "STAR_COLOR": "black"}, nil, ""},
+		{"v2", map[string]string{"ENABLE_RATINGS": "true"}, nil, "black"},
+		{"v3", map[string]string{"ENABLE_RATINGS": "true", "STAR_COLOR": "red"}, nil, "red"},
+		{"told by a flag", map[string]string{"ENABLE_RATINGS": "true", "STAR_COLOR": "red"}, []string{"--stars", "black"}, "black"},
+		{"told to have none", map[string]string{"ENABLE_RATINGS": "true"}, []string{"--stars", "none"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for name, value := range tt.environment {
+				t.Setenv(name, value)
+			}
+			client := &http.Client{Transport: &http.Transport{}}
+			page := get(t, client, shop(t, tt.flags...)+"/productpage")
+			for _, color := range []string{"black", "red"} {
+				if got := strings.Contains(page, fmt.Sprintf("<font color=%q>", color)); got != (color == tt.want) {
+					t.Errorf("stars are %s: %v\n%s", color, got, page)
+				}
+			}
+			if !strings.Contains(page, "Reviewer2") {
+				t.Errorf("no reviews in\n%s", page)
+			}
+		})
+	}
+}
+
+// Services are found by the names that manifests and Kubernetes put into the environment.
+func TestBookinfoFindsItsServices(t *testing.T) {
+	host, port, _ := net.SplitHostPort(address(start(t, 1, "ratings", "--listen", "127.0.0.1:0")[0]))
+	t.Setenv("RATINGS_HOSTNAME", host)
+	t.Setenv("RATINGS_SERVICE_PORT", port)
+	page := "http://" + address(start(t, 1, "productpage", "--listen", "127.0.0.1:0")[0])
+	client := &http.Client{Transport: &http.Transport{}}
+	if got := get(t, client, page+"/api/v1/products/0/ratings"); got != `{"id":0,"ratings":{"Reviewer1":5,"Reviewer2":4}}` {
+		t.Errorf("ratings are %s", got)
+	}
+}
+
+// The headers of answers come in the order that people know, on every request of a
+// connection, whatever the method.
+func TestBookinfoHeadersAreInOrder(t *testing.T) {
+	conn, err := net.Dial("tcp", strings.TrimPrefix(shop(t), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	for _, tt := range []struct{ request, want string }{
+		{"GET /productpage", "200 Content-Type Content-Length Server Date"},
+		{"HEAD /productpage", "200 Content-Type Content-Length Server Date"},
+		{"GET /api/v1/products", "200 Content-Type Content-Length Server Date"},
+		{"GET /logout", "302 Content-Type Content-Length Server Date Location Set-Cookie"},
+		{"GET /static/bookinfo.css", "200 Content-Type Content-Length Server Date Accept-Ranges"},
+	} {
+		_, _ = io.WriteString(conn, tt.request+" HTTP/1.1\r\nHost: a\r\n\r\n")
+		var head strings.Builder
+		status, err := in.ReadString('\n')
+		for line := ""; err == nil && line != "\r\n"; line, err = in.ReadString('\n') {
+			head.WriteString(line)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Fields(status)[1]
+		length := int64(0)
+		for line := range strings.Lines(head.String()) {
+			name, value, _ := strings.Cut(line, ":")
+			got += " " + name
+			if name == "Content-Length" {
+				_, _ = fmt.Sscan(value, &length)
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.request, got, tt.want)
+		}
+		if !strings.HasPrefix(tt.request, "HEAD") {
+			if _, err := io.CopyN(io.Discard, in, length); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// A service that is to end at once leaves requests without answer.
+func TestAbruptEnd(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		done <- command(t, "productpage").Run(ctx, []string{"--listen", "127.0.0.1:0", "--abrupt", "--linger", "1h", "--details", "http://" + silent.Addr().String()}, w)
+	}()
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", address(strings.TrimSpace(line)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "GET /productpage HTTP/1.1\r\nHost: a\r\n\r\n")
+	asked, err := silent.Accept() // the request runs
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer asked.Close()
+	cancel()
+	if answer, _ := io.ReadAll(conn); len(answer) != 0 {
+		t.Errorf("answered %q", answer)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
