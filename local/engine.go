@@ -42,8 +42,8 @@ type engine struct {
 	client    kubernetes.Interface
 	files     *apply.Applier
 	own       *meshObjects // nil where pods cannot run
-	noPods    string // why pods cannot run on this machine, "" when they can
-	damage    string // the file in which the API says what it could not read of the objects
+	noPods    string       // why pods cannot run on this machine, "" when they can
+	damage    string       // the file in which the API says what it could not read of the objects
 }
 
 // wantsPods reports whether the API and the node are wanted: asked for, implied by

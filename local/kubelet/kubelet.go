@@ -84,6 +84,7 @@ type Kubelet struct {
 	memory   int64 // bytes
 	memDir   string
 	services serviceLister
+	balancer *balancer
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker

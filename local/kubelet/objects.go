@@ -74,8 +74,9 @@ func (k *Kubelet) watch(ctx context.Context) (stop func(), err error) {
 	pods := mine.Core().V1().Pods().Informer()
 	services, slices := all.Core().V1().Services(), all.Discovery().V1().EndpointSlices()
 	k.services = services.Lister()
+	k.balancer = newBalancer(k, services.Lister())
 	m := k.newServiceMap(ctx, services.Lister(), slices.Lister())
-	_, e1 := services.Informer().AddEventHandler(each(func(any) { m.change() }))
+	_, e1 := services.Informer().AddEventHandler(each(func(any) { m.change(); k.balancer.change() }))
 	_, e2 := slices.Informer().AddEventHandler(each(func(any) { m.change() }))
 	_, e3 := all.Core().V1().ConfigMaps().Informer().AddEventHandler(each(func(o any) { k.touched("ConfigMap", o) }))
 	_, e4 := all.Core().V1().Secrets().Informer().AddEventHandler(each(func(o any) { k.touched("Secret", o) }))
@@ -105,6 +106,7 @@ func (k *Kubelet) watch(ctx context.Context) (stop func(), err error) {
 		k.sweep(ctx, pods.GetStore().List())
 	}
 	k.running.Go(m.run)
+	k.running.Go(func() { k.balancer.run(ctx) })
 	return func() { mine.Shutdown(); all.Shutdown() }, nil
 }
 

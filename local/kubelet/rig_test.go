@@ -207,6 +207,8 @@ func (p *loopbackPod) DialContext(ctx context.Context, network, address string) 
 	return p.Dialer.DialContext(ctx, network, strings.Replace(address, "127.0.0.1", p.address.String(), 1))
 }
 
+func (p *loopbackPod) PublishAsked() {}
+
 func (p *loopbackPod) Redirect(annotations map[string]string) error {
 	p.mesh.mu.Lock()
 	defer p.mesh.mu.Unlock()

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lateen-mesh/lateen/local/kubelet/env"
+	"github.com/lateen-mesh/lateen/local/kubelet/image"
 	"github.com/lateen-mesh/lateen/local/kubelet/volume"
 	"github.com/lateen-mesh/lateen/local/network"
 )
@@ -28,6 +31,9 @@ type sandbox struct {
 	renewal *time.Timer
 	closed  bool
 	said    bool
+
+	portsMu sync.Mutex
+	ports   []netip.AddrPort // of this machine
 }
 
 // setUpTime bounds one try to make network and volumes.
@@ -133,6 +139,9 @@ func (b *sandbox) furnish(ctx context.Context, pod *corev1.Pod, made network.Pod
 			return fmt.Errorf("redirect traffic to the sidecar: %w", err)
 		}
 	}
+	if isGateway(pod) {
+		made.PublishAsked()
+	}
 	for _, c := range pod.Spec.Containers {
 		for _, p := range c.Ports {
 			if p.HostPort == 0 || p.Protocol == corev1.ProtocolUDP || p.Protocol == corev1.ProtocolSCTP {
@@ -142,10 +151,30 @@ func (b *sandbox) furnish(ctx context.Context, pod *corev1.Pod, made network.Pod
 			if err != nil {
 				return fmt.Errorf("hostPort %d: %w", p.HostPort, err)
 			}
+			b.portsMu.Lock()
+			b.ports = append(b.ports, at)
+			b.portsMu.Unlock()
+			b.w.k.balancer.change()
 			b.w.event("", corev1.EventTypeNormal, "Published", fmt.Sprintf("Port %d of the pod is %s of this machine", p.ContainerPort, at))
 		}
 	}
 	return nil
+}
+
+// isGateway reports whether a pod is a gateway that this machine publishes: Gateways may ask for more
+// ports than its manifest.
+func isGateway(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
+		return image.IsProxy(c.Image) && slices.Contains(c.Args, "router") &&
+			slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 })
+	})
+}
+
+// published are the ports of this machine that the manifest asked for.
+func (b *sandbox) published() []netip.AddrPort {
+	b.portsMu.Lock()
+	defer b.portsMu.Unlock()
+	return slices.Clone(b.ports)
 }
 
 func (b *sandbox) addresses() []string {

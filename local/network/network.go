@@ -69,6 +69,9 @@ type Pod interface {
 	// Redirect sets the rules that send traffic to a sidecar: what the annotations
 	// traffic.sidecar.istio.io/… and sidecar.istio.io/interceptionMode say, see agent/redirect.
 	Redirect(annotations map[string]string) error
+	// PublishAsked lets a proxy in the pod publish further ports by asking for them, except those
+	// that proxies keep for themselves (15000 to 15099).
+	PublishAsked()
 	Close() error
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -27,8 +28,10 @@ type pod struct {
 	ns      *os.File
 	key     outside.Namespace
 	link    netlink.Link // the mesh's end
-	once    sync.Once
-	failure error
+
+	publishAsked atomic.Bool
+	once         sync.Once
+	failure      error
 }
 
 // AddPod makes a pod.
@@ -237,6 +240,9 @@ func (p *pod) Redirect(annotations map[string]string) error {
 	}
 	return nil
 }
+
+// PublishAsked is kept with the pod.
+func (p *pod) PublishAsked() { p.publishAsked.Store(true) }
 
 // Close removes the pod's link; the namespace goes with its last process.
 func (p *pod) Close() error {

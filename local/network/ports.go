@@ -14,6 +14,12 @@ import (
 	"github.com/lateen-mesh/lateen/local/outside"
 )
 
+// Ports from ownPorts up to ownPortsEnd are a proxy's own: health, metrics and the like.
+const (
+	ownPorts    = 15000
+	ownPortsEnd = 15100
+)
+
 // ports are those that pods publish on this machine.
 type ports struct {
 	mesh *mesh
@@ -98,6 +104,14 @@ func (p *ports) add(of *pod, port uint16, what *published) error {
 func (p *ports) handOut(ctx context.Context, of *pod, port uint16) (*os.File, netip.AddrPort, error) {
 	p.mu.Lock()
 	what := p.of[of][port]
+	if what == nil && of.publishAsked.Load() && (port < ownPorts || port >= ownPortsEnd) {
+		p.mu.Unlock()
+		if _, err := p.mesh.Publish(ctx, port, of, port); err != nil {
+			return nil, netip.AddrPort{}, err
+		}
+		p.mu.Lock()
+		what = p.of[of][port]
+	}
 	if what == nil {
 		p.mu.Unlock()
 		return nil, netip.AddrPort{}, outside.Unpublished(port)
