@@ -144,15 +144,15 @@ func (r Request) withDefaults() Request {
 type injection struct {
 	*Settings
 	Request
-	proxy     *meshconfig.ProxyConfig
-	before    status      // what an earlier injection put in
-	overrides containers  // what the pod says about containers of the templates
-	rendered  *corev1.Pod // the templates alone
-	pod       *corev1.Pod
-	warnings  []string
+	proxy    *meshconfig.ProxyConfig
+	before   status      // what an earlier injection put in, by name
+	old      containers  // and its containers
+	rendered *corev1.Pod // the templates alone
+	pod      *corev1.Pod
+	warnings []string
 }
 
-// start takes out of the pod what an earlier injection put in, and finds its ProxyConfig.
+// start finds what the pod brings along.
 func (s *Settings) start(r Request) (*injection, error) {
 	p := &injection{Settings: s, Request: r, rendered: &corev1.Pod{}, pod: r.Pod.DeepCopy()}
 	var err error

@@ -19,6 +19,31 @@ type containers struct {
 	InitContainers []corev1.Container `json:"initContainers,omitempty"`
 }
 
+func (c containers) find(name string) *corev1.Container {
+	for _, all := range [][]corev1.Container{c.Containers, c.InitContainers} {
+		if i := slices.IndexFunc(all, named(name)); i >= 0 {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+// drop takes the containers of these names out and returns them.
+func (c *containers) drop(names ...string) (dropped containers) {
+	take := func(all []corev1.Container, into *[]corev1.Container) []corev1.Container {
+		return slices.DeleteFunc(all, func(c corev1.Container) bool {
+			found := slices.Contains(names, c.Name)
+			if found {
+				*into = append(*into, c)
+			}
+			return found
+		})
+	}
+	c.Containers = take(c.Containers, &dropped.Containers)
+	c.InitContainers = take(c.InitContainers, &dropped.InitContainers)
+	return dropped
+}
+
 // merge renders the templates over the pod, and over them what the pod says itself.
 func (p *injection) merge() error {
 	templates, err := p.chosen(p.Pod.Annotations)
@@ -26,24 +51,30 @@ func (p *injection) merge() error {
 		return err
 	}
 	p.strip()
-	for _, t := range templates {
-		text, err := render(t, p.view(p.pod))
+	seen := p.view(p.pod)
+	patches := make([][]byte, len(templates))
+	for i, t := range templates {
+		text, err := render(t, seen)
 		if err != nil {
 			return err
 		}
-		patch, err := yaml.YAMLToJSON(text)
-		if err != nil {
+		if patches[i], err = yaml.YAMLToJSON(text); err != nil {
 			return fmt.Errorf("template %s: what it renders is not YAML: %w", t.Name(), err)
 		}
-		if p.rendered, err = patched(p.rendered, patch); err != nil {
+		if p.rendered, err = patched(p.rendered, patches[i]); err != nil {
 			return fmt.Errorf("template %s: what it renders is not a pod: %w", t.Name(), err)
 		}
-		p.takeOverrides()
-		if p.pod, err = patched(p.pod, patch); err != nil {
+	}
+	overrides, err := p.takeOverrides()
+	if err != nil {
+		return err
+	}
+	for i, t := range templates {
+		if p.pod, err = patched(p.pod, patches[i]); err != nil {
 			return fmt.Errorf("template %s: %w", t.Name(), err)
 		}
 	}
-	return p.applyOverrides()
+	return p.applyOverrides(overrides)
 }
 
 // patched is base with a strategic merge patch.
@@ -63,36 +94,94 @@ func patched[T any](base *T, patch []byte) (*T, error) {
 	return merged, json.Unmarshal(after, merged)
 }
 
-// strip takes away what an earlier injection put in, so that it is made anew: its containers
-// and its volumes.
+// strip takes away what an earlier injection put in, so that it is made anew.
 func (p *injection) strip() {
 	spec := &p.pod.Spec
-	spec.Containers = slices.DeleteFunc(spec.Containers, func(c corev1.Container) bool { return slices.Contains(p.before.Containers, c.Name) && c.Name != ProxyContainer })
-	spec.InitContainers = slices.DeleteFunc(spec.InitContainers, func(c corev1.Container) bool { return slices.Contains(p.before.InitContainers, c.Name) })
+	all := containers{spec.Containers, spec.InitContainers}
+	p.old = all.drop(slices.Concat(p.before.Containers, p.before.InitContainers)...)
+	spec.Containers, spec.InitContainers = all.Containers, all.InitContainers
 	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return slices.Contains(p.before.Volumes, v.Name) })
 }
 
 // takeOverrides takes the containers out of the pod that a template has too, in whichever
-// list: the template's are merged in their place, and these over them.
-func (p *injection) takeOverrides() {
-	take := func(from []corev1.Container, into *[]corev1.Container) []corev1.Container {
-		return slices.DeleteFunc(from, func(c corev1.Container) bool {
-			if findContainer(p.rendered, c.Name) == nil {
-				return false
-			}
-			if findIn(p.overrides.Containers, c.Name) == nil && findIn(p.overrides.InitContainers, c.Name) == nil && len(*into) < 32 {
-				*into = append(*into, c)
-			}
-			return true
-		})
+// list: the template's are put in their place, and these over them. They are those that the
+// first injection noted, else those of the pod, but for what an earlier injection put where
+// the template does again.
+func (p *injection) takeOverrides() (overrides containers, err error) {
+	var noted containers
+	if text, ok := p.Pod.Annotations[annotationOverrides]; ok {
+		if err := json.Unmarshal([]byte(text), &noted); err != nil {
+			return overrides, fmt.Errorf("annotation %s: %w", annotationOverrides, err)
+		}
 	}
-	p.pod.Spec.Containers = take(p.pod.Spec.Containers, &p.overrides.Containers)
-	p.pod.Spec.InitContainers = take(p.pod.Spec.InitContainers, &p.overrides.InitContainers)
+	spec := &p.pod.Spec
+	all := containers{spec.Containers, spec.InitContainers}
+	take := func(rendered []corev1.Container, before []string, into *[]corev1.Container) {
+		for _, c := range rendered {
+			given := all.drop(c.Name)
+			over := noted.find(c.Name)
+			if over == nil && !slices.Contains(before, c.Name) {
+				if over = given.find(c.Name); over == nil {
+					over = p.old.find(c.Name)
+				}
+			}
+			if over != nil {
+				*into = append(*into, *over)
+			}
+		}
+	}
+	take(p.rendered.Spec.Containers, p.before.Containers, &overrides.Containers)
+	take(p.rendered.Spec.InitContainers, p.before.InitContainers, &overrides.InitContainers)
+	spec.Containers, spec.InitContainers = all.Containers, all.InitContainers
+	return overrides, nil
 }
 
-func findIn(all []corev1.Container, name string) *corev1.Container {
-	if i := slices.IndexFunc(all, named(name)); i >= 0 {
-		return &all[i]
+// applyOverrides merges what the pod says about containers of the templates over them, and
+// notes it for the next injection.
+func (p *injection) applyOverrides(overrides containers) error {
+	for _, over := range slices.Concat(overrides.Containers, overrides.InitContainers) {
+		into := findContainer(p.pod, over.Name)
+		if over.Image == autoImage {
+			over.Image = ""
+		}
+		dropProbes(into, &over)
+		patch, err := json.Marshal(over)
+		if err != nil {
+			return err
+		}
+		merged, err := patched(into, patch)
+		if err != nil {
+			return fmt.Errorf("container %s: %w", over.Name, err)
+		}
+		*into = *merged
 	}
+	for _, c := range slices.Concat(p.pod.Spec.Containers, p.pod.Spec.InitContainers) {
+		if c.Image == autoImage {
+			return fmt.Errorf("container %s has image %q, which is for a container of a template, and no template of the pod has one of that name", c.Name, autoImage)
+		}
+	}
+	if len(overrides.Containers)+len(overrides.InitContainers) == 0 || p.before.given {
+		return nil
+	}
+	text, err := json.Marshal(overrides)
+	if err != nil {
+		return err
+	}
+	if p.pod.Annotations == nil {
+		p.pod.Annotations = map[string]string{}
+	}
+	p.pod.Annotations[annotationOverrides] = string(text)
 	return nil
+}
+
+// dropProbes takes away how the template probes where the pod says how itself: two ways in
+// one probe are none.
+func dropProbes(from, over *corev1.Container) {
+	for _, pair := range [][2]*corev1.Probe{
+		{from.ReadinessProbe, over.ReadinessProbe}, {from.LivenessProbe, over.LivenessProbe}, {from.StartupProbe, over.StartupProbe},
+	} {
+		if pair[0] != nil && pair[1] != nil && pair[1].ProbeHandler != (corev1.ProbeHandler{}) {
+			pair[0].ProbeHandler = corev1.ProbeHandler{}
+		}
+	}
 }
