@@ -32,6 +32,7 @@ var imports = map[string]string{
 	"control/file":          "control/config",
 	"control/kube":          "control/config",
 	"control/kube/kubetest": "control/config",
+	"control/inject":        "control/config",
 	"control/registry":      "control/config",
 	"control/mesh":          "control/config control/registry",
 	"control/ir":            "",
@@ -93,7 +94,7 @@ var imports = map[string]string{
 	"test":         "control/... proxy/... local local/outside cli samples/... test/...",
 	"test/build":   "",
 	"test/fixture": "agent/redirect samples/testca test/ports",
-	"test/ports":   "",
+	"test/ports":   "", "test/browser": "",
 	"test/report":  "", "test/fuzzall": "",
 	"bench": "control/... proxy/... samples/... bench/record", "bench/record": "", "bench/engine": "bench/record local",
 
