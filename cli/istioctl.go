@@ -13,12 +13,11 @@ func newIstioctl() *cobra.Command {
 	root := newLateen(Streams{})
 	root.Use, root.Short, root.Version = "istioctl", "Istio's command line", wellknown.Version()
 	root.ResetCommands()
-	root.AddCommand(newVersion())
+	root.AddCommand(newVersion(true), newInstall(), newUninstall(), newManifest(), newVerify(), newProfile(), newExperimental())
 	for name, aliases := range map[string][]string{
 		"admin": {"istiod"}, "analyze": nil, "bug-report": nil, "create-remote-secret": nil, "dashboard": {"dash", "d"},
-		"experimental": {"x", "exp"}, "install": {"apply"}, "kube-inject": nil, "manifest": nil, "operator": nil, "profile": nil,
-		"proxy-config": {"pc"}, "proxy-status": {"ps"}, "remote-clusters": nil, "tag": nil, "uninstall": nil,
-		"upgrade": nil, "validate": {"v"}, "verify-install": nil, "waypoint": nil, "ztunnel-config": {"zc"},
+		"kube-inject": nil, "operator": nil, "proxy-config": {"pc"}, "proxy-status": {"ps"}, "remote-clusters": nil, "tag": nil,
+		"upgrade": nil, "validate": {"v"}, "waypoint": nil, "ztunnel-config": {"zc"},
 	} {
 		root.AddCommand(&cobra.Command{
 			Use: name, Aliases: aliases, Hidden: true, DisableFlagParsing: true,
