@@ -68,47 +68,67 @@ func TestBookinfoFindsItsServices(t *testing.T) {
 
 // The headers of answers come in the order that people know, on every request of a
 // connection, whatever the method.
-func TestBookinfoHeadersAreInOrder(t *testing.T) {
-	conn, err := net.Dial("tcp", strings.TrimPrefix(shop(t), "http://"))
+func TestHeadersAreInOrder(t *testing.T) {
+	httpbin := func(flags ...string) string {
+		return "http://" + address(start(t, 1, append([]string{"httpbin", "--listen", "127.0.0.1:0"}, flags...)...)[0])
+	}
+	for _, tt := range []struct {
+		name, url string
+		answers   [][2]string // of a request, the status and the names of headers
+	}{
+		{"Bookinfo", shop(t), [][2]string{
+			{"GET /productpage", "200 Content-Type Content-Length Server Date"},
+			{"HEAD /productpage", "200 Content-Type Content-Length Server Date"},
+			{"GET /api/v1/products", "200 Content-Type Content-Length Server Date"},
+			{"GET /logout", "302 Content-Type Content-Length Server Date Location Set-Cookie"},
+			{"GET /static/bookinfo.css", "200 Content-Type Content-Length Server Date Accept-Ranges"},
+		}},
+		{"httpbin.org", httpbin(), [][2]string{
+			{"GET /headers", "200 Date Content-Type Content-Length Server Access-Control-Allow-Origin Access-Control-Allow-Credentials"},
+		}},
+		{"httpbin's image", httpbin("--image"), [][2]string{
+			{"GET /headers", "200 Server Date Content-Type Content-Length Access-Control-Allow-Origin Access-Control-Allow-Credentials"},
+			{"GET /status/200", "200 Server Date Content-Type Content-Length Access-Control-Allow-Origin Access-Control-Allow-Credentials"},
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", strings.TrimPrefix(tt.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			in := bufio.NewReader(conn)
+			for _, answer := range tt.answers {
+				_, _ = io.WriteString(conn, answer[0]+" HTTP/1.1\r\nHost: a\r\n\r\n")
+				if got := headers(t, in, strings.HasPrefix(answer[0], "HEAD")); got != answer[1] {
+					t.Errorf("%s: %s, want %s", answer[0], got, answer[1])
+				}
+			}
+		})
+	}
+}
+
+// headers reads an answer and returns its status and the names of its headers.
+func headers(t *testing.T, in *bufio.Reader, head bool) string {
+	t.Helper()
+	var b strings.Builder
+	line, err := in.ReadString('\n')
+	b.WriteString(strings.Fields(line + " - -")[1])
+	length := int64(0)
+	for line, err = in.ReadString('\n'); err == nil && line != "\r\n"; line, err = in.ReadString('\n') {
+		name, value, _ := strings.Cut(line, ":")
+		b.WriteString(" " + name)
+		if name == "Content-Length" {
+			_, _ = fmt.Sscan(value, &length)
+		}
+	}
+	if err == nil && !head {
+		_, err = io.CopyN(io.Discard, in, length)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	in := bufio.NewReader(conn)
-	for _, tt := range []struct{ request, want string }{
-		{"GET /productpage", "200 Content-Type Content-Length Server Date"},
-		{"HEAD /productpage", "200 Content-Type Content-Length Server Date"},
-		{"GET /api/v1/products", "200 Content-Type Content-Length Server Date"},
-		{"GET /logout", "302 Content-Type Content-Length Server Date Location Set-Cookie"},
-		{"GET /static/bookinfo.css", "200 Content-Type Content-Length Server Date Accept-Ranges"},
-	} {
-		_, _ = io.WriteString(conn, tt.request+" HTTP/1.1\r\nHost: a\r\n\r\n")
-		var head strings.Builder
-		status, err := in.ReadString('\n')
-		for line := ""; err == nil && line != "\r\n"; line, err = in.ReadString('\n') {
-			head.WriteString(line)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := strings.Fields(status)[1]
-		length := int64(0)
-		for line := range strings.Lines(head.String()) {
-			name, value, _ := strings.Cut(line, ":")
-			got += " " + name
-			if name == "Content-Length" {
-				_, _ = fmt.Sscan(value, &length)
-			}
-		}
-		if got != tt.want {
-			t.Errorf("%s: %s, want %s", tt.request, got, tt.want)
-		}
-		if !strings.HasPrefix(tt.request, "HEAD") {
-			if _, err := io.CopyN(io.Discard, in, length); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	return b.String()
 }
 
 // A service that is to end at once leaves requests without answer.

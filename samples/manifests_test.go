@@ -31,6 +31,8 @@ func TestManifestsMeanWhatTheOriginalsDo(t *testing.T) {
 		{"IN-026", "curl/curl.yaml", extra + "curl/curl.yaml"},
 		{"IN-026", "httpbin/httpbin-gateway.yaml", extra + "httpbin/httpbin-gateway.yaml"},
 		{"IN-026", "httpbin/httpbin-nodeport.yaml", extra + "httpbin/httpbin-nodeport.yaml"},
+		{"IN-026", "httpbin/sample-client/fortio-deploy.yaml", "samples/httpbin/sample-client/fortio-deploy.yaml"},
+		{"IN-026", "httpbin/sample-client/fortio-deploy.yaml", release + "httpbin/sample-client/fortio-deploy.yaml"},
 		{"helloworld", "helloworld/helloworld.yaml", extra + "helloworld/helloworld.yaml"},
 		{"helloworld", "helloworld/helloworld-gateway.yaml", extra + "helloworld/helloworld-gateway.yaml"},
 		{"tcp-echo", "tcp-echo/tcp-echo.yaml", extra + "tcp-echo/tcp-echo.yaml"},
@@ -219,7 +221,9 @@ func versions(o object) {
 		return
 	}
 	pod := o["spec"].(object)["template"].(object)
-	delete(pod["metadata"].(object), "annotations") // where Prometheus finds productpage's metrics
+	if annotations, _ := pod["metadata"].(object)["annotations"].(object); annotations["prometheus.io/port"] != nil {
+		delete(pod["metadata"].(object), "annotations") // where productpage has metrics, in the newer release
+	}
 	for _, c := range containers(o) {
 		if reflect.DeepEqual(c["securityContext"], object{"runAsUser": float64(1000)}) {
 			delete(c, "securityContext")

@@ -27,9 +27,9 @@ func TestBookinfoInABrowser(t *testing.T) {
 		look           func(t *testing.T, shop string) image.Image
 		red, black     bool
 	}{
-		{"bookinfo-v1", "none", func(t *testing.T, shop string) image.Image { return b.Look(t, shop + "/productpage") }, false, false},
-		{"bookinfo-v2", "black", func(t *testing.T, shop string) image.Image { return b.Look(t, shop + "/productpage") }, false, true},
-		{"bookinfo-v3", "red", func(t *testing.T, shop string) image.Image { return b.Look(t, shop + "/productpage") }, true, false},
+		{"bookinfo-v1", "none", func(t *testing.T, shop string) image.Image { return b.Look(t, shop+"/productpage") }, false, false},
+		{"bookinfo-v2", "black", func(t *testing.T, shop string) image.Image { return b.Look(t, shop+"/productpage") }, false, true},
+		{"bookinfo-v3", "red", func(t *testing.T, shop string) image.Image { return b.Look(t, shop+"/productpage") }, true, false},
 		{"bookinfo-jason", "black", func(t *testing.T, shop string) image.Image { return b.LookSignedIn(t, shop+"/login", "jason") }, false, true},
 	} {
 		t.Run(tt.picture, func(t *testing.T) {

@@ -69,12 +69,12 @@ func Commands() []Command {
 // A call is one run of a command.
 type call struct {
 	endpoints
-	flags  *flag.FlagSet
-	golang bool // httpbin
-	title  string
-	hello  struct{ version, instance string }
-	books  bookshop
-	out    io.Writer
+	flags   *flag.FlagSet
+	httpbin struct{ golang, image, balanced bool }
+	title   string
+	hello   struct{ version, instance string }
+	books   bookshop
+	out     io.Writer
 }
 
 // Run runs the application until ctx ends or it fails; args are those after its
@@ -103,12 +103,21 @@ func serveFlags(c *call) { c.endpoints.add(c.flags) }
 
 func httpbinFlags(c *call) {
 	c.endpoints.add(c.flags)
-	c.flags.BoolVar(&c.golang, "go", false, "answer in the form of go-httpbin: headers and arguments are lists")
+	c.flags.BoolVar(&c.httpbin.balanced, "balancer", false, "add X-Amzn-Trace-Id to requests, as the load balancer of httpbin.org")
+	c.flags.BoolVar(&c.httpbin.image, "image", false, "answer with headers in the order of its image, not of httpbin.org")
+	c.flags.BoolVar(&c.httpbin.golang, "go", false, "answer in the form of go-httpbin: headers and arguments are lists")
 }
 
 func runHTTPBin(ctx context.Context, c *call) error {
-	if c.golang {
+	if c.httpbin.golang {
 		return c.serve(ctx, httpbin.NewGo(), c.say("httpbin"))
+	}
+	c.order = []string{"Date", "Content-Type", "Content-Length", "Connection", "Server", "Access-Control-Allow-Origin"}
+	if c.httpbin.image {
+		c.order = []string{"Server", "Date", "Connection", "Content-Type", "Content-Length", "Access-Control-Allow-Origin"}
+	}
+	if c.httpbin.balanced {
+		return c.serve(ctx, httpbin.NewSite(), c.say("httpbin"))
 	}
 	return c.serve(ctx, httpbin.New(), c.say("httpbin"))
 }

@@ -12,11 +12,15 @@
 //
 // The two images differ in form: New answers as kennethreitz/httpbin, whose
 // headers are strings and which hides what load balancers add, NewGo as
-// mccutchen/go-httpbin, whose headers and arguments are lists.
+// mccutchen/go-httpbin, whose headers and arguments are lists. NewSite answers as the
+// site, which has a load balancer before it.
 package httpbin
 
 import (
+	"crypto/rand"
+	"fmt"
 	"net/http"
+	"time"
 )
 
 // maxBody bounds what a request may send.
@@ -33,6 +37,21 @@ func New() http.Handler { return application{}.handler() }
 
 // NewGo returns the handler in the form of mccutchen/go-httpbin.
 func NewGo() http.Handler { return application{lists: true}.handler() }
+
+// NewSite returns the handler in the form of httpbin.org: as New, and requests have
+// the trace id of its load balancer unless they bring one.
+func NewSite() http.Handler {
+	next := New()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		const name = "X-Amzn-Trace-Id"
+		if r.Header.Get(name) == "" {
+			var id [12]byte
+			_, _ = rand.Read(id[:])
+			r.Header.Set(name, fmt.Sprintf("Root=1-%08x-%x", time.Now().Unix(), id))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
 
 func (a application) handler() http.Handler {
 	mux := http.NewServeMux()

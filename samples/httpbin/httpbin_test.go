@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -256,4 +257,21 @@ func FuzzOrders(f *testing.F) {
 			t.Errorf("%s: status %d", path, w.Code)
 		}
 	})
+}
+
+// The site's load balancer gives a request its trace id, if it has none.
+func TestSite(t *testing.T) {
+	shown := func(headers ...string) string {
+		var answer struct{ Headers map[string]string }
+		if err := json.Unmarshal([]byte(bodyOf(t, ask(NewSite(), "GET", "/headers", "", headers...))), &answer); err != nil {
+			t.Fatal(err)
+		}
+		return answer.Headers["X-Amzn-Trace-Id"]
+	}
+	if got := shown(); !regexp.MustCompile(`^Root=1-[0-9a-f]{8}-[0-9a-f]{24}$`).MatchString(got) {
+		t.Errorf("trace id %q", got)
+	}
+	if got := shown("X-Amzn-Trace-Id: Root=mine"); got != "Root=mine" {
+		t.Errorf("trace id %q", got)
+	}
 }

@@ -41,7 +41,7 @@ func TestNames(t *testing.T) {
 		"redis":                                      "sh redis",
 		"redis:7":                                    "sh redis",
 		"docker.io/kennethreitz/httpbin":             "sh mine",
-		"docker.io/kong/httpbin:0.1.0":               "BIN/lateen-sample httpbin --listen :80",
+		"docker.io/kong/httpbin:0.1.0":               "BIN/lateen-sample httpbin --image --listen :80",
 		"docker.io/mccutchen/go-httpbin:v2.15.0":     "BIN/lateen-sample httpbin --go --listen :8080",
 		"curlimages/curl":                            "sh -c " + curlOrCommand + " curl --help",
 		"istio/tcp-echo-server:1.3":                  "BIN/lateen-sample tcp-echo",

@@ -29,8 +29,8 @@ const curlOrCommand = `case $1 in -*) exec curl "$@";; esac; command -v "$1" >/d
 // samples are by repository, without registry and tag. Each listens where its image does;
 // the small systems run what they are told, with the programs of this machine.
 var samples = map[string]sample{
-	"kong/httpbin":         {entrypoint: []string{samplePrograms, "httpbin", "--listen", ":80"}},
-	"kennethreitz/httpbin": {entrypoint: []string{samplePrograms, "httpbin", "--listen", ":80"}},
+	"kong/httpbin":         {entrypoint: []string{samplePrograms, "httpbin", "--image", "--listen", ":80"}},
+	"kennethreitz/httpbin": {entrypoint: []string{samplePrograms, "httpbin", "--image", "--listen", ":80"}},
 	"mccutchen/go-httpbin": {entrypoint: []string{samplePrograms, "httpbin", "--go", "--listen", ":8080"}},
 
 	"istio/tcp-echo-server":        {entrypoint: []string{samplePrograms, "tcp-echo"}},
