@@ -112,9 +112,12 @@ func TestHeadersAreInOrder(t *testing.T) {
 func headers(t *testing.T, in *bufio.Reader, head bool) string {
 	t.Helper()
 	var b strings.Builder
-	line, err := in.ReadString('\n')
-	b.WriteString(strings.Fields(line + " - -")[1])
-	length := int64(0)
+	status, err := in.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.WriteString(strings.Fields(status)[1])
+	length, line := int64(0), ""
 	for line, err = in.ReadString('\n'); err == nil && line != "\r\n"; line, err = in.ReadString('\n') {
 		name, value, _ := strings.Cut(line, ":")
 		b.WriteString(" " + name)
