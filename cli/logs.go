@@ -6,14 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/lateen-mesh/lateen/local"
 )
 
 // newLogs is `lateen logs`: of a part of the mesh by its name as `lateen status` shows
@@ -21,7 +25,7 @@ import (
 func newLogs(s Streams) *cobra.Command {
 	return &cobra.Command{
 		Use: "logs [PART | POD]", Short: "Print the log of a part of the mesh, or of a pod", GroupID: kubectlGroup,
-		Long: `Print the log of a part of the mesh (apiserver, istiod, node, gateway, up), or of a pod.
+		Long: `Print the log of a part of the mesh (apiserver, node, istiod, gateway, up), or of a pod.
 
 Without a name: the parts and where their logs are. For a part: -f follows, --tail N
 begins at the last lines. For a pod the flags are those of kubectl logs.`,
@@ -39,6 +43,9 @@ begins at the last lines. For a pod the flags are those of kubectl logs.`,
 				return listLogs(s.Out, dir)
 			}
 			name := firstName(rest)
+			if pod := partPod(dir, name); pod != nil {
+				return kubectl(s, slices.Concat([]string{"logs"}, pod, without(args, name)))
+			}
 			path := filepath.Join(dir, "logs", name+".log")
 			if _, err := os.Stat(path); err != nil || name == "" || name != filepath.Base(name) {
 				return kubectl(s, append([]string{"logs"}, args...))
@@ -46,6 +53,27 @@ begins at the last lines. For a pod the flags are those of kubectl logs.`,
 			return partLog(cmd.Context(), s.Out, path, rest)
 		},
 	}
+}
+
+// podParts are the parts that are pods where pods run.
+var podParts = map[string][]string{
+	"istiod":  {"-n", "istio-system", "deployment/istiod"},
+	"gateway": {"-n", "istio-system", "deployment/istio-ingressgateway"},
+}
+
+// partPod is how kubectl names a part of a running mesh that is a pod, nil for others.
+func partPod(dir, name string) []string {
+	st, err := local.ReadRecord(dir)
+	if err != nil || st.PID == 0 || st.Kubeconfig == "" || st.NoPods != "" {
+		return nil
+	}
+	return podParts[name]
+}
+
+// without leaves out the first argument that is a word.
+func without(args []string, word string) []string {
+	at := slices.Index(args, word)
+	return slices.Concat(args[:at], args[at+1:])
 }
 
 // partFlags are the flags that the log of a part has.
@@ -74,7 +102,14 @@ func listLogs(w io.Writer, dir string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(t, "PART\tLOG")
 	for _, path := range logs {
-		fmt.Fprintf(t, "%s\t%s\n", strings.TrimSuffix(filepath.Base(path), ".log"), path)
+		if name := strings.TrimSuffix(filepath.Base(path), ".log"); partPod(dir, name) == nil { // else it is of an earlier mesh
+			fmt.Fprintf(t, "%s\t%s\n", name, path)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(podParts)) {
+		if pod := partPod(dir, name); pod != nil {
+			fmt.Fprintf(t, "%s\tlateen logs %s\n", name, strings.Join(pod, " "))
+		}
 	}
 	return t.Flush()
 }

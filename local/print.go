@@ -56,6 +56,9 @@ func (r Ready) Print(out, errs io.Writer) {
 	if ready < all {
 		fmt.Fprintf(out, "%d of %d pods ready: lateen status shows them\n", ready, all)
 	}
+	for _, p := range r.Pages {
+		fmt.Fprintf(out, "try: %s\n", p)
+	}
 	if f := r.Status.Kubeconfig; f != "" {
 		fmt.Fprintf(out, "kubectl: export KUBECONFIG=%s\n", f)
 	}
@@ -101,12 +104,9 @@ func (s Status) listensOn(p control.ProxyStatus, l control.ListenerPort) string 
 	if Refused(p, l.Port) {
 		return "refused"
 	}
-	host := int(l.HostPort)
-	if s.Kubeconfig != "" && s.NoPods == "" {
-		host = s.Published[int(l.Port)]
-	}
+	host := s.hostPort(l)
 	if host == 0 {
-		return "-" // a port that its pod does not publish
+		return "-"
 	}
 	return net.JoinHostPort(l.Address, strconv.Itoa(host))
 }

@@ -23,6 +23,7 @@ const maxStdin = 64 << 20
 type Ready struct {
 	Took   time.Duration // since Up began
 	Status Status
+	Pages  []string // ways into the mesh, for people
 }
 
 // A supervisor is one running mesh.
@@ -84,7 +85,7 @@ func Up(ctx context.Context, o Options) error {
 		}
 	}
 	if err == nil && o.Ready != nil {
-		o.Ready(Ready{Took: time.Since(s.began), Status: status})
+		o.Ready(Ready{Took: time.Since(s.began), Status: status, Pages: s.pages(ctx, status)})
 	}
 	<-ctx.Done()
 	return nil

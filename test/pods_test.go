@@ -160,7 +160,8 @@ func up(ts *testscript.TestScript, neg bool, args []string, uid int) {
 	})
 }
 
-// kill9 kills one part of the mesh, or the supervisor.
+// kill9 kills one part of the mesh, the supervisor, or the program of a name in a pod whose name
+// begins with the second argument.
 func kill9(ts *testscript.TestScript, _ bool, args []string) {
 	st, err := local.ReadRecord(ts.Getenv("STATE"))
 	ts.Check(err)
@@ -173,10 +174,25 @@ func kill9(ts *testscript.TestScript, _ bool, args []string) {
 			pid = p.PID
 		}
 	}
+	if pid == 0 && len(args) > 1 {
+		pid = programOf(st.PID, args[0], args[1])
+	}
 	if pid == 0 {
-		ts.Fatalf("no part %q runs: %+v", args[0], st.Parts)
+		ts.Fatalf("no part or program %q runs: %+v", args, st.Parts)
 	}
 	ts.Check(syscall.Kill(pid, syscall.SIGKILL))
+}
+
+// programOf is the process of a program in a pod, 0 where there is none.
+func programOf(supervisor int, program, pod string) int {
+	for _, p := range descendants(supervisor) {
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid))
+		words := strings.Fields(p.run)
+		if err == nil && len(words) > 0 && filepath.Base(words[0]) == program && strings.Contains("\x00"+string(environ), "\x00HOSTNAME="+pod) {
+			return p.pid
+		}
+	}
+	return 0
 }
 
 // remember writes down all processes of the mesh, for nothingleft.

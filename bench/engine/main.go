@@ -6,9 +6,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -60,7 +64,7 @@ func run(ctx context.Context, rounds int) error {
 	return record.Write("bench/RESULTS.md", heading, []byte(text))
 }
 
-// round is a new mesh, the same mesh again, and twelve pods.
+// round is a new mesh with Bookinfo, the same mesh again, and twelve pods.
 func (b *bench) round(ctx context.Context) error {
 	state, err := os.MkdirTemp("", "lateen-bench-")
 	if err != nil {
@@ -81,22 +85,56 @@ func (b *bench) mesh(ctx context.Context, state, start string) error {
 	watch, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() { kubectl <- b.firstGet(watch, state, start, began) }()
-	up := exec.CommandContext(ctx, filepath.Join(b.bin, "lateen"), "up", "--detach", "--state", state, "samples/sleep/sleep.yaml", "samples/httpbin/httpbin.yaml") //nolint:gosec // our own program
+	up := exec.CommandContext(ctx, filepath.Join(b.bin, "lateen"), "up", "--detach", "--state", state, "samples/bookinfo", "samples/sleep/sleep.yaml") //nolint:gosec // our own program
 	if out, err := up.CombinedOutput(); err != nil {
 		return fmt.Errorf("lateen up: %w\n%s", err, out)
 	}
-	b.add(start+": sleep, httpbin and gateway ready", ms(began))
+	b.add(start+": all pods ready", ms(began))
 	defer func() { _ = local.Down(context.WithoutCancel(ctx), state) }()
+	if err := b.firstPage(ctx, state); err != nil {
+		return err
+	}
+	b.add(start+": Bookinfo's first page served", ms(began))
 	if err := <-kubectl; err != nil {
 		return err
 	}
 	if start == "first start" {
 		return nil
 	}
-	if err := b.pods(ctx, state); err != nil {
+	if err := b.memory(state); err != nil {
 		return err
 	}
-	return b.memory(state)
+	return b.pods(ctx, state)
+}
+
+// firstPage asks the gateway for the product page until it is there.
+func (b *bench) firstPage(ctx context.Context, state string) error {
+	st, err := local.ReadRecord(state)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/productpage", st.Published[80]), nil)
+		if err != nil {
+			return err
+		}
+		reply, err := client.Do(r)
+		if err == nil {
+			text, _ := io.ReadAll(reply.Body)
+			_ = reply.Body.Close()
+			if reply.StatusCode == http.StatusOK && bytes.Contains(text, []byte("The Comedy of Errors")) {
+				return nil
+			}
+			err = errors.New(reply.Status)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("product page: %w", err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // firstGet is kubectl as soon as there is a kubeconfig.
@@ -156,11 +194,58 @@ func (b *bench) memory(state string) error {
 	if err != nil {
 		return err
 	}
-	b.add("PSS of the supervisor, MB", pss(st.PID))
+	parts := map[int]string{st.PID: "the supervisor"}
 	for _, p := range st.Parts {
-		b.add("PSS of "+p.Name+", MB", pss(p.PID))
+		parts[p.PID] = p.Name
 	}
+	sum := map[string]float64{}
+	largest := 0.0
+	for _, pid := range family(st.PID) {
+		mb, name := pss(pid), cmp.Or(parts[pid], program(pid))
+		sum[name] += mb
+		sum["all processes"] += mb
+		if name == "pilot-agent" {
+			largest = max(largest, mb)
+		}
+	}
+	for name, mb := range sum {
+		b.add("PSS of "+name+", MB", mb)
+	}
+	b.add("PSS of the largest proxy with its agent, MB", largest)
 	return nil
+}
+
+// family is a process with all below it.
+func family(top int) []int {
+	parents := map[int]int{}
+	dirs, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range dirs {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(fields) > 1 {
+			parents[pid], _ = strconv.Atoi(fields[1])
+		}
+	}
+	all := []int{top}
+	for i := 0; i < len(all); i++ {
+		for pid, parent := range parents {
+			if parent == all[i] {
+				all = append(all, pid)
+			}
+		}
+	}
+	return all
+}
+
+// program is what a process runs, by the name of its file.
+func program(pid int) string {
+	words, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	first, _, _ := bytes.Cut(words, []byte{0})
+	return filepath.Base(string(first))
 }
 
 func (b *bench) add(name string, v float64) { b.figures[name] = append(b.figures[name], v) }
