@@ -205,7 +205,11 @@ func reportDiff(results []*result, out io.Writer) error {
 	return nil
 }
 
-var scenarioName = regexp.MustCompile(`^TestReplay/scenario_(\d+)$`)
+// A scenario may replay at the gateway alone and in a mesh with pods; it passes if it does in all.
+var scenarioName = regexp.MustCompile(`^TestReplay\w*/scenario_(\d+)$`)
+
+// open is what a scenario says of a command that is not run yet.
+var open = regexp.MustCompile(`OPEN: (.*)`)
 
 func reportReplay(results []*result, engine string, out io.Writer) error {
 	passed := map[string]bool{}
@@ -214,14 +218,22 @@ func reportReplay(results []*result, engine string, out io.Writer) error {
 		if m == nil {
 			continue
 		}
-		fmt.Fprintf(out, "scenario %s %s\n", m[1], r.action)
-		was, seen := passed[m[1]]
-		passed[m[1]] = r.action == "pass" && (was || !seen)
+		number := m[1]
+		fmt.Fprintf(out, "scenario %s %s\n", number, r.action)
+		was, seen := passed[number]
+		passed[number] = r.action == "pass" && (was || !seen)
 		if r.action == "fail" {
-			for _, sub := range results {
-				if strings.HasPrefix(sub.name, r.name+"/") && sub.action == "fail" {
-					fmt.Fprint(out, sub.output.String())
-				}
+			fmt.Fprint(out, r.output.String())
+		}
+		for _, sub := range results {
+			if !strings.HasPrefix(sub.name, r.name+"/") {
+				continue
+			}
+			if r.action == "fail" && sub.action == "fail" {
+				fmt.Fprint(out, sub.output.String())
+			}
+			for _, m := range open.FindAllStringSubmatch(sub.output.String(), -1) {
+				fmt.Fprintf(out, "scenario %s open: %s\n", number, m[1])
 			}
 		}
 	}

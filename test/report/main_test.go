@@ -25,6 +25,8 @@ func TestLastLines(t *testing.T) {
 		{"a difference that nobody explains fails", []string{"diff"}, diff, "diff: 2 cases, 1 agree, 0 listed, 1 unexplained", true},
 		{"no case at all fails", []string{"diff"}, "", "diff: 0 cases, 0 agree, 0 listed, 0 unexplained", true},
 		{"a scenario counts when it passed", []string{"replay", "standalone"}, replay, "replay standalone: 1/56", false},
+		{"and when it passed everywhere", []string{"replay", "standalone"},
+			replay + line("fail", "TestReplayPods/scenario_31", "") + line("pass", "TestReplayPods/scenario_04", ""), "replay standalone: 1/56", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -38,5 +40,19 @@ func TestLastLines(t *testing.T) {
 				t.Errorf("last line is %q, want %q", last, tt.want)
 			}
 		})
+	}
+}
+
+func TestOpenCommandsAreNamed(t *testing.T) {
+	in := line("run", "TestReplayPods/scenario_06", "") + line("run", "TestReplayPods/scenario_06/MC-001_x", "") +
+		line("output", "TestReplayPods/scenario_06/MC-001_x", "    run.go:1: OPEN: istioctl dashboard grafana: not built yet\n") +
+		line("pass", "TestReplayPods/scenario_06/MC-001_x", "") + line("pass", "TestReplayPods/scenario_06", "")
+	var out strings.Builder
+	if err := run([]string{"replay", "standalone"}, strings.NewReader(in), &out); err != nil {
+		t.Fatal(err)
+	}
+	want := "scenario 06 pass\nscenario 06 open: istioctl dashboard grafana: not built yet\nreplay standalone: 1/56\n"
+	if out.String() != want {
+		t.Errorf("the report is %q, want %q", out.String(), want)
 	}
 }

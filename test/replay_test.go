@@ -1,0 +1,176 @@
+package test
+
+import (
+	"errors"
+	"flag"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lateen-mesh/lateen/local/namespace"
+	"github.com/lateen-mesh/lateen/test/fixture"
+	"github.com/lateen-mesh/lateen/test/replay"
+)
+
+var (
+	scenariosFlag = flag.String("scenarios", "short", "which scenarios replay in a mesh with pods: short, those that take seconds; all")
+	proxyFlag     = flag.String("proxy", "lateen", "the proxy of all pods: lateen, or envoy, a real one")
+)
+
+// long are the scenarios that ask for thousands of pages, or wait as their users do.
+var long = []string{"13", "25", "26"}
+
+// TestReplayPods replays the scenarios of a mesh with pods, one after the other in one mesh,
+// as root of a machine with its commands: what is expected is in replay/scenarios.
+func TestReplayPods(t *testing.T) {
+	if testing.Short() {
+		t.Skip("pods take their time: not in short runs")
+	}
+	if engine() != "standalone" {
+		t.Skipf("engine %q is not built yet: the scenarios replay on the standalone engine only", engine())
+	}
+	shared := sharedDir()
+	if shared == "" {
+		t.Skip("shared acceptance material not present: the scenarios are part of it")
+	}
+	scripts, err := filepath.Glob("replay/scenarios/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	place := replayMesh(t, shared)
+	for _, file := range scripts {
+		number := strings.TrimSuffix(filepath.Base(file), ".txtar")
+		if *scenariosFlag != "all" && slices.Contains(long, number) {
+			continue
+		}
+		t.Run("scenario "+number, func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			script, err := replay.Parse(number, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			folders, _ := filepath.Glob(filepath.Join(shared, "scenarios", number+"-*"))
+			if len(folders) != 1 {
+				t.Fatalf("scenario %s is in %d folders", number, len(folders))
+			}
+			script.Run(t, place, folders[0])
+		})
+	}
+}
+
+// replayMesh brings up a mesh with nothing but what `lateen up` starts with, and the sites
+// of the scenarios.
+func replayMesh(t *testing.T, shared string) replay.Place {
+	t.Helper()
+	bin := engineDir(t)
+	var refusal *namespace.Refusal
+	if _, err := namespace.Probe(t.Context(), filepath.Join(bin, "lateen-engine")); errors.As(err, &refusal) {
+		t.Skipf("%v (%s)", err, refusal.Hint)
+	}
+	work := openTemp(t)
+	state, sites := filepath.Join(work, "state"), filepath.Join(work, "sites")
+	argv := []string{"up", "--detach", "--pods", "--state", state}
+	argv = append(argv, startSites(t, filepath.Join(bin, "lateen-sample"), sites)...)
+	switch *proxyFlag {
+	case "lateen":
+	case "envoy":
+		envoy := fixture.EnvoyPath()
+		if envoy == "" {
+			t.Skip("the real Envoy is not installed: run `make peers`")
+		}
+		argv = append(argv, "--proxy", envoy)
+	default:
+		t.Fatalf("no proxy %q: lateen or envoy", *proxyFlag)
+	}
+	prelude, err := os.ReadFile("replay/prelude.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + work, "KUBECONFIG=" + filepath.Join(state, "kubeconfig"),
+		"SCENARIOS=" + filepath.Join(shared, "scenarios"), "CA=" + filepath.Join(sites, "testca.crt")}
+	lateen := func(args ...string) *exec.Cmd {
+		cmd := exec.Command(filepath.Join(bin, "lateen"), args...)
+		cmd.Env = env
+		return cmd
+	}
+	t.Cleanup(func() {
+		if out, err := lateen("down", "--state", state).CombinedOutput(); err != nil {
+			t.Logf("lateen down: %v\n%s", err, out)
+		}
+	})
+	out, err := lateen(argv...).CombinedOutput()
+	if t.Logf("%s", out); err != nil {
+		t.Fatalf("lateen up: %v\n%s", err, logsOf(state))
+	}
+	return replay.Place{Work: work, Samples: absolute("../samples"), Prelude: string(prelude), Env: env, Ours: *proxyFlag == "lateen"}
+}
+
+// startSites runs the sites that scenarios name, and one that none names, on loopback
+// addresses of this machine; it returns how `lateen up` is told of them.
+func startSites(t *testing.T, sample, ca string) (flags []string) {
+	t.Helper()
+	for _, site := range []struct {
+		name      string
+		addresses []string
+		plain     bool
+		secure    bool
+		argv      []string
+	}{
+		{"httpbin.org", []string{"127.0.82.1", "127.0.82.2"}, true, true, []string{"httpbin"}},
+		{"edition.cnn.com", []string{"127.0.82.3"}, false, true, []string{"site", "--title", "CNN International - Breaking News, US News, World News and Video"}},
+		{"www.google.com", []string{"127.0.82.4"}, true, true, []string{"site", "--title", "Google"}},
+		{"unrelated.example", []string{"127.0.82.5"}, true, false, []string{"site", "--title", "unrelated"}},
+	} {
+		argv, ports := append([]string{sample}, site.argv...), []string{}
+		for _, a := range site.addresses {
+			if site.plain {
+				argv, ports = append(argv, "--listen", a+":80"), append(ports, a+":80")
+			}
+			if site.secure {
+				argv, ports = append(argv, "--tls-listen", a+":443"), append(ports, a+":443")
+			}
+		}
+		if site.secure {
+			argv = append(argv, "--tls-name", site.name, "--ca", ca)
+		}
+		listening(t, fixture.Start(t, site.name, argv), ports)
+		flags = append(flags, "--resolve", site.name+"="+strings.Join(site.addresses, ","))
+	}
+	listening(t, fixture.Start(t, "database", []string{sample, "tcp-echo", "3306", "db"}), []string{"127.0.82.5:3306"})
+	return flags
+}
+
+// listening waits for a program's ports.
+func listening(t *testing.T, p *fixture.Process, addresses []string) {
+	t.Helper()
+	for _, address := range addresses {
+		fixture.Eventually(t, p.Name+" listens on "+address, func() error {
+			if p.Exited() {
+				t.Fatalf("%s has ended", p.Name)
+			}
+			c, err := net.Dial("tcp", address)
+			if err == nil {
+				_ = c.Close()
+			}
+			return err
+		})
+	}
+}
+
+// logsOf are the logs of a mesh's parts.
+func logsOf(state string) string {
+	var all strings.Builder
+	files, _ := filepath.Glob(filepath.Join(state, "logs", "*.log"))
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		all.WriteString(filepath.Base(file) + ":\n" + string(text))
+	}
+	return all.String()
+}
