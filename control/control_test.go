@@ -181,6 +181,16 @@ func (p *plane) connect(typeURL string, metadata map[string]any, names ...string
 // connectAs subscribes the proxy of a node id.
 func (p *plane) connectAs(id, typeURL string, metadata map[string]any, names ...string) *proxy {
 	p.t.Helper()
+	meta, err := structpb.NewStruct(metadata)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return p.connectNode(&corepb.Node{Id: id, Metadata: meta}, typeURL, names...)
+}
+
+// connectNode subscribes a node.
+func (p *plane) connectNode(node *corepb.Node, typeURL string, names ...string) *proxy {
+	p.t.Helper()
 	conn, err := grpc.NewClient("unix:"+filepath.Join(p.sockets, "grpc"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		p.t.Fatal(err)
@@ -191,14 +201,7 @@ func (p *plane) connectAs(id, typeURL string, metadata map[string]any, names ...
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	meta, err := structpb.NewStruct(metadata)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	err = s.Send(&discoverypb.DeltaDiscoveryRequest{
-		Node:    &corepb.Node{Id: id, Metadata: meta},
-		TypeUrl: typeURL, ResourceNamesSubscribe: names,
-	})
+	err = s.Send(&discoverypb.DeltaDiscoveryRequest{Node: node, TypeUrl: typeURL, ResourceNamesSubscribe: names})
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/envoy"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/control/registry"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
@@ -86,11 +87,15 @@ func (s *Server) problems(now time.Time) []Problem {
 	for _, p := range s.meshFile.Problems() {
 		list = append(list, problem(p))
 	}
+	for _, p := range s.injector.Problems() {
+		list = append(list, problem(p))
+	}
 	snap := s.snapshot.Load()
 	if snap == nil {
 		return list
 	}
 	list = append(list, s.rules.of(snap)...)
+	list = append(list, portProblems(snap)...)
 	if shadowed := s.shadowed.Load(); shadowed != nil {
 		list = append(list, *shadowed...)
 	}
@@ -129,6 +134,33 @@ func (r *ruleProblems) of(snap *mesh.Snapshot) []Problem {
 	return r.found
 }
 
+// portProblems are the ports of Services with proxies behind them whose names do not say
+// what is spoken.
+func portProblems(snap *mesh.Snapshot) []Problem {
+	var list []Problem
+	for _, svc := range snap.Registry.Services() {
+		for _, p := range svc.Ports {
+			if svc.FromEntry || p.Protocol != registry.Unsupported || !hasProxies(snap.Registry.Endpoints(svc, p)) {
+				continue
+			}
+			named := "has no name"
+			if p.Name != "" {
+				named = fmt.Sprintf("is named %q", p.Name)
+			}
+			list = append(list, Problem{
+				Object: svc.Origin.Key.String(), Field: "spec.ports", Place: svc.Origin.Source.String(), Severity: config.Warning.String(),
+				Message: fmt.Sprintf("port %d %s, which does not say what is spoken there: it is found out on each connection", p.Number, named),
+				Hint:    fmt.Sprintf("name it after its protocol, such as http-%[1]s or tcp-%[1]s, or say it as appProtocol", cmp.Or(p.Name, fmt.Sprint(p.Number))),
+			})
+		}
+	}
+	return list
+}
+
+func hasProxies(endpoints []*registry.Endpoint) bool {
+	return slices.ContainsFunc(endpoints, func(e *registry.Endpoint) bool { return e.TLSMode == "istio" })
+}
+
 func brokenRules(snap *mesh.Snapshot) []Problem {
 	list := []Problem{}
 	for _, b := range envoy.Broken(compile.Rules(snap)) {
@@ -148,7 +180,7 @@ func brokenRules(snap *mesh.Snapshot) []Problem {
 // proxyProblems are those that one proxy has with the configuration.
 func proxyProblems(snap *mesh.Snapshot, c ads.ConnStatus, now time.Time) []Problem {
 	var list []Problem
-	for _, l := range compile.ServersLeftOut(snap, c.Proxy) {
+	for _, l := range slices.Concat(compile.ServersLeftOut(snap, c.Proxy), compile.Unspoken(snap, c.Proxy)) {
 		list = append(list, Problem{Object: l.Object.Key.String(), Field: l.Field, Place: l.Object.Source.String(),
 			Message: l.Reason, Severity: config.Warning.String()})
 	}

@@ -1,10 +1,12 @@
 package control_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"github.com/lateen-mesh/lateen/control"
@@ -119,5 +121,40 @@ func TestNameTable(t *testing.T) {
 	}
 	if m := p.connect(nametable.Type, nil).next(""); len(m.Resources) != 0 {
 		t.Errorf("a gateway has names: %v", m)
+	}
+}
+
+func TestPortProblems(t *testing.T) {
+	services := strings.Replace(backend, "ports: [{name: http, port: 80, targetPort: 8080, protocol: TCP}]",
+		"ports: [{name: http, port: 80, targetPort: 8080}, {name: web, port: 81, targetPort: 8081}, {name: grpc, port: 82, targetPort: 8082}]", 1)
+	slice := strings.Replace(backendSlice, "ports: [{name: http, port: 8080, protocol: TCP}]",
+		"ports: [{name: http, port: 8080}, {name: web, port: 8081}, {name: grpc, port: 8082}]", 1)
+	const rule = `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: grpc, namespace: default}
+spec:
+  hosts: [web.default.svc.cluster.local]
+  http: [{route: [{destination: {host: web.default.svc.cluster.local, port: {number: 82}}}]}]
+`
+	p := start(t, map[string]string{"all.yaml": services + "---" + backendPod + "---" + slice + "---" + rule}, nil)
+	messages := func() []string {
+		var all []string
+		for _, pr := range p.server.Status().Problems {
+			all = append(all, pr.Object+": "+pr.Field+": "+pr.Message)
+		}
+		return all
+	}
+	named := `Service default/web: spec.ports: port 81 is named "web", which does not say what is spoken there: it is found out on each connection`
+	bytes := "VirtualService default/grpc: http[0].route[0].destination: port 82 of web.default.svc.cluster.local speaks GRPC, " +
+		"which this release's own proxy does not: sidecars pass on the bytes of its connections and the rule has no effect"
+	p.sidecar("other", "10.244.0.9", wellknown.ClusterType).next("")
+	if got := messages(); !slices.Equal(got, []string{named}) {
+		t.Errorf("with a proxy that speaks HTTP/2: %q", got)
+	}
+	p.connectNode(&corepb.Node{Id: "sidecar~10.244.0.8~old.default~default.svc.cluster.local", ClientFeatures: []string{wellknown.HTTP1Feature}},
+		wellknown.ClusterType).next("")
+	if got := messages(); !slices.Equal(got, []string{named, bytes}) {
+		t.Errorf("with one that does not: %q", got)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tracepb "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
 	hcmpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -121,8 +122,14 @@ func (p *proxyPart) inlineRoutes(config *anypb.Any) error {
 	if !config.MessageIs(&h) {
 		return nil
 	}
-	if err := config.UnmarshalTo(&h); err != nil || h.GetRds() == nil {
+	if err := config.UnmarshalTo(&h); err != nil {
 		return err
+	}
+	if err := p.ownTracer(h.GetTracing().GetProvider()); err != nil {
+		return err
+	}
+	if h.GetRds() == nil {
+		return config.MarshalFrom(&h)
 	}
 	name := h.GetRds().GetRouteConfigName()
 	tables := compile.Routes(p.snapshot, p.scope, p.proxy, name)
@@ -131,6 +138,19 @@ func (p *proxyPart) inlineRoutes(config *anypb.Any) error {
 	}
 	h.RouteSpecifier = &hcmpb.HttpConnectionManager_RouteConfig{RouteConfig: envoy.RouteConfiguration(*tables[0])}
 	return config.MarshalFrom(&h)
+}
+
+// ownTracer has a tracer send to the proxy's own cluster.
+func (p *proxyPart) ownTracer(tracer *tracepb.Tracing_Http) error {
+	var z tracepb.ZipkinConfig
+	if !tracer.GetTypedConfig().MessageIs(&z) {
+		return nil
+	}
+	if err := tracer.GetTypedConfig().UnmarshalTo(&z); err != nil {
+		return err
+	}
+	z.CollectorCluster = p.name + "/" + z.CollectorCluster
+	return tracer.GetTypedConfig().MarshalFrom(&z)
 }
 
 // static makes a TLS socket's secrets static, and its files ours.

@@ -26,6 +26,15 @@ const (
 	ResolversKey     = "LATEEN_RESOLVERS"
 )
 
+// MarkKey is the node metadata of a sidecar whose own connections are known by the mark of
+// their packets (SO_MARK), in decimal: the redirection of its pod lets them through. The
+// bootstrap sets it for all clusters but those that configure their sockets themselves.
+const MarkKey = "LATEEN_MARK"
+
+// HTTP1Feature is among the client features of a node that speaks no HTTP/2. It gets the ports
+// that would be spoken to so as ports of bytes.
+const HTTP1Feature = "lateen.http.does_not_support_http2"
+
 // DrainType is asked for by an agent, on its ADS stream and without names, when its proxy
 // is about to end. The control plane takes the proxy's endpoints away from all others without
 // waiting for further changes, and answers with an empty response of this type once they

@@ -198,7 +198,7 @@ func (b *clusterBuilder) passthrough(name string) ir.Cluster {
 		HTTP:           &ir.UpstreamHTTP{Version: ir.DownstreamChoice, IdleTimeout: &idle},
 	}
 	if name == wellknown.InboundPassthroughCluster {
-		c.SourceAddress = b.inboundSource()
+		b.bind(&c)
 	} else {
 		c.PeerMetadata = b.proxy.Has(peerExchangeExtension)
 	}

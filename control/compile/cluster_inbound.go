@@ -19,13 +19,14 @@ import (
 // a Go duration, less one, as the original's.
 const keepForever = 9223372035 * time.Second
 
-// inboundSource is the address that a sidecar connects to its workload from, so
-// that the redirection lets the connection through.
-func (b *clusterBuilder) inboundSource() string {
+// bind has a sidecar connect to its workload from an address, so that the redirection
+// lets the connection through. What the bootstrap says of sockets does not hold for a
+// cluster with such a setting of its own, so the mark is said here too.
+func (b *clusterBuilder) bind(c *ir.Cluster) {
+	c.SourceAddress, c.SourceMark = "127.0.0.6", b.proxy.Mark
 	if strings.Contains(b.proxy.Addresses[0], ":") {
-		return "::6"
+		c.SourceAddress = "::6"
 	}
-	return "127.0.0.6"
 }
 
 // inbound adds one cluster for each port on which the proxy's workload serves:
@@ -68,7 +69,7 @@ func (b *clusterBuilder) inboundCluster(port uint32, instances []registry.Instan
 	c.Discovery = ir.OriginalDestination
 	c.CleanupInterval = keepForever
 	c.LoadBalancer.Balancer = ir.ClusterProvided
-	c.SourceAddress = b.inboundSource()
+	b.bind(&c)
 	seen := map[ir.ServiceRef]bool{}
 	for _, i := range instances {
 		if ref := serviceRef(i.Service); !seen[ref] {
@@ -108,7 +109,7 @@ func (b *clusterBuilder) inboundBase(port uint32, s *registry.Service, p registr
 // one to the workload's own address and the listener's port.
 func (b *clusterBuilder) ingress(l *networking.IstioIngressListener) ir.Cluster {
 	number := l.GetPort().GetNumber()
-	port := registry.Port{Name: l.GetPort().GetName(), Number: number, Protocol: registry.ParseProtocol(l.GetPort().GetProtocol())}
+	port := registry.Port{Name: l.GetPort().GetName(), Number: number, Protocol: b.proxy.Sees(registry.ParseProtocol(l.GetPort().GetProtocol()))}
 	var service *registry.Service
 	for _, i := range b.scope.Instances() {
 		if i.Endpoint.Port == number {
@@ -130,7 +131,7 @@ func (b *clusterBuilder) ingress(l *networking.IstioIngressListener) ir.Cluster 
 			{Endpoints: []ir.Endpoint{{Address: address, Port: endpointPort}}}}}
 	}
 	if address != "127.0.0.1" && address != "::1" {
-		c.SourceAddress = b.inboundSource()
+		b.bind(&c)
 	}
 	pool := b.scope.Sidecar().GetInboundConnectionPool()
 	if l.GetConnectionPool() != nil {

@@ -89,6 +89,7 @@ func (b *clusterBuilder) applyPolicy(c *ir.Cluster, t target, p policy) {
 func (b *clusterBuilder) version(c *ir.Cluster, port registry.Port, p policy) {
 	http := p.pool.GetHttp()
 	switch {
+	case b.proxy.HTTP1 && (port.Protocol.IsHTTP2() || b.upgrades(http, port)):
 	case http.GetUseClientProtocol():
 		c.HTTP = &ir.UpstreamHTTP{Version: ir.DownstreamChoice}
 	case port.Protocol.IsHTTP2():

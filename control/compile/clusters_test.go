@@ -19,6 +19,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/envoy"
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // TestClusters runs testdata/clusters/*.txtar. A case has the files config.yaml,
@@ -133,7 +134,11 @@ func parseProxy(t *testing.T, text string) *mesh.Proxy {
 		case key == "none":
 			metadata["INTERCEPTION_MODE"] = "NONE"
 		case key == "stock": // an Envoy without the original's extensions
-			node.Extensions = []*corev3.Extension{{Name: "envoy.filters.http.router"}}
+			node.Extensions = []*corev3.Extension{{Name: "envoy.filters.http.router"}, {Name: "envoy.tracers.zipkin"}}
+		case key == "http1":
+			node.ClientFeatures = []string{wellknown.HTTP1Feature}
+		case key == "mark":
+			metadata[wellknown.MarkKey] = "1337"
 		}
 	}
 	metadata["LABELS"] = labels

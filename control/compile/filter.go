@@ -11,6 +11,7 @@ const (
 	extPeerMetadata = "envoy.filters.http.peer_metadata"
 	extALPN         = "istio.alpn"
 	extPeerExchange = "envoy.filters.network.metadata_exchange"
+	extZipkin       = "envoy.tracers.zipkin" // one of Envoy's own, which may be left out too
 )
 
 // gatewayFilters are the HTTP filters of a gateway, in order.

@@ -52,7 +52,7 @@ func (b *listenerBuilder) inboundCatchAll(port uint32) []ir.FilterChain {
 	all := inboundPort{cluster: wellknown.InboundPassthroughCluster}
 	return []ir.FilterChain{
 		{Name: captureIn + "-blackhole", Match: ir.ChainMatch{DestinationPort: port}, TCP: tcpTo(wellknown.BlackHoleCluster, nil)},
-		{Name: captureIn + "-catchall-http", Match: ir.ChainMatch{ApplicationProtocols: httpALPN, TransportProtocol: plainTCP},
+		{Name: captureIn + "-catchall-http", Match: ir.ChainMatch{ApplicationProtocols: httpALPN(b.proxy), TransportProtocol: plainTCP},
 			HTTP: b.inboundHTTP(all, wellknown.InboundPassthroughCluster+";")},
 		{Name: captureIn, Match: ir.ChainMatch{TransportProtocol: plainTCP}, TCP: pass},
 		{Name: captureIn, Match: ir.ChainMatch{TransportProtocol: "tls"}, TCP: pass},
@@ -76,7 +76,7 @@ func (b *listenerBuilder) inboundPorts() []inboundPort {
 		var out []inboundPort
 		for i, in := range ingress {
 			n := in.GetPort().GetNumber()
-			out = append(out, inboundPort{port: n, protocol: registry.ParseProtocol(in.GetPort().GetProtocol()),
+			out = append(out, inboundPort{port: n, protocol: b.proxy.Sees(registry.ParseProtocol(in.GetPort().GetProtocol())),
 				cluster: inboundName(n), stat: inboundName(n), service: b.ingressOperation(n),
 				origin: originOf(b.scope.SidecarConfig(), fmt.Sprintf("ingress[%d]", i))})
 		}
@@ -88,7 +88,7 @@ func (b *listenerBuilder) inboundPorts() []inboundPort {
 		if i.Port.Protocol == registry.UDP || slices.ContainsFunc(out, func(p inboundPort) bool { return p.port == n }) {
 			continue
 		}
-		out = append(out, inboundPort{port: n, protocol: i.Port.Protocol, cluster: inboundName(n),
+		out = append(out, inboundPort{port: n, protocol: b.proxy.Sees(i.Port.Protocol), cluster: inboundName(n),
 			stat: b.inboundStatName(i.Service, i.Port, inboundName(n)), service: fmt.Sprintf("%s:%d", i.Service.Host, i.Port.Number)})
 	}
 	slices.SortStableFunc(out, func(a, b inboundPort) int { return cmp.Compare(a.port, b.port) })
@@ -129,7 +129,7 @@ func (b *listenerBuilder) inboundChains(p inboundPort) []ir.FilterChain {
 	case p.protocol.IsHTTP():
 		return []ir.FilterChain{http(nil)}
 	case p.protocol == registry.Unsupported:
-		return []ir.FilterChain{http(httpALPN), tcp(plainTCP), tcp("tls")}
+		return []ir.FilterChain{http(httpALPN(b.proxy)), tcp(plainTCP), tcp("tls")}
 	}
 	return []ir.FilterChain{tcp("tls"), tcp(plainTCP)}
 }
@@ -159,5 +159,8 @@ func (b *listenerBuilder) inboundHTTP(p inboundPort, statPrefix string) *ir.HTTP
 			},
 		}},
 	}}}
+	if !b.proxy.Has(extPeerMetadata) {
+		h.Routes.Headers.RequestRemove = []string{peerIDHeader, peerHeader}
+	}
 	return h
 }

@@ -23,8 +23,13 @@ const (
 	defaultChain = "PassthroughFilterChain"
 )
 
-// httpALPN is what the HTTP inspector reports for plain HTTP.
-var httpALPN = []string{"http/1.1", "h2c"}
+// httpALPN is what the HTTP inspector reports for plain HTTP that the proxy speaks.
+func httpALPN(p *mesh.Proxy) []string {
+	if p.HTTP1 {
+		return []string{"http/1.1"}
+	}
+	return []string{"http/1.1", "h2c"}
+}
 
 // captured reports whether the workload's traffic is redirected to the proxy.
 func (b *listenerBuilder) captured() bool { return b.proxy.InterceptionMode != "NONE" }
@@ -91,12 +96,12 @@ func (o *outboundListeners) addEgress(e mesh.EgressListener) {
 	bound := !o.captured() || e.Spec.GetCaptureMode() == networking.CaptureMode_NONE
 	for _, s := range e.Services {
 		if n := e.Spec.GetPort().GetNumber(); n != 0 {
-			protocol := registry.ParseProtocol(e.Spec.GetPort().GetProtocol())
+			protocol := o.proxy.Sees(registry.ParseProtocol(e.Spec.GetPort().GetProtocol()))
 			o.addPort(s, outboundPort{bind: e.Spec.GetBind(), port: n, bound: bound, spec: protocol, egress: e.Spec})
 			continue
 		}
 		for _, p := range s.Ports {
-			o.addPort(s, outboundPort{bind: e.Spec.GetBind(), port: p.Number, bound: bound, spec: p.Protocol, egress: e.Spec})
+			o.addPort(s, outboundPort{bind: e.Spec.GetBind(), port: p.Number, bound: bound, spec: o.proxy.Sees(p.Protocol), egress: e.Spec})
 		}
 	}
 }
@@ -222,7 +227,7 @@ func (o *outboundListeners) addHTTP(p outboundPort) {
 	l.http = true
 	c := o.outboundHTTPChain(l.Name, route, p.spec)
 	if l.wildcard { // other bytes than HTTP may arrive at any address
-		c.Match = ir.ChainMatch{ApplicationProtocols: httpALPN, TransportProtocol: plainTCP}
+		c.Match = ir.ChainMatch{ApplicationProtocols: httpALPN(o.proxy), TransportProtocol: plainTCP}
 		l.Inspectors = []ir.Inspector{{Kind: ir.HTTPInspector}}
 	}
 	l.Chains = []ir.FilterChain{c}
@@ -268,7 +273,7 @@ func (o *outboundListeners) detectHTTP(l *outboundListener, s *registry.Service,
 		route = fmt.Sprint(p.port)
 	}
 	c := o.outboundHTTPChain(l.Name, route, p.spec)
-	c.Match = ir.ChainMatch{ApplicationProtocols: httpALPN, TransportProtocol: plainTCP}
+	c.Match = ir.ChainMatch{ApplicationProtocols: httpALPN(o.proxy), TransportProtocol: plainTCP}
 	l.Inspectors = []ir.Inspector{{Kind: ir.HTTPInspector}}
 	l.Chains = []ir.FilterChain{c}
 	for i := range tcp {

@@ -138,7 +138,7 @@ func (t *sidecarTable) serves(e *egress, s *registry.Service) bool {
 		return true
 	}
 	p := s.Port(t.port)
-	return p != nil && (p.Protocol.IsHTTP() || p.Protocol == registry.Unsupported && len(serviceAddresses(s, t.proxy)) == 0)
+	return p != nil && (t.proxy.Sees(p.Protocol).IsHTTP() || p.Protocol == registry.Unsupported && len(serviceAddresses(s, t.proxy)) == 0)
 }
 
 // host is the virtual host of a service, with the routes of the oldest

@@ -8,11 +8,14 @@ import (
 
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // tracing is how requests are sampled and tagged, nil where the mesh switches it
 // off. Without a tracer of the proxy no span is sent, but the decision to sample
-// still marks request ids and headers.
+// still marks request ids and headers: the proxies of the mesh generate and pass on B3
+// headers all the same. A stock Envoy does so with a tracer only, so where its bootstrap
+// brings none it gets one whose spans go nowhere.
 func tracing(m *meshconfig.MeshConfig, c *meshconfig.ProxyConfig, scope *mesh.Scope, p *mesh.Proxy) *ir.Tracing {
 	if !m.GetEnableTracing() {
 		return nil
@@ -22,6 +25,9 @@ func tracing(m *meshconfig.MeshConfig, c *meshconfig.ProxyConfig, scope *mesh.Sc
 		t.RandomSampling = s
 	}
 	t.MaxPathTag = c.GetTracing().GetMaxPathTagLength()
+	if p.Extensions[extZipkin] && c.GetTracing().GetTracer() == nil {
+		t.Zipkin = wellknown.BlackHoleCluster
+	}
 	return t
 }
 

@@ -25,7 +25,7 @@ func Cluster(c ir.Cluster) *clusterv3.Cluster {
 		OutlierDetection:              outlierDetection(c.Outlier),
 		Metadata:                      clusterMetadata(c.Metadata),
 		TransportSocket:               upstreamSocket(c),
-		UpstreamBindConfig:            bindConfig(c.SourceAddress),
+		UpstreamBindConfig:            bindConfig(c.SourceAddress, c.SourceMark),
 		UpstreamConnectionOptions:     connectionOptions(c.Keepalive),
 		TypedExtensionProtocolOptions: httpOptions(c.HTTP),
 	}
@@ -217,12 +217,25 @@ func outlierDetection(o *ir.OutlierDetection) *clusterv3.OutlierDetection {
 // enforcing is the percentage of ejections carried out: a count of zero is off.
 func enforcing(n uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(min(n, 1) * 100) }
 
-func bindConfig(address string) *corev3.BindConfig {
+// SO_MARK of Linux, by its numbers.
+const (
+	socketLevel = 1
+	markOption  = 36
+)
+
+func bindConfig(address string, mark uint32) *corev3.BindConfig {
 	if address == "" {
 		return nil
 	}
-	return &corev3.BindConfig{SourceAddress: &corev3.SocketAddress{
+	out := &corev3.BindConfig{SourceAddress: &corev3.SocketAddress{
 		Address: address, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 0}}}
+	if mark != 0 {
+		out.SocketOptions = []*corev3.SocketOption{{
+			Level: socketLevel, Name: markOption, State: corev3.SocketOption_STATE_PREBIND,
+			Value: &corev3.SocketOption_IntValue{IntValue: int64(mark)},
+		}}
+	}
+	return out
 }
 
 func connectionOptions(k *ir.Keepalive) *clusterv3.UpstreamConnectionOptions {

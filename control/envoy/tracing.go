@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
@@ -21,6 +22,13 @@ func tracing(t *ir.Tracing) *hcmv3.HttpConnectionManager_Tracing {
 	}
 	if t.MaxPathTag > 0 {
 		out.MaxPathTagLength = wrapperspb.UInt32(t.MaxPathTag)
+	}
+	if t.Zipkin != "" {
+		out.Provider = &tracev3.Tracing_Http{Name: "envoy.tracers.zipkin", ConfigType: &tracev3.Tracing_Http_TypedConfig{
+			TypedConfig: typed(&tracev3.ZipkinConfig{
+				CollectorCluster: t.Zipkin, CollectorEndpoint: "/api/v2/spans", CollectorEndpointVersion: tracev3.ZipkinConfig_HTTP_JSON,
+				TraceId_128Bit: true, SharedSpanContext: wrapperspb.Bool(false),
+			})}}
 	}
 	for _, tag := range t.Tags {
 		out.CustomTags = append(out.CustomTags, tracingTag(tag))

@@ -33,7 +33,10 @@ type Cluster struct {
 	Keepalive *Keepalive
 	// SourceAddress is what connections are bound to, "" for the system's choice.
 	SourceAddress string
-	TLS           *UpstreamTLS
+	// SourceMark is the mark of their packets (SO_MARK), where there is a SourceAddress; 0 for
+	// none.
+	SourceMark uint32
+	TLS        *UpstreamTLS
 	// ProxyProtocol is 1 or 2 where connections begin with a PROXY header.
 	ProxyProtocol int
 	HTTP          *UpstreamHTTP

@@ -7,6 +7,9 @@ type Tracing struct {
 	OverallSampling float64
 	Tags            []TracingTag // sorted by name
 	MaxPathTag      uint32       // bytes of the path kept in a span, 0 for the proxy's default
+	// Zipkin is the cluster that spans go to in Zipkin's form; "" leaves the tracer to the
+	// proxy's bootstrap.
+	Zipkin string
 }
 
 // A TracingTag is a tag put on every span: a Literal, or a value of the request's

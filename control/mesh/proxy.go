@@ -3,11 +3,13 @@ package mesh
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
 	"github.com/lateen-mesh/lateen/control/registry"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // ParseProxy reads the node of a proxy's first request: the id
@@ -38,6 +40,7 @@ func ParseProxy(node *corev3.Node) (*Proxy, error) {
 	if l := node.GetLocality(); l != nil {
 		p.Locality = registry.Locality{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone}
 	}
+	p.HTTP1 = slices.Contains(node.GetClientFeatures(), wellknown.HTTP1Feature)
 	for _, e := range node.GetExtensions() {
 		p.Extensions[e.Name] = true
 	}
@@ -55,6 +58,9 @@ func (p *Proxy) readMetadata() {
 	p.IstioVersion = p.text("ISTIO_VERSION")
 	p.InterceptionMode = p.text("INTERCEPTION_MODE")
 	p.DNSCapture = p.text("DNS_CAPTURE") == "true"
+	if mark, err := strconv.ParseUint(p.text(wellknown.MarkKey), 10, 32); err == nil {
+		p.Mark = uint32(mark)
+	}
 	p.Labels = map[string]string{}
 	if labels, ok := p.Metadata["LABELS"].(map[string]any); ok {
 		for k, v := range labels {
