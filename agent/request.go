@@ -1,13 +1,12 @@
-// Package agent is what runs beside a proxy in its pod: it writes the proxy's
-// bootstrap, runs the proxy, and hands requests to its admin API. Certificates and
-// probes come with sidecars.
 package agent
 
 import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,33 +18,17 @@ import (
 // maxPage bounds an admin page that is read.
 const maxPage = 256 << 20
 
-// Command is the `pilot-agent` command line; run is the proxy it holds.
-func Command(run Proxy) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:           "pilot-agent",
-		Short:         "Runs beside a proxy in its pod",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
-	cmd.AddCommand(newProxyCommand(run), newRequestCommand(), newVersionCommand())
-	return cmd
-}
-
-func newVersionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), wellknown.Version()) },
-	}
-}
-
 func newRequestCommand() *cobra.Command {
-	address := fmt.Sprintf("localhost:%d", wellknown.ProxyAdminPort)
+	address, port := "", wellknown.ProxyAdminPort
 	cmd := &cobra.Command{
 		Use:     "request METHOD PATH [BODY]",
 		Short:   "Make a request to the admin API of the proxy",
 		Example: "  pilot-agent request GET stats\n  pilot-agent request POST 'logging?level=debug'",
 		Args:    cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if address == "" {
+				address = net.JoinHostPort("localhost", strconv.Itoa(port))
+			}
 			body := ""
 			if len(args) == 3 {
 				body = args[2]
@@ -53,7 +36,8 @@ func newRequestCommand() *cobra.Command {
 			return request(cmd.Context(), cmd.OutOrStdout(), address, args[0], args[1], body)
 		},
 	}
-	cmd.Flags().StringVar(&address, "debug-addr", address, "HOST:PORT of the admin API")
+	cmd.Flags().IntVar(&port, "debug-port", port, "port of the admin API")
+	cmd.Flags().StringVar(&address, "debug-addr", "", "HOST:PORT of the admin API, where it is not on loopback")
 	return cmd
 }
 

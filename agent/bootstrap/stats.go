@@ -95,6 +95,9 @@ func (in Input) matcher() object {
 	add("prefix", "cluster_manager", "listener_manager", "server", "cluster.xds-grpc", "wasm")
 	add("suffix", in.chosen(asked.GetInclusionSuffixes(), notes[suffixesAnnotation])...)
 	add("suffix", "rbac.allowed", "rbac.denied", "shadow_allowed", "shadow_denied")
+	if in.Metadata["EXIT_ON_ZERO_ACTIVE_CONNECTIONS"] == "true" {
+		add("suffix", "downstream_cx_active") // by which the agent sees that nobody is left
+	}
 	for _, text := range append(in.chosen(asked.GetInclusionRegexps(), notes[regexpsAnnotation]), `vhost\..*\.route\..*`) {
 		patterns = append(patterns, object{"safe_regex": object{"regex": text}})
 	}
