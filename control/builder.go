@@ -80,6 +80,7 @@ func (s *Server) rebuild() {
 	set, shadowed := s.objects()
 	s.shadowed.Store(&shadowed)
 	mc := s.meshFile.resolve(set)
+	s.injector.update(set, mc)
 	leaving, number := s.departures.current()
 	next := mesh.Build(set, mesh.Options{MeshConfig: mc, Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving})
 	prev := s.snapshot.Load()

@@ -24,7 +24,7 @@ type page struct {
 // pageTable is all of them, in the order of /debug/list.
 func (s *Server) pageTable(registry *prometheus.Registry) []page {
 	return []page{
-		{"/ready", "200 once the first configuration is built", false, s.ready},
+		{"/ready", "200 once the first configuration is built and the API can call the webhooks", false, s.ready},
 		{"/healthz/ready", "the same", false, s.ready},
 		{"/version", "version of this control plane", false, version},
 		{"/metrics", "Prometheus series", false, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP},
@@ -105,6 +105,10 @@ func jsonPage(content func(*http.Request) (any, error)) http.HandlerFunc {
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	if s.snapshot.Load() == nil {
 		http.Error(w, "configuration not read yet", http.StatusServiceUnavailable)
+		return
+	}
+	if !s.callable() {
+		http.Error(w, "the API cannot call the webhook yet: its configuration lacks our certificate", http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ok")

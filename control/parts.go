@@ -27,6 +27,8 @@ func (s *Server) parts() []part {
 		{"builder", true, s.build},                                                  // Store, MeshConfig ─► Snapshot ─► ads
 		{"discovery service", len(s.grpcSockets) > 0, s.serveDiscovery},             // Snapshot ─► proxies
 		{"pages", len(s.sockets) > 0, s.servePages},                                 // health, debug, metrics
+		{"webhooks", len(s.hookSockets) > 0, s.serveHooks},                          // pods ─► pods with a sidecar
+		{"webhook configurations", s.webhooks != nil, s.webhooks.Run},               // our certificate ─► API
 		{"problems", true, s.tellProblems},                                          // Snapshot, proxies ─► log
 		{"end", true, func(ctx context.Context) error { <-ctx.Done(); return nil }}, // keeps a server without other parts alive
 	}

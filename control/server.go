@@ -63,6 +63,12 @@ type Options struct {
 
 	// Addresses are "host:port" or "unix:path", several with a comma between; "" is off.
 	GRPC, HTTP, Monitoring string
+	// HTTPS is the address of the webhooks, in the same form. With a Kubernetes API their
+	// certificate is kept in its MutatingWebhookConfigurations, and the server is ready once
+	// it is there.
+	HTTPS string
+
+	Revision string // of this control plane; "" is default
 
 	Domain        string // DNS domain of the cluster; "" is cluster.local
 	ClusterID     string // "" is Kubernetes
@@ -103,6 +109,11 @@ type Server struct {
 
 	departures *departures
 
+	injector    *injector
+	serving     *serving       // nil without webhooks
+	webhooks    *kube.Webhooks // nil without webhooks and a Kubernetes API
+	hookSockets []net.Listener
+
 	ads         *ads.Server
 	metrics     *metrics
 	grpc        *grpc.Server
@@ -123,6 +134,7 @@ func New(o Options) (*Server, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.metrics = newMetrics(registry)
+	s.injector = newInjector(o, registry)
 	s.ads = ads.NewServer(ads.Options{
 		Types: types(), Proxy: mesh.ParseProxy, View: s.view, Arrive: s.arrive, Leave: s.leave,
 		Identifier: identifier(), Log: o.Log.Scope("ads"), Metrics: ads.NewMetrics(registry),
@@ -157,6 +169,14 @@ func New(o Options) (*Server, error) {
 			return nil, err
 		}
 	}
+	if o.HTTPS != "" {
+		if s.serving, err = newServing(o.State, servingNames(o.RootNamespace, o.Revision)); err != nil {
+			return nil, fmt.Errorf("certificate of the webhooks: %w", err)
+		}
+		if s.api != nil {
+			s.webhooks = s.api.Webhooks(s.serving.bundle, s.injector.revision)
+		}
+	}
 	return s, s.listen()
 }
 
@@ -164,7 +184,7 @@ func New(o Options) (*Server, error) {
 // at once.
 func (s *Server) listen() error {
 	for _, a := range []struct{ flag, address string }{
-		{"grpcAddr", s.o.GRPC}, {"httpAddr", s.o.HTTP}, {"monitoringAddr", s.o.Monitoring},
+		{"grpcAddr", s.o.GRPC}, {"httpAddr", s.o.HTTP}, {"monitoringAddr", s.o.Monitoring}, {"httpsAddr", s.o.HTTPS},
 	} {
 		for address := range strings.SplitSeq(a.address, ",") {
 			if address == "" {
@@ -175,9 +195,12 @@ func (s *Server) listen() error {
 				s.closeSockets()
 				return fmt.Errorf("--%s: %w", a.flag, err)
 			}
-			if a.flag == "grpcAddr" {
+			switch a.flag {
+			case "grpcAddr":
 				s.grpcSockets = append(s.grpcSockets, l)
-			} else {
+			case "httpsAddr":
+				s.hookSockets = append(s.hookSockets, l)
+			default:
 				s.sockets = append(s.sockets, l)
 			}
 		}
@@ -186,7 +209,7 @@ func (s *Server) listen() error {
 }
 
 func (s *Server) closeSockets() {
-	for _, l := range slices.Concat(s.grpcSockets, s.sockets) {
+	for _, l := range slices.Concat(s.grpcSockets, s.sockets, s.hookSockets) {
 		_ = l.Close()
 	}
 }
@@ -197,6 +220,14 @@ func (s *Server) GRPCAddr() net.Addr {
 		return nil
 	}
 	return s.grpcSockets[0].Addr()
+}
+
+// HTTPSAddr is the first address of the webhooks, nil when they are off.
+func (s *Server) HTTPSAddr() net.Addr {
+	if len(s.hookSockets) == 0 {
+		return nil
+	}
+	return s.hookSockets[0].Addr()
 }
 
 // HTTPAddrs are the addresses of the HTTP pages.

@@ -26,6 +26,9 @@ type flags struct {
 	kube                                      kube.Connection
 }
 
+// webhooks is the usual address of them.
+const webhooks = ":15017"
+
 func (f *flags) add(set *pflag.FlagSet) {
 	set.StringArrayVar(&f.configDir, "configDir", nil, "directory or file of YAML: configuration without Kubernetes; may be repeated")
 	set.StringVar(&f.kube.Kubeconfig, "kubeconfig", "", "kubeconfig of the Kubernetes API to read; without it and --configDir that of the cluster around, if there is one")
@@ -37,6 +40,7 @@ func (f *flags) add(set *pflag.FlagSet) {
 	set.StringVar(&f.state, "state", "", "directory that keeps the last good configuration over a restart")
 	set.StringVar(&f.grpc, "grpcAddr", ":15010", "discovery service in plain text, HOST:PORT or unix:PATH, several with a comma between; empty is off")
 	set.StringVar(&f.http, "httpAddr", ":8080", "health and debug pages, HOST:PORT or unix:PATH, several with a comma between; empty is off")
+	set.StringVar(&f.https, "httpsAddr", webhooks, "webhooks (/inject), which a Kubernetes API calls; empty is off, as is the default without such an API")
 	set.StringVar(&f.monitoring, "monitoringAddr", ":15014", "metrics, version and debug pages; empty is off")
 	set.StringVar(&f.domain, "domain", "cluster.local", "DNS domain of services")
 	set.StringVar(&f.clusterID, "clusterID", envOr("CLUSTER_ID", "Kubernetes"), "name of the cluster that this control plane runs in")
@@ -52,7 +56,6 @@ func (f *flags) add(set *pflag.FlagSet) {
 // is not there yet. Giving one is said in the log and changes nothing.
 func (f *flags) addUnserved(set *pflag.FlagSet) {
 	set.StringVar(&f.secureGRPC, "secureGRPCAddr", ":15012", "(not served yet) discovery service with mTLS")
-	set.StringVar(&f.https, "httpsAddr", ":15017", "(not served yet) webhooks")
 	for name, value := range map[string]string{
 		"networksConfig": "/etc/istio/config/meshNetworks", "clusterRegistriesNamespace": "istio-system",
 		"cniNamespace": "istio-system", "ctrlz_address": "localhost", "caCertFile": "", "tlsCertFile": "", "tlsKeyFile": "",
@@ -84,10 +87,12 @@ func (f *flags) warn(set *pflag.FlagSet, log *slog.Logger) {
 func (f *flags) options(log *logging.Log) (control.Options, error) {
 	o := control.Options{
 		Paths: f.configDir, MeshConfig: f.meshConfig, Set: f.set, State: f.state, GRPC: f.grpc, HTTP: f.http, Monitoring: f.monitoring,
-		Domain: f.domain, ClusterID: f.clusterID, RootNamespace: f.namespace, Log: log,
+		HTTPS: f.https, Revision: os.Getenv("REVISION"), Domain: f.domain, ClusterID: f.clusterID, RootNamespace: f.namespace, Log: log,
 	}
 	if f.kube.Kubeconfig != "" || f.kube.Socket != "" || len(f.configDir) == 0 && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
 		o.Kubernetes = &f.kube
+	} else if f.https == webhooks {
+		o.HTTPS = "" // nobody would call
 	}
 	o.WriteStatus = os.Getenv("PILOT_ENABLE_STATUS") == "true"
 	o.KeepAlive.Interval, o.KeepAlive.Timeout = f.keepInterval, f.keepTimeout

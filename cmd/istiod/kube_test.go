@@ -18,7 +18,7 @@ func TestKubernetesFlags(t *testing.T) {
 	cmd := newCommand()
 	cmd.SetOut(&out)
 	cmd.SetArgs([]string{"discovery", "--kubeSocket", api.Socket, "--kubernetesApiQPS", "200", "--kubernetesApiBurst", "300", "--meshConfig", "",
-		"--grpcAddr", "", "--httpAddr", "unix:" + page, "--monitoringAddr", ""})
+		"--grpcAddr", "", "--httpAddr", "unix:" + page, "--monitoringAddr", "", "--httpsAddr", ""})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.ExecuteContext(ctx) }()

@@ -20,6 +20,9 @@ const (
 	MeshConfigMap = "istio"
 	// MeshConfigKey is the key in it that holds the MeshConfig as YAML.
 	MeshConfigKey = "mesh"
+	// InjectorConfigMap begins the names of the ConfigMaps, in the root namespace, that hold
+	// templates and values of injection: of revision r it is this, "-" and r.
+	InjectorConfigMap = "istio-sidecar-injector"
 	// DefaultRootNamespace is where mesh-wide objects live unless MeshConfig says else.
 	DefaultRootNamespace = "istio-system"
 )

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -99,6 +100,8 @@ func (r reading) scheme() *runtime.Scheme {
 		s.AddKnownTypeWithName(r.version.WithKind(string(r.kind)+"List"), &documentList{})
 	case *discoveryv1.EndpointSlice:
 		s.AddKnownTypes(r.version, &discoveryv1.EndpointSlice{}, &discoveryv1.EndpointSliceList{})
+	case *admissionv1.MutatingWebhookConfiguration:
+		s.AddKnownTypes(r.version, &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.MutatingWebhookConfigurationList{})
 	default:
 		s.AddKnownTypes(r.version, &corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.Node{}, &corev1.NodeList{},
 			&corev1.Service{}, &corev1.ServiceList{}, &corev1.Pod{}, &corev1.PodList{},

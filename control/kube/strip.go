@@ -58,7 +58,7 @@ func (r reading) strip(object metav1.Object) bool {
 		maps.DeleteFunc(o.Data, func(k string, _ []byte) bool { return !slices.Contains(certificateKeys(), k) })
 	case *corev1.ConfigMap:
 		o.Annotations, o.BinaryData = nil, nil
-		if o.Name != config.MeshConfigMap || o.Namespace != r.root {
+		if o.Namespace != r.root || o.Name != config.MeshConfigMap && !strings.HasPrefix(o.Name, config.InjectorConfigMap) {
 			maps.DeleteFunc(o.Data, func(k, _ string) bool { return !slices.Contains(certificateKeys(), k) })
 		}
 	}
