@@ -2,15 +2,22 @@ package control_test
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/lateen-mesh/lateen/control"
 	"github.com/lateen-mesh/lateen/test/ports"
@@ -42,8 +49,14 @@ type foreign struct {
 	admin string
 }
 
+// gatewayNode is that of a gateway without an agent.
+func gatewayNode(publish string) string {
+	return fmt.Sprintf(`{id: router~127.0.2.1~gw.istio-system~istio-system.svc.cluster.local, cluster: gw,
+  metadata: {NAMESPACE: istio-system, LABELS: {istio: ingressgateway}, LATEEN_PUBLISH: %q}}`, publish)
+}
+
 // startEnvoy runs the Envoy that `make peers` installs, until the test ends.
-func startEnvoy(t *testing.T, apiType, socket string, publish string) *foreign {
+func startEnvoy(t *testing.T, apiType, socket, node string) *foreign {
 	t.Helper()
 	cache := os.Getenv("XDG_CACHE_HOME")
 	if cache == "" {
@@ -57,10 +70,7 @@ func startEnvoy(t *testing.T, apiType, socket string, publish string) *foreign {
 	port := ports.One()
 	file := filepath.Join(t.TempDir(), "envoy.yaml")
 	text := fmt.Sprintf(`
-node:
-  id: router~127.0.2.1~gw.istio-system~istio-system.svc.cluster.local
-  cluster: gw
-  metadata: {NAMESPACE: istio-system, LABELS: {istio: ingressgateway}, LATEEN_PUBLISH: %q}
+node: %s
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}
 dynamic_resources:
   lds_config: {ads: {}, initial_fetch_timeout: 0s, resource_api_version: V3}
@@ -75,7 +85,7 @@ static_resources:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
         explicit_http_config: {http2_protocol_options: {}}
-`, publish, port, apiType, socket)
+`, node, port, apiType, socket)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +134,7 @@ func TestForeignEnvoy(t *testing.T) {
 		t.Run("EN-057 "+form.name, func(t *testing.T) {
 			p := start(t, map[string]string{"gateway.yaml": gateway, "routes.yaml": routes, "b.yaml": cluster}, nil)
 			port := ports.One()
-			e := startEnvoy(t, form.apiType, filepath.Join(p.sockets, "grpc"), fmt.Sprintf("80=%d", port))
+			e := startEnvoy(t, form.apiType, filepath.Join(p.sockets, "grpc"), gatewayNode(fmt.Sprintf("80=%d", port)))
 			page := fmt.Sprintf("http://127.0.0.1:%d/", port)
 			reply := func(want string) {
 				t.Helper()
@@ -170,6 +180,77 @@ func TestForeignEnvoy(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What an application behind a stock Envoy sends arrives with the headers that the mesh's
+// own proxies add.
+func TestForeignSidecarHeaders(t *testing.T) {
+	received := make(chan http.Header, 1)
+	app := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { received <- r.Header }))
+	defer app.Close()
+	port := ports.One()
+	service := fmt.Sprintf(`
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: web, namespace: default}
+spec:
+  hosts: [web.default.svc.cluster.local]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{number: %d, name: http, protocol: HTTP}]
+  endpoints: [{address: 127.0.0.1, ports: {http: %s}}]
+`, port, app.URL[strings.LastIndexByte(app.URL, ':')+1:])
+	p := start(t, map[string]string{"web.yaml": service}, nil)
+	const id = "sidecar~10.244.0.9~sleep-1.default~default.svc.cluster.local"
+	startEnvoy(t, "DELTA_GRPC", filepath.Join(p.sockets, "grpc"), `{id: `+id+`, cluster: sleep.default, metadata: {
+  NAME: sleep-1, NAMESPACE: default, INTERCEPTION_MODE: NONE, PILOT_SAN: [istiod], LABELS: {app: sleep}, PROXY_CONFIG: {private: {}}}}`)
+	got := http.Header{}
+	wait(t, func() bool {
+		r, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/", port), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = "web.default"
+		reply, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+		if err != nil {
+			return false
+		}
+		reply.Body.Close()
+		got = <-received
+		return true
+	})
+	for _, tc := range []struct{ name, header, pattern string }{
+		{"OB-038 WI-004 the trace", "X-B3-Traceid", "^[0-9a-f]{32}$"},
+		{"OB-038 WI-004 the span", "X-B3-Spanid", "^[0-9a-f]{16}$"},
+		{"OB-038 WI-004 the decision", "X-B3-Sampled", "^[01]$"},
+		{"OB-039 WI-004 the request", "X-Request-Id", "^[0-9a-f-]{36}$"},
+		{"OB-044 WI-004 the operation", "X-Envoy-Decorator-Operation", fmt.Sprintf(`^web\.default\.svc\.cluster\.local:%d/\*$`, port)},
+		{"WI-004 the attempt", "X-Envoy-Attempt-Count", "^1$"},
+		{"OB-013 WI-004 who sends", "X-Envoy-Peer-Metadata-Id", "^" + regexp.QuoteMeta(id) + "$"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if !regexp.MustCompile(tc.pattern).MatchString(got.Get(tc.header)) {
+				t.Errorf("%s: %q, want %s", tc.header, got.Get(tc.header), tc.pattern)
+			}
+		})
+	}
+	t.Run("OB-013 WI-004 what is known of the sender", func(t *testing.T) {
+		raw, err := base64.StdEncoding.DecodeString(got.Get("X-Envoy-Peer-Metadata"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m structpb.Struct
+		if err := proto.Unmarshal(raw, &m); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]any{"NAME": "sleep-1", "NAMESPACE": "default", "LABELS": map[string]any{"app": "sleep"}}
+		if diff := cmp.Diff(want, m.AsMap()); diff != "" {
+			t.Error(diff)
+		}
+	})
+	if trace, span := got.Get("X-B3-Traceid"), got.Get("X-B3-Spanid"); !strings.HasSuffix(trace, span) {
+		t.Errorf("the root span %s is not the end of its trace %s", span, trace)
 	}
 }
 
