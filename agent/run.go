@@ -144,7 +144,7 @@ func (a *agent) startRelay(ctx context.Context) error {
 	network, address := a.controlPlane()
 	a.relay, err = relay.Listen(relay.Options{
 		Node: node, Socket: a.pod.input.XDSSocket, Journal: filepath.Join(a.pod.dir, journalName), Address: address, Logger: a.log.Scope("relay"),
-		Dial: func(ctx context.Context) (net.Conn, error) { return a.dialer().DialContext(ctx, network, address) },
+		Dial: func(ctx context.Context) (net.Conn, error) { return a.dial(ctx, network, address) },
 	})
 	if err != nil {
 		return err
@@ -153,12 +153,40 @@ func (a *agent) startRelay(ctx context.Context) error {
 	return nil
 }
 
-// controlPlane is the socket of the engine, where there is one, or the configured address.
+// controlPlane is the socket of the engine, where there is one or will be, or the configured address.
 func (a *agent) controlPlane() (network, address string) {
-	if socket := filepath.Join(a.f.sockets, "xds.sock"); exists(socket) {
-		return "unix", socket
+	if exists(a.f.sockets) {
+		return "unix", filepath.Join(a.f.sockets, "xds.sock")
 	}
 	return "tcp", a.pod.config.GetDiscoveryAddress()
+}
+
+// Of a socket of this machine: a try costs nothing, and the mesh starts as one.
+const (
+	socketStep = 20 * time.Millisecond
+	socketWait = time.Second
+)
+
+// dial connects to the control plane. A socket is waited for a while.
+func (a *agent) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := a.dialer().DialContext(ctx, network, address)
+	if err == nil || network != "unix" {
+		return c, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, socketWait)
+	defer cancel()
+	again := time.NewTicker(socketStep)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-again.C:
+		}
+		if c, err = a.dialer().DialContext(ctx, network, address); err == nil {
+			return c, nil
+		}
+	}
 }
 
 func (a *agent) dialer() *net.Dialer { return &net.Dialer{Timeout: 5 * time.Second} }

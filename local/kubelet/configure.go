@@ -121,10 +121,23 @@ func (r *run) addMounts(img image.Image, c *container.Config) error {
 		c.Mounts = append(c.Mounts, container.Mount{Target: path.Clean(at), Source: file})
 	}
 	if img.Root == "" && len(img.Entrypoint) > 0 && hidden(img.Entrypoint[0]) {
-		dir := filepath.Dir(img.Entrypoint[0])
-		c.Mounts = append([]container.Mount{{Target: dir, Source: dir, ReadOnly: true}}, c.Mounts...)
+		showDir(c, filepath.Dir(img.Entrypoint[0]))
 	}
 	return nil
+}
+
+// showDir mounts a directory of this machine where it is, within volumes that lie over it.
+func showDir(c *container.Config, dir string) {
+	at := 0
+	for i, m := range c.Mounts {
+		if m.Target == dir {
+			return
+		}
+		if m.Target == "/" || strings.HasPrefix(dir, m.Target+"/") {
+			at = i + 1
+		}
+	}
+	c.Mounts = slices.Insert(c.Mounts, at, container.Mount{Target: dir, Source: dir, ReadOnly: true})
 }
 
 // proxyProgram is the variable that tells an agent which proxy to run.
@@ -141,8 +154,7 @@ func (k *Kubelet) equip(c *container.Config) {
 	}
 	c.Env = append(c.Env, proxyProgram+"="+k.o.Proxy)
 	if hidden(k.o.Proxy) {
-		dir := filepath.Dir(k.o.Proxy)
-		c.Mounts = append([]container.Mount{{Target: dir, Source: dir, ReadOnly: true}}, c.Mounts...)
+		showDir(c, filepath.Dir(k.o.Proxy))
 	}
 }
 

@@ -84,6 +84,9 @@ func (c *Catalog) sample(name string) (Image, error) {
 	if len(s.entrypoint) == 0 || !slices.Contains([]string{samplePrograms, agentProgram, controlProgram}, s.entrypoint[0]) {
 		return i, nil
 	}
+	if s.entrypoint[0] != samplePrograms { // exec finds them by name, as in their images
+		i.Env = append(slices.Clone(i.Env), "PATH="+c.o.Bin+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	}
 	i.Entrypoint[0] = filepath.Join(c.o.Bin, s.entrypoint[0])
 	if _, err := exec.LookPath(i.Entrypoint[0]); err != nil {
 		return Image{}, fmt.Errorf("image %s stands for %s here: %w: build all programs into one directory: make build", name, s.entrypoint[0], err)
