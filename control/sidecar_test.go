@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -157,4 +158,33 @@ spec:
 	if got := messages(); !slices.Equal(got, []string{named, bytes}) {
 		t.Errorf("with one that does not: %q", got)
 	}
+}
+
+// How long a rule takes from the API to the proxies of a machine, as users run it; the
+// log says it, bench/ keeps it.
+func TestRuleReachesAllSidecars(t *testing.T) {
+	const rule = `
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: default}
+spec:
+  hosts: [web.default.svc.cluster.local]
+  http: [{timeout: 1s, route: [{destination: {host: web.default.svc.cluster.local}}]}]
+`
+	api := kubetest.New(t).Start()
+	api.Apply(backend + "---" + backendPod + "---" + backendSlice)
+	p := startOn(t, api, nil, func(o *control.Options) { o.Debounce = control.Debounce{} })
+	const count = 12
+	var all []*proxy
+	for i := range count {
+		c := p.sidecar(fmt.Sprintf("p-%d", i), fmt.Sprintf("10.244.1.%d", i), wellknown.RouteType, "80")
+		has(t, "RDS", text(t, c.next("")), `"outbound|80||web.default.svc.cluster.local"`)
+		all = append(all, c)
+	}
+	began := time.Now()
+	api.Apply(rule)
+	for _, c := range all {
+		has(t, "RDS", text(t, c.next("")), `"timeout":"1s"`)
+	}
+	t.Logf("in force at %d proxies %v after it was applied", count, time.Since(began).Round(time.Millisecond))
 }
