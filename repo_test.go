@@ -81,10 +81,10 @@ var imports = map[string]string{
 	"local/outside": "", "local/network": "local/outside agent/redirect",
 	"local/apiserver": "local/apiserver/server", "local/apiserver/server": "local/apiserver/...",
 	"local/apiserver/controllers": "", "local/apiserver/pki": "", "local/apiserver/registry": "", "local/apiserver/store": "",
-	"cli": "control/config control/file install local samples/...",
+	"cli": "control/config control/file install install/cluster local samples/...",
 
-	"install":      "control/config control/inject install/crds",
-	"install/crds": "", "install/crds/gen": "",
+	"install":         "control/config control/inject install/crds",
+	"install/cluster": "install", "install/crds": "", "install/crds/gen": "",
 
 	"samples":         "samples/...",
 	"samples/httpbin": "", "samples/site": "", "samples/testca": "",
@@ -94,8 +94,8 @@ var imports = map[string]string{
 	"test":         "control/... proxy/... local local/outside cli samples/... test/...",
 	"test/build":   "",
 	"test/fixture": "agent/redirect samples/testca test/ports",
-	"test/ports":   "", "test/browser": "",
-	"test/report":  "", "test/fuzzall": "",
+	"test/ports":   "", "test/replay": "", "test/browser": "",
+	"test/report": "", "test/fuzzall": "",
 	"bench": "control/... proxy/... samples/... bench/record", "bench/record": "", "bench/engine": "bench/record local",
 
 	"cmd/lateen-sample": "samples",
@@ -197,8 +197,8 @@ func importProblem(s source, allowed, path string) string {
 		return "net/http is for proxy/admin and proxy/http3"
 	case strings.HasPrefix(path, "k8s.io/kubernetes") && !within(s.dir, "local/apiserver"):
 		return "Kubernetes itself is for the module of local/apiserver"
-	case strings.HasPrefix(path, "k8s.io/client-go") && !within(s.dir, "control/kube", "local", "cli", "cni"):
-		return "a Kubernetes client is for control/kube, local, cli and cni"
+	case strings.HasPrefix(path, "k8s.io/client-go") && !within(s.dir, "control/kube", "local", "cli", "cni", "install/cluster"):
+		return "a Kubernetes client is for control/kube, local, cli, cni and install/cluster"
 	}
 	return ""
 }
