@@ -27,8 +27,8 @@ build: ## build all programs into bin/; the first time takes minutes, most of th
 	@echo 'building the Kubernetes API' && set -o pipefail && $(GO) build -C $(API) -v -trimpath -ldflags '$(APIFLAGS)' -o $(CURDIR)/$(BIN)/lateen-apiserver . 2>&1 | $(PROGRESS)
 	@ln -sf lateen $(BIN)/istioctl
 
-demo: build ## run the mesh of samples/external-services with stand-ins for its sites; Ctrl-C ends it
-	@LATEEN=$(BIN)/lateen STATE=$(STATE) samples/external-services/demo.sh
+demo: build ## Bookinfo in a mesh on this machine, with the address of its page; Ctrl-C ends it
+	@$(BIN)/lateen up --state $(STATE) samples/bookinfo
 
 check: lint test race ## all that must hold before a change lands: lint, tests, tests under the race detector
 
