@@ -3,7 +3,6 @@ package test
 import (
 	"errors"
 	"flag"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,58 +109,6 @@ func replayMesh(t *testing.T, shared string) replay.Place {
 		t.Fatalf("lateen up: %v\n%s", err, logsOf(state))
 	}
 	return replay.Place{Work: work, Samples: absolute("../samples"), Prelude: string(prelude), Env: env, Ours: *proxyFlag == "lateen"}
-}
-
-// startSites runs the sites that scenarios name, and one that none names, on loopback
-// addresses of this machine; it returns how `lateen up` is told of them.
-func startSites(t *testing.T, sample, ca string) (flags []string) {
-	t.Helper()
-	for _, site := range []struct {
-		name      string
-		addresses []string
-		plain     bool
-		secure    bool
-		argv      []string
-	}{
-		{"httpbin.org", []string{"127.0.82.1", "127.0.82.2"}, true, true, []string{"httpbin"}},
-		{"edition.cnn.com", []string{"127.0.82.3"}, false, true, []string{"site", "--title", "CNN International - Breaking News, US News, World News and Video"}},
-		{"www.google.com", []string{"127.0.82.4"}, true, true, []string{"site", "--title", "Google"}},
-		{"unrelated.example", []string{"127.0.82.5"}, true, false, []string{"site", "--title", "unrelated"}},
-	} {
-		argv, ports := append([]string{sample}, site.argv...), []string{}
-		for _, a := range site.addresses {
-			if site.plain {
-				argv, ports = append(argv, "--listen", a+":80"), append(ports, a+":80")
-			}
-			if site.secure {
-				argv, ports = append(argv, "--tls-listen", a+":443"), append(ports, a+":443")
-			}
-		}
-		if site.secure {
-			argv = append(argv, "--tls-name", site.name, "--ca", ca)
-		}
-		listening(t, fixture.Start(t, site.name, argv), ports)
-		flags = append(flags, "--resolve", site.name+"="+strings.Join(site.addresses, ","))
-	}
-	listening(t, fixture.Start(t, "database", []string{sample, "tcp-echo", "3306", "db"}), []string{"127.0.82.5:3306"})
-	return flags
-}
-
-// listening waits for a program's ports.
-func listening(t *testing.T, p *fixture.Process, addresses []string) {
-	t.Helper()
-	for _, address := range addresses {
-		fixture.Eventually(t, p.Name+" listens on "+address, func() error {
-			if p.Exited() {
-				t.Fatalf("%s has ended", p.Name)
-			}
-			c, err := net.Dial("tcp", address)
-			if err == nil {
-				_ = c.Close()
-			}
-			return err
-		})
-	}
 }
 
 // logsOf are the logs of a mesh's parts.
