@@ -33,7 +33,7 @@ func Command(run Proxy) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	cmd.AddCommand(newProxyCommand(run), newWaitCommand(), newRequestCommand(), newVersionCommand())
+	cmd.AddCommand(newProxyCommand(run), newWaitCommand(), newRequestCommand(), newRedirectCommand(), newCleanCommand(), newVersionCommand())
 	return cmd
 }
 

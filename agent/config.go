@@ -26,12 +26,6 @@ const maxConfig = 4 << 20
 // configAnnotation has a pod's own part of the proxy's configuration.
 const configAnnotation = "proxy.istio.io/config"
 
-// identitySocket is where the agent serves certificates, and where a proxy looks for them.
-const (
-	identityDirectory = "/var/run/secrets/workload-spiffe-uds"
-	identitySocket    = "socket"
-)
-
 func getenv(name string) string { return os.Getenv(name) }
 
 // A pod is what is known of the pod that the agent runs in.
@@ -71,7 +65,7 @@ func (f *proxyFlags) read(log *slog.Logger) (*pod, error) {
 		Type: f.kind, Config: p.config, Labels: labels, Annotations: annotations, Bind: "0.0.0.0",
 		Metadata: map[string]any{"WORKLOAD_IDENTITY_SOCKET_FILE": identitySocket, "ENVOY_SKIP_DEPRECATED_LOGS": "true"},
 		Agent:    int(p.config.GetStatusPort()), Admin: int(p.config.GetProxyAdminPort()),
-		Health: wellknown.ProxyStatusPort, Metrics: wellknown.ProxyMetricsPort, OutlierLog: f.outlierLog,
+		Health: wellknown.ProxyStatusPort, Metrics: wellknown.ProxyMetricsPort, OutlierLog: f.outlierLog, Mark: f.proxyMark(),
 		XDSSocket: filepath.Join(p.dir, "XDS"),
 	}
 	if _, domain, ok := strings.Cut(f.domain, ".svc."); ok {

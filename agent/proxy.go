@@ -22,6 +22,7 @@ type proxyFlags struct {
 	logJSON                                                 bool
 	concurrency                                             int
 	config, podInfo, sockets, override                      string
+	identity, resolvConf                                    string
 }
 
 // newProxyCommand is `pilot-agent proxy`.
@@ -50,6 +51,8 @@ func newProxyCommand(run Proxy) *cobra.Command {
 	set.StringVar(&f.podInfo, "podInfo", "/etc/istio/pod", "directory with the pod's labels and annotations, as the downward API writes them")
 	set.StringVar(&f.sockets, "sockets", wellknown.SocketDirectory, "directory with xds.sock, the control plane's, and outside.sock, the engine's")
 	set.StringVar(&f.override, "bootstrapOverride", getenv("ISTIO_BOOTSTRAP_OVERRIDE"), "file that is merged over the bootstrap")
+	set.StringVar(&f.identity, "identity", identityDirectory, "directory of the socket on which the agent serves certificates")
+	set.StringVar(&f.resolvConf, "resolvConf", resolvConf, "file that names the servers and search domains of DNS")
 	ignored(cmd)
 	return cmd
 }

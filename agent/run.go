@@ -5,10 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -18,13 +15,9 @@ import (
 	"syscall"
 	"time"
 
-	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"google.golang.org/protobuf/encoding/protojson"
-
+	"github.com/lateen-mesh/lateen/agent/names"
 	"github.com/lateen-mesh/lateen/agent/relay"
-	"github.com/lateen-mesh/lateen/agent/status"
 	"github.com/lateen-mesh/lateen/logging"
-	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // bootstrapName and journalName are files of the proxy's directory.
@@ -42,6 +35,7 @@ type agent struct {
 	proxy Proxy
 
 	relay   *relay.Relay
+	names   *names.Server // nil: DNS does not come here
 	tasks   sync.WaitGroup
 	failed  chan error // of a part without which the agent is of no use
 	leaving atomic.Bool
@@ -105,138 +99,16 @@ func (a *agent) serve(ctx context.Context, signals <-chan os.Signal) error {
 	return a.depart(ctx, signals, ended)
 }
 
-func proxyEnded(err error) error {
-	if err != nil {
-		return fmt.Errorf("proxy: %w", err)
-	}
-	return errors.New("proxy: it has ended by itself")
-}
-
-// startParts starts what the proxy needs.
-func (a *agent) startParts(ctx context.Context) error {
-	if err := a.startRelay(ctx); err != nil {
-		return err
-	}
-	return a.startStatus(ctx)
-}
-
-// spawn runs a part; its error ends the agent.
-func (a *agent) spawn(name string, run func() error) {
-	a.tasks.Go(func() {
-		if err := run(); err != nil {
-			select {
-			case a.failed <- fmt.Errorf("%s: %w", name, err):
-			default:
-			}
-		}
-	})
-}
-
-func (a *agent) startRelay(ctx context.Context) error {
-	text, err := a.pod.input.NodeJSON()
-	if err != nil {
-		return err
-	}
-	node := &corepb.Node{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, node); err != nil {
-		return fmt.Errorf("node: %w", err)
-	}
-	network, address := a.controlPlane()
-	a.relay, err = relay.Listen(relay.Options{
-		Node: node, Socket: a.pod.input.XDSSocket, Journal: filepath.Join(a.pod.dir, journalName), Address: address, Logger: a.log.Scope("relay"),
-		Dial: func(ctx context.Context) (net.Conn, error) { return a.dial(ctx, network, address) },
-	})
-	if err != nil {
-		return err
-	}
-	a.tasks.Go(func() { a.relay.Run(ctx) })
-	return nil
-}
-
-// controlPlane is the socket of the engine, where there is one or will be, or the configured address.
-func (a *agent) controlPlane() (network, address string) {
-	if exists(a.f.sockets) {
-		return "unix", filepath.Join(a.f.sockets, "xds.sock")
-	}
-	return "tcp", a.pod.config.GetDiscoveryAddress()
-}
-
-// Of a socket of this machine: a try costs nothing, and the mesh starts as one.
-const (
-	socketStep = 20 * time.Millisecond
-	socketWait = time.Second
-)
-
-// dial connects to the control plane. A socket is waited for a while.
-func (a *agent) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	c, err := a.dialer().DialContext(ctx, network, address)
-	if err == nil || network != "unix" {
-		return c, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, socketWait)
-	defer cancel()
-	again := time.NewTicker(socketStep)
-	defer again.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-again.C:
-		}
-		if c, err = a.dialer().DialContext(ctx, network, address); err == nil {
-			return c, nil
-		}
-	}
-}
-
-func (a *agent) dialer() *net.Dialer { return &net.Dialer{Timeout: 5 * time.Second} }
-
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
 
-func (a *agent) startStatus(ctx context.Context) error {
-	s, err := status.New(status.Options{
-		Admin: a.admin(), Address: a.pod.input.Addresses[0], Logger: a.log.Scope("healthcheck"),
-		Probes: getenv("ISTIO_KUBE_APP_PROBERS"), Scrape: getenv("ISTIO_PROMETHEUS_ANNOTATIONS"),
-		Metrics: a.metrics, Leaving: a.leaving.Load, Quit: a.quit, Drain: func() { a.drainListeners(ctx) },
-	})
+func proxyEnded(err error) error {
 	if err != nil {
-		return err
+		return fmt.Errorf("proxy: %w", err)
 	}
-	l, err := net.Listen("tcp", ":"+strconv.Itoa(int(a.pod.config.GetStatusPort())))
-	if err != nil {
-		return fmt.Errorf("pages of the agent: %w", err)
-	}
-	a.spawn("pages of the agent", func() error { return s.Serve(ctx, l) })
-	return nil
-}
-
-// metrics are the agent's own.
-func (a *agent) metrics(w io.Writer) {
-	s := a.relay.Status()
-	connected := 0
-	if s.Connected {
-		connected = 1
-	}
-	for _, m := range []struct {
-		name, kind, help string
-		value            uint64
-	}{
-		{"istio_agent_xds_proxy_requests", "counter", "The total number of Xds Proxy Requests", s.Requests},
-		{"istio_agent_xds_proxy_responses", "counter", "The total number of Xds Proxy Responses", s.Responses},
-		{"istio_agent_xds_proxy_rejects", "counter", "The total number of responses that the proxy refused", s.Refused},
-		{"istio_agent_xds_proxy_connected", "gauge", "Whether the control plane is connected", uint64(connected)},
-	} {
-		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n%s %d\n", m.name, m.help, m.name, m.kind, m.name, m.value)
-	}
-	fmt.Fprintf(w, "# HELP istio_build Istio component build info\n# TYPE istio_build gauge\nistio_build{component=\"agent\",tag=%q} 1\n", wellknown.Version())
-}
-
-// admin is where the proxy's admin API is.
-func (a *agent) admin() string {
-	return net.JoinHostPort("localhost", strconv.Itoa(int(a.pod.config.GetProxyAdminPort())))
+	return errors.New("proxy: it has ended by itself")
 }
 
 // arguments writes the bootstrap and is the command line of the proxy. The engine's socket is used
@@ -316,22 +188,6 @@ func (a *agent) depart(ctx context.Context, signals <-chan os.Signal, ended <-ch
 		a.say.Info("ended at once", "signal", s.String())
 		return nil
 	}
-}
-
-// drainListeners has the proxy take no more connections; a sidecar's application may still
-// make its own.
-func (a *agent) drainListeners(ctx context.Context) {
-	a.drained.Do(func() {
-		path := "/drain_listeners?graceful"
-		if a.f.kind == "sidecar" {
-			path += "&inboundonly"
-		}
-		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
-		defer cancel()
-		if err := request(ctx, io.Discard, a.admin(), http.MethodPost, path, ""); err != nil {
-			a.say.Warn("the proxy's listeners stay as they are", "error", err)
-		}
-	})
 }
 
 // linger waits as long as the configuration says: a fixed time, or until no connection is left.

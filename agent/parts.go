@@ -1,0 +1,202 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/lateen-mesh/lateen/agent/names"
+	"github.com/lateen-mesh/lateen/agent/relay"
+	"github.com/lateen-mesh/lateen/agent/secrets"
+	"github.com/lateen-mesh/lateen/agent/status"
+	"github.com/lateen-mesh/lateen/nametable"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// Files that the pod has.
+const (
+	resolvConf           = "/etc/resolv.conf"
+	identityDirectory    = "/var/run/secrets/workload-spiffe-uds"
+	identitySocket       = "socket"
+	credentialsDirectory = "/var/run/secrets/workload-spiffe-credentials"
+)
+
+// startParts starts what the proxy needs.
+func (a *agent) startParts(ctx context.Context) error {
+	for _, start := range []func(context.Context) error{a.startNames, a.startRelay, a.startSecrets, a.startStatus} {
+		if err := start(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spawn runs a part; its error ends the agent.
+func (a *agent) spawn(name string, run func() error) {
+	a.tasks.Go(func() {
+		if err := run(); err != nil {
+			select {
+			case a.failed <- fmt.Errorf("%s: %w", name, err):
+			default: // one is enough
+			}
+		}
+	})
+}
+
+// startNames answers the pod's DNS questions, if the pod's questions come here.
+func (a *agent) startNames(ctx context.Context) error {
+	if a.pod.env("ISTIO_META_DNS_CAPTURE") != "true" || a.f.kind != "sidecar" {
+		return nil
+	}
+	resolver, err := names.ReadResolver(a.f.resolvConf)
+	if err != nil {
+		return fmt.Errorf("DNS of the pod: %w", err)
+	}
+	a.names, err = names.Listen(names.Options{
+		Address:   cmp.Or(a.pod.env("DNS_PROXY_ADDR"), "127.0.0.1:"+strconv.Itoa(wellknown.DNSPort)),
+		Namespace: a.pod.input.Namespace, Domain: a.pod.input.Domain, Search: resolver.Search, Servers: resolver.Servers,
+		Control: a.control, Logger: a.log.Scope("dns"),
+	})
+	if err != nil {
+		return fmt.Errorf("DNS of the pod: %w", err)
+	}
+	a.spawn("DNS of the pod", func() error { return a.names.Run(ctx) })
+	return nil
+}
+
+func (a *agent) startRelay(ctx context.Context) error {
+	text, err := a.pod.input.NodeJSON()
+	if err != nil {
+		return err
+	}
+	node := &corepb.Node{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, node); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	network, address := a.controlPlane()
+	o := relay.Options{
+		Node: node, Socket: a.pod.input.XDSSocket, Journal: filepath.Join(a.pod.dir, journalName), Address: address, Logger: a.log.Scope("relay"),
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			d := net.Dialer{Control: a.control}
+			return d.DialContext(ctx, network, address)
+		},
+	}
+	if a.names != nil {
+		o.Names = func(t nametable.Table) { a.names.Update(t) }
+	}
+	if a.relay, err = relay.Listen(o); err != nil {
+		return err
+	}
+	a.tasks.Go(func() { a.relay.Run(ctx) })
+	return nil
+}
+
+// controlPlane is the socket of the engine, where there is one, or the configured address.
+func (a *agent) controlPlane() (network, address string) {
+	if socket := filepath.Join(a.f.sockets, "xds.sock"); exists(socket) {
+		return "unix", socket
+	}
+	return "tcp", a.pod.config.GetDiscoveryAddress()
+}
+
+// startSecrets serves certificates, unless somebody else does on the same socket.
+func (a *agent) startSecrets(ctx context.Context) error {
+	path := filepath.Join(a.f.identity, identitySocket)
+	a.pod.input.SDSSocket = path
+	if c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
+		a.say.Info("certificates come from the server that is there", "socket", path)
+		return c.Close()
+	}
+	s, err := secrets.Listen(secrets.Options{Socket: path, Credentials: credentialsDirectory, Logger: a.log.Scope("sds")})
+	if err != nil {
+		a.say.Warn("no certificates are served: what speaks TLS with files of the agent does not work", "error", err)
+		a.pod.input.SDSSocket = ""
+		return nil
+	}
+	a.spawn("certificates", func() error { return s.Run(ctx) })
+	return nil
+}
+
+func (a *agent) startStatus(ctx context.Context) error {
+	port := int(a.pod.config.GetStatusPort())
+	if port == 0 {
+		return nil // health is then the admin API's
+	}
+	o := status.Options{
+		Admin: a.admin(), Address: a.pod.input.Addresses[0], Logger: a.log.Scope("healthcheck"),
+		Probes: getenv("ISTIO_KUBE_APP_PROBERS"), Scrape: getenv("ISTIO_PROMETHEUS_ANNOTATIONS"),
+		Metrics: a.metrics, Leaving: a.leaving.Load, Quit: a.quit, Drain: func() { a.drainListeners(ctx) },
+	}
+	if a.names != nil {
+		o.Names = func() any { return a.names.Table() }
+	}
+	s, err := status.New(o)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+	if err != nil {
+		return fmt.Errorf("pages of the agent: %w", err)
+	}
+	a.spawn("pages of the agent", func() error { return s.Serve(ctx, l) })
+	return nil
+}
+
+// metrics are the agent's own.
+func (a *agent) metrics(w io.Writer) {
+	type metric struct {
+		name, kind, help string
+		value            uint64
+	}
+	s := a.relay.Status()
+	connected := uint64(0)
+	if s.Connected {
+		connected = 1
+	}
+	all := []metric{
+		{"istio_agent_xds_proxy_requests", "counter", "The total number of requests to the control plane.", s.Requests},
+		{"istio_agent_xds_proxy_responses", "counter", "The total number of responses of the control plane.", s.Responses},
+		{"istio_agent_xds_proxy_rejects", "counter", "The total number of responses that the proxy refused.", s.Refused},
+		{"istio_agent_xds_proxy_connected", "gauge", "Whether the control plane is connected.", connected},
+	}
+	if a.names != nil {
+		c := a.names.Counts()
+		all = append(all, metric{"istio_agent_dns_requests_total", "counter", "The total number of DNS questions.", c.Questions},
+			metric{"istio_agent_dns_upstream_requests_total", "counter", "The total number of DNS questions that were forwarded.", c.Forwarded},
+			metric{"istio_agent_dns_upstream_failures_total", "counter", "The total number of forwarded DNS questions without answer.", c.Failed})
+	}
+	for _, m := range all {
+		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n%s %d\n", m.name, m.help, m.name, m.kind, m.name, m.value)
+	}
+	fmt.Fprintf(w, "# HELP istio_build Istio component build info\n# TYPE istio_build gauge\nistio_build{component=\"agent\",tag=%q} 1\n", wellknown.Version())
+}
+
+// admin is where the proxy's admin API is.
+func (a *agent) admin() string {
+	return net.JoinHostPort("localhost", strconv.Itoa(int(a.pod.config.GetProxyAdminPort())))
+}
+
+// drainListeners has the proxy take no more connections; a sidecar's application may still
+// make its own.
+func (a *agent) drainListeners(ctx context.Context) {
+	a.drained.Do(func() {
+		path := "/drain_listeners?graceful"
+		if a.f.kind == "sidecar" {
+			path += "&inboundonly"
+		}
+		ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+		defer cancel()
+		if err := request(ctx, io.Discard, a.admin(), http.MethodPost, path, ""); err != nil {
+			a.say.Warn("the proxy's listeners stay as they are", "error", err)
+		}
+	})
+}

@@ -1,0 +1,235 @@
+// Package secrets serves certificates to the proxy of a pod by SDS, on a Unix socket, from
+// files:
+//
+//	file-cert:CERT~KEY   a certificate chain and its private key
+//	file-root:CERT       authorities that are trusted
+//	default, ROOTCA      the workload's own, of the directory that a CA provider mounts
+//
+// A file that changes is sent again. A file that is not there, or does not hold what it should,
+// is waited for, and named in the log once. Keys are never logged, and go to this user's
+// programs only.
+package secrets
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	secretpb "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/lateen-mesh/lateen/agent/socket"
+	"github.com/lateen-mesh/lateen/wellknown"
+)
+
+// Options say where the server is.
+type Options struct {
+	Socket string // path
+	// Credentials is the directory with cert-chain.pem, key.pem and root-cert.pem of the workload.
+	Credentials string
+	// Every is how often files are looked at; 0 is 5 s.
+	Every time.Duration
+	// Logger is slog's default if nil.
+	Logger *slog.Logger
+}
+
+// Bounds of what is served.
+const (
+	maxFile  = 1 << 20 // bytes
+	maxNames = 1000    // of one stream
+)
+
+// A Server is an SDS server.
+type Server struct {
+	secretpb.UnimplementedSecretDiscoveryServiceServer
+	o    Options
+	log  *slog.Logger
+	l    net.Listener
+	grpc *grpc.Server
+}
+
+// Listen opens the socket.
+func Listen(o Options) (*Server, error) {
+	l, err := socket.Listen(o.Socket)
+	if err != nil {
+		return nil, fmt.Errorf("socket of certificates: %w", err)
+	}
+	s := &Server{o: o, log: cmp.Or(o.Logger, slog.Default()), l: l}
+	s.o.Every = cmp.Or(o.Every, 5*time.Second)
+	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxFile), grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10))
+	secretpb.RegisterSecretDiscoveryServiceServer(s.grpc, s)
+	return s, nil
+}
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, s.grpc.Stop)
+	defer stop()
+	return s.grpc.Serve(s.l)
+}
+
+// watch is what one stream was sent.
+type watch struct {
+	names   []string
+	sent    map[string][]byte // by name: the secret
+	said    map[string]bool   // by name: that it is not there
+	version int
+}
+
+// StreamSecrets serves the names of the last request, now and whenever a file changes.
+func (s *Server) StreamSecrets(stream secretpb.SecretDiscoveryService_StreamSecretsServer) error {
+	asks, failed := make(chan *discoverypb.DiscoveryRequest), make(chan error, 1)
+	ctx := stream.Context()
+	go func() {
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case asks <- m:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	tick := time.NewTicker(s.o.Every)
+	defer tick.Stop()
+	w := &watch{sent: map[string][]byte{}, said: map[string]bool{}}
+	for {
+		select {
+		case m := <-asks:
+			if m.GetErrorDetail() != nil {
+				s.log.Warn("the proxy refuses a certificate", "name", strings.Join(w.names, ","), "error", m.GetErrorDetail().GetMessage())
+			}
+			if len(m.GetResourceNames()) > maxNames {
+				return status.Errorf(codes.ResourceExhausted, "more than %d names", maxNames)
+			}
+			if !slices.Equal(w.names, m.GetResourceNames()) {
+				w.names = m.GetResourceNames()
+				clear(w.sent)
+			}
+		case <-tick.C:
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := s.send(stream, w); err != nil {
+			return err
+		}
+	}
+}
+
+// send sends what is there, if something of it is new.
+func (s *Server) send(stream secretpb.SecretDiscoveryService_StreamSecretsServer, w *watch) error {
+	var all []*anypb.Any
+	fresh := false
+	for _, name := range w.names {
+		secret, err := s.load(name)
+		if err != nil {
+			if !w.said[name] {
+				w.said[name] = true
+				s.log.Warn("a certificate is waited for", "name", name, "reason", err)
+			}
+			continue
+		}
+		body, err := anypb.New(secret)
+		if err != nil {
+			return err
+		}
+		delete(w.said, name)
+		fresh = fresh || !bytes.Equal(w.sent[name], body.GetValue())
+		w.sent[name] = body.GetValue()
+		all = append(all, body)
+	}
+	if !fresh {
+		return nil
+	}
+	w.version++
+	version := strconv.Itoa(w.version)
+	return stream.Send(&discoverypb.DiscoveryResponse{TypeUrl: wellknown.SecretType, VersionInfo: version, Nonce: version, Resources: all})
+}
+
+var errUnknown = errors.New("this agent serves certificates of files only; there is no such file")
+
+// load reads a secret's files.
+func (s *Server) load(name string) (*tlspb.Secret, error) {
+	switch files, ok := strings.CutPrefix(name, "file-cert:"); {
+	case ok:
+		chain, key, _ := strings.Cut(files, "~")
+		return pair(name, chain, key)
+	case name == "default":
+		return pair(name, filepath.Join(s.o.Credentials, "cert-chain.pem"), filepath.Join(s.o.Credentials, "key.pem"))
+	case name == "ROOTCA":
+		return root(name, filepath.Join(s.o.Credentials, "root-cert.pem"))
+	}
+	if file, ok := strings.CutPrefix(name, "file-root:"); ok {
+		return root(name, file)
+	}
+	return nil, errUnknown
+}
+
+func pair(name, chainFile, keyFile string) (*tlspb.Secret, error) {
+	chain, err := readPEM(chainFile, "CERTIFICATE")
+	if err != nil {
+		return nil, err
+	}
+	key, err := readPEM(keyFile, "PRIVATE KEY")
+	if err != nil {
+		return nil, err
+	}
+	return &tlspb.Secret{Name: name, Type: &tlspb.Secret_TlsCertificate{TlsCertificate: &tlspb.TlsCertificate{
+		CertificateChain: inline(chain), PrivateKey: inline(key)}}}, nil
+}
+
+func root(name, file string) (*tlspb.Secret, error) {
+	text, err := readPEM(file, "CERTIFICATE")
+	if err != nil {
+		return nil, err
+	}
+	return &tlspb.Secret{Name: name, Type: &tlspb.Secret_ValidationContext{ValidationContext: &tlspb.CertificateValidationContext{TrustedCa: inline(text)}}}, nil
+}
+
+func inline(text []byte) *corepb.DataSource {
+	return &corepb.DataSource{Specifier: &corepb.DataSource_InlineBytes{InlineBytes: text}}
+}
+
+// readPEM reads a file that begins with a block of a kind. Nothing else is handed out: names
+// come from the control plane.
+func readPEM(path, kind string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular() || info.Size() > maxFile:
+		return nil, fmt.Errorf("%s is no file of at most %d bytes", path, maxFile)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || !strings.HasSuffix(block.Type, kind) {
+		return nil, fmt.Errorf("%s does not begin with a PEM block %s", path, kind)
+	}
+	return text, nil
+}
