@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/lateen-mesh/lateen/control/ads"
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/mesh"
@@ -50,7 +52,8 @@ func (s *Server) objects() (*config.Set, []Problem) {
 }
 
 // debounced waits for a burst of signals to be over; false when the context ends. A proxy
-// that is about to end waits for nobody.
+// that is about to end waits for nobody, nor does the news that a Pod is to end, as long
+// as building the mesh leaves time for other things.
 func (s *Server) debounced(ctx context.Context, files, api <-chan struct{}) bool {
 	var quiet, last <-chan time.Time // from the first signal of a burst on
 	for {
@@ -63,8 +66,11 @@ func (s *Server) debounced(ctx context.Context, files, api <-chan struct{}) bool
 			return true
 		case <-ctx.Done():
 			return false
-		case <-files:
 		case <-api:
+			if s.podEnds() && time.Since(s.lastBuilt) > s.lastTook {
+				return true
+			}
+		case <-files:
 		case <-s.meshFile.changed:
 		}
 		if last == nil {
@@ -72,6 +78,22 @@ func (s *Server) debounced(ctx context.Context, files, api <-chan struct{}) bool
 		}
 		quiet = time.After(s.o.Debounce.After)
 	}
+}
+
+// podEnds reports whether a Pod is to end of which the Snapshot does not know that.
+func (s *Server) podEnds() bool {
+	known := s.snapshot.Load().Config
+	return slices.ContainsFunc(s.apiStore.Current().List(config.Pod), func(o *config.Config) bool {
+		return isEnding(o) && !isEnding(known.Get(config.Pod, o.Namespace, o.Name))
+	})
+}
+
+func isEnding(o *config.Config) bool {
+	if o == nil {
+		return false
+	}
+	pod, ok := o.Spec.(*corev1.Pod)
+	return ok && pod.DeletionTimestamp != nil
 }
 
 // rebuild makes the next snapshot and tells the proxies what kinds differ.
@@ -100,6 +122,7 @@ func (s *Server) rebuild() {
 	s.metrics.built(next, time.Since(started))
 	s.log.Info("mesh built", "generation", next.Generation, "objects", set.Len(), "services", len(next.Registry.Services()),
 		"changed", kindList(change), "took", time.Since(started).Round(time.Microsecond))
+	s.lastBuilt, s.lastTook = time.Now(), time.Since(started)
 	s.ads.Push(change)
 	s.departures.served(number, next.Generation)
 }

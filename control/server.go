@@ -108,6 +108,8 @@ type Server struct {
 	look     chan struct{} // wakes tellProblems
 
 	departures *departures
+	lastBuilt  time.Time     // the builder's: when the last Snapshot was made,
+	lastTook   time.Duration // and how long that took
 
 	injector    *injector
 	serving     *serving       // nil without webhooks

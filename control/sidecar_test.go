@@ -81,18 +81,29 @@ func TestLeaving(t *testing.T) {
 			has(t, "identifier", got, want)
 		}
 	})
-	t.Run("a deleted Pod leaves while it still serves", func(t *testing.T) {
+	t.Run("a Pod that is to end leaves at once, while it still serves and before its slice says so", func(t *testing.T) {
+		api := kubetest.New(t).Start()
+		api.Apply(whole)
+		p := startOn(t, api, nil, patient)
+		other := p.sidecar("sleep-1", "10.244.0.9", wellknown.EndpointType, webCluster)
+		has(t, "EDS", text(t, other.next("")), "10.244.0.5")
+		began := time.Now()
+		api.Apply(strings.Replace(backendPod, "name: web-1,", `name: web-1, deletionTimestamp: "2026-01-01T00:00:00Z",`, 1))
+		if got := text(t, other.next("")); strings.Contains(got, "10.244.0.5") {
+			t.Errorf("the endpoint stays: %s", got)
+		}
+		t.Logf("gone from the others after %v", time.Since(began).Round(time.Millisecond))
+	})
+	t.Run("KC-010 one whose slice says that it ends leaves with the next changes", func(t *testing.T) {
 		api := kubetest.New(t).Start()
 		api.Apply(whole)
 		p := startOn(t, api, nil, nil)
 		other := p.sidecar("sleep-1", "10.244.0.9", wellknown.EndpointType, webCluster)
 		has(t, "EDS", text(t, other.next("")), "10.244.0.5")
-		began := time.Now()
 		api.Apply(strings.Replace(backendSlice, "ready: true", "ready: false, serving: true, terminating: true", 1))
 		if got := text(t, other.next("")); strings.Contains(got, "10.244.0.5") {
 			t.Errorf("the endpoint stays: %s", got)
 		}
-		t.Logf("gone from the others %v after its slice said so", time.Since(began).Round(time.Millisecond))
 	})
 }
 

@@ -35,6 +35,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -222,7 +223,7 @@ func (s *Source) apply(ctx context.Context) {
 			continue
 		case <-s.wake:
 		}
-		if !sleep(ctx, gather) {
+		if !s.isUrgent() && !sleep(ctx, gather) {
 			return
 		}
 		upserts, deletes, first, ok := s.take()
@@ -236,6 +237,22 @@ func (s *Source) apply(ctx context.Context) {
 			s.announceSynced()
 		}
 	}
+}
+
+// isUrgent reports whether a change does not wait for others: a Pod that ends is to get no
+// request any more.
+func (s *Source) isUrgent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.pending {
+		if o == nil {
+			continue
+		}
+		if pod, ok := o.Spec.(*corev1.Pod); ok && pod.DeletionTimestamp != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // take gives the changes that are due; there are none before everything has been listed.

@@ -65,8 +65,8 @@ func (r reading) strip(object metav1.Object) bool {
 	return true
 }
 
-// stripPod leaves who a Pod is and where it can be reached; without an address it is
-// nobody's endpoint.
+// stripPod leaves who a Pod is, where it can be reached and whether it is to end; without
+// an address it is nobody's endpoint.
 func stripPod(o *corev1.Pod) bool {
 	o.Annotations = istioAnnotations(o.Annotations)
 	o.Spec = corev1.PodSpec{NodeName: o.Spec.NodeName, ServiceAccountName: o.Spec.ServiceAccountName, HostNetwork: o.Spec.HostNetwork}
@@ -77,7 +77,7 @@ func stripPod(o *corev1.Pod) bool {
 	if ready {
 		o.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 	}
-	o.DeletionTimestamp, o.DeletionGracePeriodSeconds = nil, nil
+	o.DeletionGracePeriodSeconds = nil
 	for i := range o.OwnerReferences {
 		o.OwnerReferences[i].UID = ""
 	}

@@ -137,6 +137,8 @@ func (b *builder) podOf(namespace string, ref *corev1.ObjectReference) (pod *Wor
 func (b *builder) sliceEndpoint(s *Service, svc *corev1.Service, e discoveryv1.Endpoint, p discoveryv1.EndpointPort, address string, pod *Workload) *Endpoint {
 	isTrue := func(v *bool) bool { return v != nil && *v }
 	ready := e.Conditions.Ready == nil || *e.Conditions.Ready || svc.Spec.PublishNotReadyAddresses
+	// A Pod says that it is to end before its slice does.
+	ending := ready && pod != nil && pod.Terminating && !svc.Spec.PublishNotReadyAddresses
 	out := &Endpoint{
 		Address:   address,
 		Port:      uint32(*p.Port),
@@ -144,8 +146,8 @@ func (b *builder) sliceEndpoint(s *Service, svc *corev1.Service, e discoveryv1.E
 		Cluster:   b.opts.ClusterID,
 		Namespace: s.Namespace,
 		TLSMode:   "disabled",
-		Unhealthy: !ready,
-		Draining:  isTrue(e.Conditions.Terminating) && isTrue(e.Conditions.Serving) && !ready,
+		Unhealthy: !ready || ending,
+		Draining:  ending || isTrue(e.Conditions.Terminating) && isTrue(e.Conditions.Serving) && !ready,
 	}
 	if p.Name != nil {
 		out.PortName = *p.Name

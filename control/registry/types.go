@@ -127,6 +127,7 @@ type Workload struct {
 	Network        string
 	TLSMode        string // as in Endpoint
 	Ready          bool
-	Leaving        bool // is about to end
+	Leaving        bool // its proxy is about to end
+	Terminating    bool // it is to end
 	HostNetwork    bool // its addresses are those of its node
 }

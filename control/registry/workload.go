@@ -42,7 +42,7 @@ func (b *builder) indexWorkloads() {
 			Name: c.Name, Namespace: c.Namespace, Addresses: podAddresses(pod), Labels: c.Labels,
 			ServiceAccount: cmp.Or(pod.Spec.ServiceAccountName, "default"), Owner: owner(pod),
 			Locality: b.localities[pod.Spec.NodeName], Network: cmp.Or(c.Labels[networkLabel], networks[c.Namespace]),
-			TLSMode: cmp.Or(c.Labels[tlsModeLabel], "disabled"), Ready: isReady(pod), HostNetwork: pod.Spec.HostNetwork,
+			TLSMode: cmp.Or(c.Labels[tlsModeLabel], "disabled"), Ready: isReady(pod), Terminating: pod.DeletionTimestamp != nil, HostNetwork: pod.Spec.HostNetwork,
 		}
 		if own := c.Labels[localityLabel]; own != "" {
 			w.Locality = ParseLocality(strings.ReplaceAll(own, ".", "/"))
@@ -148,7 +148,7 @@ func (b *builder) selectedPods(s *Service) []*Endpoint {
 		}
 		for _, p := range s.Ports {
 			e := &Endpoint{Address: w.Addresses[0], Port: cmp.Or(p.TargetPort, p.Number), PortName: p.Name,
-				Weight: 1, Cluster: b.opts.ClusterID, Unhealthy: !w.Ready}
+				Weight: 1, Cluster: b.opts.ClusterID, Unhealthy: !w.Ready || w.Terminating}
 			b.describe(e, w)
 			list = append(list, e)
 		}

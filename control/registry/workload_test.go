@@ -117,6 +117,17 @@ func TestPodsTellWhoEndpointsAre(t *testing.T) {
 			}
 		}
 	})
+	t.Run("KC-010 a Pod that is to end drains before its slice says so", func(t *testing.T) {
+		ending := strings.Replace(podObjects, "  name: web-5d4f-x1\n", "  name: web-5d4f-x1\n  deletionTimestamp: 2026-01-01T00:00:00Z\n", 1)
+		r := build(t, ending)
+		if e := r.Endpoints(lookup(r, "web.web.svc.cluster.local"), s.Ports[0])[0]; !e.Unhealthy || !e.Draining {
+			t.Errorf("endpoint %+v", e)
+		}
+		r = build(t, strings.Replace(ending, "clusterIP: 10.96.1.1", "clusterIP: 10.96.1.1, publishNotReadyAddresses: true", 1))
+		if e := r.Endpoints(lookup(r, "web.web.svc.cluster.local"), s.Ports[0])[0]; e.Unhealthy {
+			t.Errorf("of a Service that does not ask: %+v", e)
+		}
+	})
 	t.Run("workloads are Pods that run; those with the address of their node are not found by it", func(t *testing.T) {
 		var names []string
 		for _, w := range r.Workloads() {
