@@ -33,12 +33,12 @@ func (r *rendering) add(set *pflag.FlagSet) {
 	set.StringVarP(&r.revision, "revision", "r", "", "revision of the control plane, beside others")
 	set.StringVarP(&r.manifests, "manifests", "d", "", "(accepted: the manifests are in the program)")
 	set.StringVar(&r.manifests, "charts", "", "(accepted: the manifests are in the program)")
-	set.BoolVar(&r.force, "force", false, "(accepted: what cannot be read is never installed)")
+	set.BoolVar(&r.force, "force", false, "warn of fields that there are not, in place of refusing them")
 }
 
 // render renders the installation; local is the machine's, nil for a cluster.
 func (r *rendering) render(in io.Reader, namespace string, machine *install.Local) (*install.Installation, error) {
-	input := install.Input{Local: machine}
+	input := install.Input{Local: machine, Force: r.force}
 	for _, name := range r.files {
 		content, err := readFile(in, name)
 		if err != nil {

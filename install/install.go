@@ -48,6 +48,8 @@ type Input struct {
 	Names []string
 	// Set are PATH=VALUE: meshConfig.*, values.*, components.*, profile, hub, tag, namespace, …
 	Set []string
+	// Force makes warnings of fields that there are not.
+	Force bool
 	// Local is where the engine of one machine has what a cluster has not; nil on a cluster.
 	Local *Local
 }

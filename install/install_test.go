@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 
 	"github.com/lateen-mesh/lateen/install"
 )
@@ -53,10 +54,10 @@ ServiceAccount istio-reader-service-account
 ServiceAccount istiod
 ServiceAccount istio-ingressgateway-service-account
 ServiceAccount istio-egressgateway-service-account
-ClusterRole istio-reader-clusterrole-istio-system
 ClusterRole istiod-clusterrole-istio-system
-ClusterRoleBinding istio-reader-clusterrole-istio-system
+ClusterRole istio-reader-clusterrole-istio-system
 ClusterRoleBinding istiod-clusterrole-istio-system
+ClusterRoleBinding istio-reader-clusterrole-istio-system
 Role istiod
 Role istio-ingressgateway-sds
 Role istio-egressgateway-sds
@@ -77,10 +78,45 @@ MutatingWebhookConfiguration istio-sidecar-injector
 			t.Errorf("got\n%s", got)
 		}
 	})
-	t.Run("a ConfigMap whose lines can be grepped and replaced", func(t *testing.T) {
-		mesh, _, _ := unstructured.NestedString(find(t, objects, "ConfigMap", "istio").Object, "data", "mesh")
-		if !strings.Contains(mesh, "\noutboundTrafficPolicy:\n  mode: ALLOW_ANY\n") || strings.HasSuffix(mesh, "\n") {
-			t.Errorf("mesh:\n%s", mesh)
+	t.Run("OP-008 a ConfigMap whose lines can be grepped and replaced", func(t *testing.T) {
+		text, err := yaml.Marshal(find(t, objects, "ConfigMap", "istio").Object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), "\n  mesh: |-\n") || !strings.Contains(string(text), "\n    outboundTrafficPolicy:\n      mode: ALLOW_ANY\n") {
+			t.Errorf("got\n%s", text)
+		}
+	})
+	t.Run("istiod has the machine's directories", func(t *testing.T) {
+		d := find(t, objects, "Deployment", "istiod").Object
+		for path, want := range map[string]any{
+			"spec.template.spec.volumes.[name:sockets].hostPath.path":                                 "/run/mesh",
+			"spec.template.spec.volumes.[name:control].hostPath.path":                                 "/run/control",
+			"spec.template.spec.containers[0].volumeMounts.[name:sockets].mountPath":                  "/var/run/lateen",
+			"spec.template.spec.containers[0].args.[--grpcAddr=:15010,unix:/var/run/lateen/xds.sock]": "--grpcAddr=:15010,unix:/var/run/lateen/xds.sock",
+			"spec.strategy.type": "Recreate",
+		} {
+			if got := install.At(t, d, path); got != want {
+				t.Errorf("%s: %v, want %v", path, got, want)
+			}
+		}
+	})
+	t.Run("the Service shows the ports of the machine", func(t *testing.T) {
+		l := local()
+		l.HTTPPort, l.HTTPSPort = 8080, 8443
+		_, objects := render(t, install.Input{Local: l})
+		service := find(t, objects, "Service", "istio-ingressgateway").Object
+		for path, want := range map[string]any{
+			"spec.ports.[name:http2].port": int64(8080), "spec.ports.[name:http2].targetPort": int64(80),
+			"spec.ports.[name:https].port": int64(8443), "spec.ports.[name:status-port].port": int64(15021),
+		} {
+			if got := install.At(t, service, path); got != want {
+				t.Errorf("%s: %v, want %v", path, got, want)
+			}
+		}
+		gateway := find(t, objects, "Deployment", "istio-ingressgateway").Object
+		if got := install.At(t, gateway, "spec.template.spec.containers[0].ports.[containerPort:443].hostPort"); got != int64(443) {
+			t.Errorf("hostPort %v", got)
 		}
 	})
 }

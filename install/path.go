@@ -136,11 +136,13 @@ func (s step) found(list []any) int {
 		return -1
 	}
 	for i, element := range list {
-		if s.key != "" {
-			m, _ := element.(map[string]any)
+		want := s.value
+		if m, ok := element.(map[string]any); ok {
 			element = m[s.key]
+		} else if s.key != "" { // the colon is part of the text
+			want = s.key + ":" + s.value
 		}
-		if element != nil && fmt.Sprint(element) == s.value {
+		if element != nil && fmt.Sprint(element) == want {
 			return i
 		}
 	}

@@ -47,6 +47,7 @@ type reader struct {
 	shape    shape
 	moves    []move
 	warnings []string
+	force    bool // faults are warnings
 }
 
 // A setting is one --set, read.
@@ -58,7 +59,7 @@ type setting struct {
 
 // resolve merges all that an input says.
 func resolve(in Input) (spec map[string]any, profile string, warnings []string, err error) {
-	r := &reader{}
+	r := &reader{force: in.Force}
 	if r.shape, err = shapeOfSpec(); err != nil {
 		return nil, "", nil, err
 	}
@@ -197,8 +198,11 @@ func (r *reader) spec(name string, n *yaml.Node) (map[string]any, error) {
 		}
 	}
 	faults := append(check(n, r.shape, ""), checkMesh(child(n, "meshConfig"))...)
-	if len(faults) > 0 {
-		return nil, fmt.Errorf("%s:%d: %w", name, faults[0].line, faults[0].err)
+	for _, f := range faults {
+		if !r.force {
+			return nil, fmt.Errorf("%s:%d: %w", name, f.line, f.err)
+		}
+		r.warnings = append(r.warnings, fmt.Sprintf("%s:%d: %v", name, f.line, f.err))
 	}
 	layer := map[string]any{}
 	if err := n.Decode(&layer); err != nil {
@@ -282,9 +286,10 @@ func (r *reader) setting(written string) (s setting, ok bool, err error) {
 	return s, true, r.checkSetting(s)
 }
 
-// valueNode reads the value of a --set: YAML, but {a,b} is a list, and what YAML would not
-// take is text.
+// valueNode reads the value of a --set: YAML, but {a,b} is a list, "\," is a comma, and what
+// YAML would not take is text.
 func valueNode(value string) (*yaml.Node, error) {
+	value = strings.ReplaceAll(value, `\,`, ",")
 	if inner, ok := strings.CutPrefix(value, "{"); ok && strings.HasSuffix(inner, "}") && !strings.Contains(inner, ":") {
 		value = "[" + strings.TrimSuffix(inner, "}") + "]"
 	}
@@ -307,8 +312,11 @@ func (r *reader) checkSetting(s setting) error {
 	if s.path[0].key == "meshConfig" {
 		faults = append(faults, checkMesh(child(n, "meshConfig"))...)
 	}
-	if len(faults) > 0 {
-		return faults[0].err
+	for _, f := range faults {
+		if !r.force {
+			return f.err
+		}
+		r.warnings = append(r.warnings, "--set "+s.written+": "+f.err.Error())
 	}
 	return nil
 }

@@ -11,12 +11,15 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
+
+	"github.com/lateen-mesh/lateen/control/config"
 )
 
 // A view is what the templates of manifests see.
 type view struct {
 	Name, Namespace string // of the component
 	Root            string // namespace of the control plane
+	Base            string // namespace of what all control planes share
 	Revision        string
 	Suffix          string // of the names of one revision: "" or "-REVISION"
 	NamespaceSuffix string // of cluster-wide names: "" or "-NAMESPACE"
@@ -44,19 +47,17 @@ func (i *Installation) view(component map[string]any) (view, error) {
 		return view{}, err
 	}
 	v := view{
-		Root: root(i.spec), Revision: i.Revision(), Suffix: i.suffix(), Values: i.values, Local: i.local, ProxyConfig: string(proxyConfig),
+		Root: root(i.spec), Base: i.baseNamespace(), Revision: i.Revision(), Suffix: i.suffix(), Values: i.values, Local: i.local, ProxyConfig: string(proxyConfig),
 		Namespace:   cmp.Or(text(component, "namespace"), text(i.spec, "namespace"), root(i.spec)),
 		TrustDomain: text(mesh, "trustDomain"), Network: text(i.values, "global", "network"),
 		Cluster: cmp.Or(text(i.values, "global", "multiCluster", "clusterName"), "Kubernetes"),
 	}
 	v.MeshID = cmp.Or(text(i.values, "global", "meshID"), v.TrustDomain)
-	if v.Root != defaultRoot {
+	if v.Root != config.DefaultRootNamespace {
 		v.NamespaceSuffix = "-" + v.Root
 	}
 	return v, nil
 }
-
-const defaultRoot = "istio-system"
 
 // image is that of a component: its own hub and tag, else those of all.
 func (i *Installation) image(component map[string]any, name string) string {
@@ -115,7 +116,7 @@ func (i *Installation) pieces() ([]piece, error) {
 		if err != nil {
 			return nil, err
 		}
-		v.Namespace = v.Root
+		v.Namespace = v.Base
 		all = append(all, piece{"Istio core", "Base", "base.yaml", base, v})
 	}
 	if pilot := mapping(i.spec, "components", "pilot"); enabled(pilot, "enabled") {

@@ -21,15 +21,25 @@ func enabled(tree map[string]any, keys ...string) bool {
 	return truth(tree, keys...)
 }
 
-// root is the namespace of the control plane.
+// root is the namespace of the control plane. That of the whole spec is meant for it where
+// the spec has one; else the spec is about gateways of a control plane that is elsewhere.
 func root(spec map[string]any) string {
-	return cmp.Or(text(spec, "components", "pilot", "namespace"), text(spec, "values", "global", "istioNamespace"), config.DefaultRootNamespace)
+	whole := ""
+	if enabled(spec, "components", "pilot") {
+		whole = text(spec, "namespace")
+	}
+	return cmp.Or(text(spec, "components", "pilot", "namespace"), text(spec, "values", "global", "istioNamespace"), whole, config.DefaultRootNamespace)
 }
 
 // defaultValues are all values there are: those that injection reads, which has them, and ours.
 func defaultValues() (map[string]any, error) {
 	own, err := embedded("values.yaml")
 	return lay(inject.DefaultValues(), own), err
+}
+
+// baseNamespace is that of what all control planes share.
+func (i *Installation) baseNamespace() string {
+	return cmp.Or(text(i.spec, "components", "base", "namespace"), text(i.spec, "values", "global", "istioNamespace"), config.DefaultRootNamespace)
 }
 
 // valuesOf are the values of a spec over all defaults.
