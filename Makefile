@@ -24,7 +24,7 @@ PROGRESS := awk -v tty=$(if $(MAKE_TERMERR),1,0) '/^[A-Za-z0-9_.\/-]+$$/ { n++; 
 build: ## build all programs into bin/; the first time takes minutes, most of them for the Kubernetes API
 	@mkdir -p $(BIN)
 	@echo 'building the programs of cmd/' && set -o pipefail && $(GO) build -v -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/... 2>&1 | $(PROGRESS)
-	@echo 'building the Kubernetes API' && set -o pipefail && $(GO) build -C $(API) -v -trimpath -ldflags '$(APIFLAGS)' -o $(CURDIR)/$(BIN)/lateen-apiserver . 2>&1 | $(PROGRESS)
+	@echo 'building the Kubernetes API' && set -o pipefail && $(GO) build -C $(API) -v -trimpath -ldflags '$(APIFLAGS)' -o $(abspath $(BIN))/lateen-apiserver . 2>&1 | $(PROGRESS)
 	@ln -sf lateen $(BIN)/istioctl
 
 demo: build ## Bookinfo in a mesh on this machine, with the address of its page; Ctrl-C ends it
