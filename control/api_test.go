@@ -102,6 +102,27 @@ func TestKubernetes(t *testing.T) {
 			t.Errorf("LDS %s", got)
 		}
 	})
+	t.Run("KC-015 a broken mesh configuration leaves the last good in force, after a restart too", func(t *testing.T) {
+		api := kubetest.New(t).Start()
+		only := strings.Replace(webMap, "accessLogFile: /tmp/one.log", "outboundTrafficPolicy: {mode: REGISTRY_ONLY}", 1)
+		api.Apply(only)
+		keep := t.TempDir()
+		state := func(o *control.Options) { o.State = keep }
+		outbound := func(p *plane) string {
+			return text(t, p.connectAs("sidecar~10.244.0.9~sleep.default~default.svc.cluster.local", wellknown.ListenerType, nil).next(""))
+		}
+		p := startOn(t, api, nil, state)
+		has(t, "LDS", outbound(p), `"cluster":"BlackHoleCluster"`)
+		api.Apply(strings.Replace(only, "REGISTRY_ONLY", "REGISTRI_ONLY", 1))
+		wait(t, func() bool { return len(p.server.Status().Problems) == 1 })
+		if pr := p.server.Status().Problems[0]; pr.Object != "ConfigMap istio-system/istio" || pr.Field != "data.mesh: line 1: outboundTrafficPolicy.mode" {
+			t.Errorf("problem %+v", pr)
+		}
+		p.stop()
+		if got := outbound(startOn(t, api, nil, state)); strings.Contains(got, `"cluster":"PassthroughCluster"`) {
+			t.Errorf("traffic to anywhere passes after a restart: %s", got)
+		}
+	})
 	t.Run("KC-010 KC-011 KC-012 endpoints are those of slices, with what Pods and Nodes tell of them", func(t *testing.T) {
 		api := kubetest.New(t).Start()
 		api.Apply(backend + "---" + backendSlice)

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	meshconfig "istio.io/api/mesh/v1alpha1"
 
@@ -22,9 +24,11 @@ import (
 const maxMeshConfig = 4 << 20
 
 // meshFile is the MeshConfig in force: from the ConfigMap "istio", else from a
-// file, with settings over it. What is broken leaves the last good in force.
+// file, with settings over it. What is broken leaves the last good in force, also that of
+// the last run.
 type meshFile struct {
 	path    string
+	state   string // file that keeps the last good, "" for none
 	set     []setting
 	root    string // namespace of the ConfigMap
 	log     *slog.Logger
@@ -49,6 +53,10 @@ func newMeshFile(o Options) (*meshFile, error) {
 			return nil, fmt.Errorf("--set %s: %w", s, err)
 		}
 		m.set = append(m.set, parsed)
+	}
+	if o.State != "" {
+		m.state = filepath.Join(o.State, "meshconfig.json")
+		m.load()
 	}
 	_, problems := m.decode("", nil)
 	for _, p := range problems {
@@ -100,9 +108,43 @@ func (m *meshFile) resolve(set *config.Set) *meshconfig.MeshConfig {
 	mc, problems := m.read(set)
 	m.problems = problems
 	if !config.HasErrors(problems) {
+		if !sameMeshConfig(m.good, mc) {
+			m.save(mc)
+		}
 		m.good = mc
 	}
 	return m.good
+}
+
+// load takes what the last run left as the last good.
+func (m *meshFile) load() {
+	text, err := readBounded(m.state, maxMeshConfig)
+	if err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			m.log.Warn("saved mesh configuration cannot be read", "error", err)
+		}
+		return
+	}
+	mc := &meshconfig.MeshConfig{} // whole as it was, not over the defaults
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, mc); err != nil {
+		m.log.Warn("saved mesh configuration cannot be read", "file", m.state, "error", err)
+		return
+	}
+	m.good = mc
+}
+
+// save leaves the last good for the next run. A failure matters then only.
+func (m *meshFile) save(mc *meshconfig.MeshConfig) {
+	if m.state == "" {
+		return
+	}
+	text, err := protojson.Marshal(mc)
+	if err == nil {
+		err = file.Replace(m.state, text)
+	}
+	if err != nil {
+		m.log.Warn("mesh configuration cannot be saved", "error", err)
+	}
 }
 
 // Problems are what was wrong at the last resolve.

@@ -71,15 +71,15 @@ func (d *stateDir) write(f *fileState, log *slog.Logger) {
 	}
 	text, err := json.Marshal(s)
 	if err == nil {
-		err = replace(d.file(f.path), text)
+		err = Replace(d.file(f.path), text)
 	}
 	if err != nil {
 		log.Warn("last good state cannot be saved", "file", f.path, "error", err)
 	}
 }
 
-// replace writes a file so that a crash leaves either the old or the new one.
-func replace(path string, text []byte) error {
+// Replace writes a file of mode 0600 so that a crash leaves either the old or the new one.
+func Replace(path string, text []byte) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
 		return nil
 	}
