@@ -3,7 +3,6 @@ package control
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/control/ads"
+	"github.com/lateen-mesh/lateen/control/compile"
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/registry"
 	"github.com/lateen-mesh/lateen/wellknown"
@@ -163,22 +163,48 @@ func (s *Server) meshz(*http.Request) (any, error) {
 	return json.RawMessage(raw), err
 }
 
+// connectedProxy is the one that a request names.
+func (s *Server) connectedProxy(r *http.Request) (ads.ConnStatus, error) {
+	id := r.FormValue("proxyID")
+	if id == "" {
+		return ads.ConnStatus{}, pageError{http.StatusBadRequest, "say which proxy: ?proxyID=NAME.NAMESPACE"}
+	}
+	for _, c := range s.ads.Conns() {
+		name := c.Proxy.Name + "." + c.Proxy.Namespace
+		if id == c.ID || id == name || strings.HasPrefix(name, id+".") {
+			return c, nil
+		}
+	}
+	return ads.ConnStatus{}, pageError{http.StatusNotFound, "no proxy " + id + " is connected"}
+}
+
+// ndsz is the table of names of a connected proxy, under the original's keys.
+func (s *Server) ndsz(r *http.Request) (any, error) {
+	c, err := s.connectedProxy(r)
+	if err != nil {
+		return nil, err
+	}
+	type name struct {
+		Addresses []string `json:"ips"`
+		Registry  string   `json:"registry"`
+		ShortName string   `json:"shortname,omitempty"`
+		Namespace string   `json:"namespace,omitempty"`
+	}
+	snap, table := s.snapshot.Load(), map[string]name{}
+	for host, n := range compile.Names(snap, snap.Scope(c.Proxy), c.Proxy) {
+		table[host] = name(n)
+	}
+	return map[string]any{"table": table}, nil
+}
+
 // configDump makes what a connected proxy is given, in the form of its own dump.
 // Secrets show names only.
 func (s *Server) configDump(r *http.Request) (any, error) {
-	id := r.FormValue("proxyID")
-	if id == "" {
-		return nil, pageError{http.StatusBadRequest, "say which proxy: ?proxyID=NAME.NAMESPACE"}
+	c, err := s.connectedProxy(r)
+	if err != nil {
+		return nil, err
 	}
-	conns := s.ads.Conns()
-	i := slices.IndexFunc(conns, func(c ads.ConnStatus) bool {
-		name := c.Proxy.Name + "." + c.Proxy.Namespace
-		return id == c.ID || id == name || strings.HasPrefix(name, id+".")
-	})
-	if i < 0 {
-		return nil, pageError{http.StatusNotFound, "no proxy " + id + " is connected"}
-	}
-	d := dump{view: s.view(conns[i].Proxy), conn: conns[i]}
+	d := dump{view: s.view(c.Proxy), conn: c}
 	raw, err := protojson.Marshal(&adminpb.ConfigDump{Configs: d.sections()})
 	if err == nil {
 		err = d.err

@@ -37,6 +37,7 @@ func (s *Server) pageTable(registry *prometheus.Registry) []page {
 		{"/debug/endpointz", "endpoints of each service and port", true, jsonPage(s.endpointz)},
 		{"/debug/mesh", "MeshConfig in force", true, jsonPage(s.meshz)},
 		{"/debug/config_dump", "?proxyID=NAME.NAMESPACE: what a proxy gets, as Envoy's config_dump", true, jsonPage(s.configDump)},
+		{"/debug/ndsz", "?proxyID=NAME.NAMESPACE: the names that a proxy's agent answers", true, jsonPage(s.ndsz)},
 		{"/debug/logging", "log levels; ?level=default:info,ads:debug with POST sets them", true, s.levels},
 	}
 }

@@ -131,6 +131,8 @@ func TestNameTable(t *testing.T) {
 	if got := table(); strings.Join(got["late.default.svc.cluster.local"].Addresses, ",") != "10.96.1.2" || len(got) != 2 {
 		t.Errorf("table %+v", got)
 	}
+	_, page := p.get("/debug/ndsz?proxyID=sleep-1.default")
+	has(t, "/debug/ndsz", strings.Join(strings.Fields(page), ""), `"late.default.svc.cluster.local":{"ips":["10.96.1.2"],"registry":"Kubernetes","shortname":"late","namespace":"default"}`)
 	if m := p.connect(nametable.Type, nil).next(""); len(m.Resources) != 0 {
 		t.Errorf("a gateway has names: %v", m)
 	}

@@ -243,7 +243,7 @@ func TestGatewayOfTheHost(t *testing.T) {
 		t.Error(err)
 	}
 	meta := b.Node.Metadata.AsMap()
-	for key, want := range map[string]any{"LATEEN_PUBLISH": "80=8080", "LATEEN_PUBLISH_OFFSET": "8000", "LATEEN_RESOLVERS": "127.0.0.1:4"} {
+	for key, want := range map[string]any{"LATEEN_PUBLISH": "80=8080", "LATEEN_PUBLISH_OFFSET": "8000", "LATEEN_RESOLVERS": "127.0.0.1:4", "LATEEN_MARK": "1337"} {
 		if meta[key] != want {
 			t.Errorf("metadata %s is %v, want %v", key, meta[key], want)
 		}

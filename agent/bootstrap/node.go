@@ -83,6 +83,9 @@ func (in Input) metadata(config object) object {
 	if in.Offset != 0 {
 		m[wellknown.PublishOffsetKey] = strconv.Itoa(in.Offset)
 	}
+	if in.Mark != 0 {
+		m[wellknown.MarkKey] = strconv.Itoa(in.Mark)
+	}
 	if in.DNS != 0 {
 		key, value := in.resolvers()
 		m[key] = value
