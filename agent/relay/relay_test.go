@@ -234,7 +234,7 @@ func TestControlPlaneGoesAndComesBack(t *testing.T) {
 	control.Start(t, address)
 	t.Run("the proxy's stream stays; only what changed is sent", func(t *testing.T) {
 		p.takes(wellknown.ClusterType, "+c", "")
-		again := control.Requests(wellknown.ClusterType)[seen]
+		again := control.Await(t, wellknown.ClusterType, seen, func(r xdstest.Request) bool { return r.Node != "" })
 		if len(again.Initial) != 1 || again.Initial["a"] == "" || again.Node == "" {
 			t.Errorf("subscribed again with %v of node %q, want the version of a", again.Initial, again.Node)
 		}
@@ -249,7 +249,7 @@ func TestControlPlaneGoesAndComesBack(t *testing.T) {
 		control.Stop()
 		n := len(control.Requests(wellknown.ClusterType))
 		control.Start(t, address)
-		opening := control.Await(t, wellknown.ClusterType, n, func(xdstest.Request) bool { return true })
+		opening := control.Await(t, wellknown.ClusterType, n, func(r xdstest.Request) bool { return r.Node != "" })
 		if _, held := opening.Initial["d"]; held {
 			t.Error("a version that the proxy has not accepted counts as held")
 		}
