@@ -32,7 +32,11 @@ func (c *proxy) ask(typeURL string, names ...string) {
 }
 
 func TestLeaving(t *testing.T) {
-	whole := backend + "---" + backendPod + "---" + backendSlice
+	twin := func(text string) string {
+		return strings.ReplaceAll(strings.ReplaceAll(text, "web-1", "web-2"), "10.244.0.5", "10.244.0.6")
+	}
+	both := strings.Replace(backendSlice, "endpoints: [", "endpoints: ["+twin(backendSlice[strings.Index(backendSlice, "{addresses"):strings.LastIndex(backendSlice, "]")])+", ", 1)
+	whole := backend + "---" + backendPod + "---" + twin(backendPod) + "---" + both
 	patient := func(o *control.Options) { o.Debounce = control.Debounce{After: time.Hour, Max: time.Hour} }
 	t.Run("a proxy that is about to end is taken from the others at once, and told when they know", func(t *testing.T) {
 		api := kubetest.New(t).Start()
@@ -94,13 +98,26 @@ func TestLeaving(t *testing.T) {
 		}
 		t.Logf("gone from the others after %v", time.Since(began).Round(time.Millisecond))
 	})
+	t.Run("the only one gets requests until there is another", func(t *testing.T) {
+		api := kubetest.New(t).Start()
+		api.Apply(backend + "---" + backendPod + "---" + backendSlice)
+		p := startOn(t, api, nil, nil)
+		other := p.sidecar("sleep-1", "10.244.0.9", wellknown.EndpointType, webCluster)
+		has(t, "EDS", text(t, other.next("")), "10.244.0.5")
+		p.sidecar("web-1", "10.244.0.5", wellknown.DrainType).next("")
+		has(t, "EDS", text(t, p.sidecar("late-1", "10.244.0.8", wellknown.EndpointType, webCluster).next("")), "10.244.0.5")
+		api.Apply(twin(backendPod) + "---" + both)
+		if got := text(t, other.next("")); strings.Contains(got, "10.244.0.5") || !strings.Contains(got, "10.244.0.6") {
+			t.Errorf("EDS %s", got)
+		}
+	})
 	t.Run("KC-010 one whose slice says that it ends leaves with the next changes", func(t *testing.T) {
 		api := kubetest.New(t).Start()
 		api.Apply(whole)
 		p := startOn(t, api, nil, nil)
 		other := p.sidecar("sleep-1", "10.244.0.9", wellknown.EndpointType, webCluster)
 		has(t, "EDS", text(t, other.next("")), "10.244.0.5")
-		api.Apply(strings.Replace(backendSlice, "ready: true", "ready: false, serving: true, terminating: true", 1))
+		api.Apply(strings.Replace(backendSlice, "ready: true", "ready: false, serving: true, terminating: true", 1)) // and the other is gone
 		if got := text(t, other.next("")); strings.Contains(got, "10.244.0.5") {
 			t.Errorf("the endpoint stays: %s", got)
 		}

@@ -82,19 +82,26 @@ func (b *clusterBuilder) assignment(cluster string, t target, p policy) *ir.Assi
 }
 
 // endpoints are those of the target that may take traffic. One that is about to end is
-// for sessions that stay with it, where the Service has such. A gateway that routes by
-// SNI reaches only endpoints that take mTLS.
+// for sessions that stay with it, where the Service has such, and for all where there is no
+// other: what takes its place may be known in a moment only. A gateway that routes by SNI
+// reaches only endpoints that take mTLS.
 func (b *clusterBuilder) endpoints(cluster string, t target) []*registry.Endpoint {
-	var list []*registry.Endpoint
+	var list, ending []*registry.Endpoint
 	sessions := t.service.Labels[sessionLabel] != ""
 	for _, e := range b.mesh.Registry.Endpoints(t.service, t.port) {
 		switch {
-		case e.Unhealthy && (!e.Draining || !sessions):
 		case !hasLabels(e.Labels, t.subset.GetLabels()):
 		case isSNICluster(cluster) && e.TLSMode != "istio":
-		default:
+		case !e.Unhealthy, e.Draining && sessions:
 			list = append(list, e)
+		case e.Ending:
+			still := *e
+			still.Unhealthy, still.Draining = false, false
+			ending = append(ending, &still)
 		}
+	}
+	if len(list) == 0 {
+		list = ending
 	}
 	return lightened(list)
 }

@@ -179,6 +179,7 @@ func (b *builder) workload(s *Service, we *networking.WorkloadEntry, namespace, 
 			WorkloadName: name,
 			TLSMode:      tlsMode(we),
 			Unhealthy:    b.gone[we.Address],
+			Ending:       b.gone[we.Address],
 		}
 		if unix {
 			e.Port = 0

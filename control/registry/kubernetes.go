@@ -147,6 +147,7 @@ func (b *builder) sliceEndpoint(s *Service, svc *corev1.Service, e discoveryv1.E
 		Namespace: s.Namespace,
 		TLSMode:   "disabled",
 		Unhealthy: !ready || ending,
+		Ending:    ending,
 		Draining:  ending || isTrue(e.Conditions.Terminating) && isTrue(e.Conditions.Serving) && !ready,
 	}
 	if p.Name != nil {
@@ -165,7 +166,7 @@ func (b *builder) sliceEndpoint(s *Service, svc *corev1.Service, e discoveryv1.E
 		out.Locality = b.localities[*e.NodeName]
 	}
 	if pod == nil && b.gone[address] {
-		out.Unhealthy, out.Draining = true, false
+		out.end()
 	}
 	return out
 }

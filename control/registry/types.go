@@ -113,6 +113,7 @@ type Endpoint struct {
 	TLSMode        string // "istio", "disabled"; tunnelling mode of a workload's proxy
 	Unhealthy      bool   // must not get traffic
 	Draining       bool   // Unhealthy, and still serving those it knows
+	Ending         bool   // Unhealthy only since its workload is about to end: better than none
 }
 
 // A Workload is one Pod that has an address.

@@ -135,8 +135,14 @@ func (b *builder) describe(e *Endpoint, w *Workload) {
 	e.Locality, e.Network, e.TLSMode = w.Locality, w.Network, w.TLSMode
 	e.ServiceAccount = b.identity(w.Namespace, w.ServiceAccount)
 	if w.Leaving {
-		e.Unhealthy, e.Draining = true, false
+		e.end()
 	}
+}
+
+// end takes the endpoint of a workload that leaves out of the mesh.
+func (e *Endpoint) end() {
+	e.Ending = e.Ending || !e.Unhealthy
+	e.Unhealthy, e.Draining = true, false
 }
 
 // selectedPods are the Pods of the service's namespace that its selector matches.
@@ -148,7 +154,7 @@ func (b *builder) selectedPods(s *Service) []*Endpoint {
 		}
 		for _, p := range s.Ports {
 			e := &Endpoint{Address: w.Addresses[0], Port: cmp.Or(p.TargetPort, p.Number), PortName: p.Name,
-				Weight: 1, Cluster: b.opts.ClusterID, Unhealthy: !w.Ready || w.Terminating}
+				Weight: 1, Cluster: b.opts.ClusterID, Unhealthy: !w.Ready || w.Terminating, Ending: w.Ready && w.Terminating}
 			b.describe(e, w)
 			list = append(list, e)
 		}
