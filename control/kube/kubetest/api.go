@@ -7,6 +7,7 @@ package kubetest
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 
 	"github.com/lateen-mesh/lateen/control/config"
 )
@@ -201,9 +204,13 @@ func PathOf(kind string) string {
 		return "discovery.k8s.io/v1/endpointslices"
 	case "Namespace", "Node", "Service", "Pod", "Secret", "ConfigMap":
 		return "v1/" + strings.ToLower(kind) + "s"
+	case webhooksKind:
+		return "admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 	}
 	return ""
 }
+
+const webhooksKind = "MutatingWebhookConfiguration"
 
 // Refuse has requests for a kind be forbidden, or allows them again.
 func (a *API) Refuse(kind string, refused bool) {
@@ -236,7 +243,7 @@ func (a *API) Store(d config.Document) {
 		return
 	}
 	meta := object["metadata"].(map[string]any)
-	if meta["namespace"] == nil && d.Object.Kind != config.Namespace && d.Object.Kind != config.Node {
+	if meta["namespace"] == nil && d.Object.Kind != config.Namespace && d.Object.Kind != config.Node && d.Object.Kind != webhooksKind {
 		meta["namespace"] = "default"
 	}
 	if strings.HasPrefix(path, "networking") { // all versions have one form
@@ -251,7 +258,50 @@ func (a *API) Delete(kind, name string) {
 	a.remove(PathOf(kind), name)
 }
 
-// ServeHTTP answers discovery, list and watch.
+// patch changes an object of the cluster as RFC 6902 says.
+func (a *API) patch(w http.ResponseWriter, r *http.Request, path string) {
+	path, name := path[:strings.LastIndex(path, "/")], path[strings.LastIndex(path, "/"):]
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	a.mu.Lock()
+	object := a.objects[path][name]
+	a.mu.Unlock()
+	text, err := json.Marshal(object)
+	if err != nil || object == nil {
+		status(w, http.StatusNotFound, "NotFound", "no such object")
+		return
+	}
+	patch, err := jsonpatch.DecodePatch(body)
+	if err == nil {
+		text, err = patch.Apply(text)
+	}
+	if err != nil {
+		status(w, http.StatusUnprocessableEntity, "Conflict", err.Error())
+		return
+	}
+	var patched map[string]any
+	if err := json.Unmarshal(text, &patched); err != nil {
+		status(w, http.StatusInternalServerError, "InternalError", err.Error())
+		return
+	}
+	a.set(path, patched)
+	answer(w, patched)
+}
+
+// Get is an object of the cluster, as JSON.
+func (a *API) Get(kind, name string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	text, err := json.Marshal(a.objects[PathOf(kind)]["/"+name])
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// ServeHTTP answers discovery, list and watch, and patches of an object of the cluster.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/apis/"), "/api/")
 	switch parts := strings.Split(path, "/"); {
@@ -261,6 +311,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.resources(w, path)
 	case a.isRefused(path):
 		status(w, http.StatusForbidden, "Forbidden", "not for you")
+	case r.Method == http.MethodPatch:
+		a.patch(w, r, path)
 	case r.URL.Query().Get("sendInitialEvents") != "":
 		status(w, http.StatusUnprocessableEntity, "Invalid", "sendInitialEvents is not known here")
 	case r.URL.Query().Get("watch") != "":
@@ -302,7 +354,7 @@ func (a *API) list(w http.ResponseWriter, path string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	kind, version := "", path[:strings.LastIndex(path, "/")]
-	for _, k := range config.Kinds() {
+	for _, k := range append(config.Kinds(), webhooksKind) {
 		if PathOf(string(k)) == path {
 			kind = string(k)
 		}
