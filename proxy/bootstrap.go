@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/proxy/cluster"
+	"github.com/lateen-mesh/lateen/proxy/tracing"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
@@ -37,6 +38,7 @@ type Bootstrap struct {
 	adminAddress string // "ip:port", "" for no admin pages
 	globalLimit  int64  // of downstream connections, 0: none
 	runtime      map[string]string
+	tracer       *tracing.Tracer // nil: connection managers that name no provider trace nothing
 }
 
 // Load reads a bootstrap from a file (JSON or YAML by its content; "" for none), with
@@ -109,10 +111,11 @@ var (
 	bootstrapFields = []protoreflect.Name{
 		"node", "static_resources", "dynamic_resources", "admin", "stats_config", "layered_runtime", "overload_manager",
 		"typed_dns_resolver_config", "dns_resolution_config", "use_tcp_for_dns_lookups", "cluster_manager", "default_config_source",
+		"tracing",
 	}
 	harmlessFields = []protoreflect.Name{
 		"application_log_config", "bootstrap_extensions", "deferred_stat_options", "stats_sinks", "stats_flush_interval",
-		"stats_flush_on_admin", "stats_eviction_interval", "tracing", "watchdogs", "watchdog", "flags_path", "header_prefix",
+		"stats_flush_on_admin", "stats_eviction_interval", "watchdogs", "watchdog", "flags_path", "header_prefix",
 		"stats_server_version_override", "fatal_actions", "perf_tracing_file_path", "memory_allocator_manager",
 		"node_context_params", "enable_dispatcher_stats", "grpc_async_client_manager_config", "cluster_manager_config", "default_regex_engine",
 	}
@@ -139,6 +142,7 @@ func check(p *bootstrappb.Bootstrap) (*Bootstrap, error) {
 	}{
 		{"admin", b.checkAdmin}, {"dynamic_resources", b.checkDynamic}, {"static_resources", b.checkStatic},
 		{"layered_runtime", b.checkRuntime}, {"overload_manager", b.checkOverload}, {"cluster_manager", b.checkClusterManager},
+		{"tracing", b.checkTracing},
 	} {
 		if err := step.check(); err != nil {
 			return nil, fmt.Errorf("%s: %w", step.field, err)
@@ -271,6 +275,20 @@ func (b *Bootstrap) checkClusterManager() error {
 	}
 	if err := cluster.CheckBind(m.GetUpstreamBindConfig()); err != nil {
 		return fmt.Errorf("upstream_bind_config: %w", err)
+	}
+	return nil
+}
+
+// checkTracing takes providers whose headers are known. Others are for whoever collects
+// their spans, which nothing here reports.
+func (b *Bootstrap) checkTracing() error {
+	p := b.Proto.GetTracing().GetHttp()
+	if p == nil {
+		return nil
+	}
+	var err error
+	if b.tracer, err = tracing.New(p); err != nil {
+		b.Ignored = append(b.Ignored, "tracing: "+err.Error())
 	}
 	return nil
 }

@@ -30,7 +30,6 @@ var absent = []string{
 	"envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig: no such filter",
 	"cluster_type: envoy.clusters.dynamic_forward_proxy is not supported",
 	"envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter): not supported",
-	"tracing.provider: not supported",
 	"least_request_lb_config.slow_start_config: not supported",
 }
 

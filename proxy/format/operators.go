@@ -81,6 +81,8 @@ var operators = map[string]operator{
 	}),
 	"CONNECTION_ID":    number(func(r Record) int64 { return int64(r.Info.ConnectionID) }),
 	"STREAM_ID":        optional(streamID),
+	"TRACE_ID":         optional(func(dst []byte, r Record) []byte { return append(dst, r.Info.TraceID...) }),
+	"SPAN_ID":          optional(func(dst []byte, r Record) []byte { return append(dst, r.Info.SpanID...) }),
 	"UNIQUE_ID":        always(func(dst []byte, _ Record) []byte { return appendUUID(dst) }),
 	"ACCESS_LOG_TYPE":  always(logType),
 	"HOSTNAME":         {noParams, false, buildHostname},

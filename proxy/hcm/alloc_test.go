@@ -40,7 +40,8 @@ func quiet(t testing.TB) string {
 }
 
 const gatewayManager = `"use_remote_address": true, "server_name": "istio-envoy", "normalize_path": true, "stream_idle_timeout": "300s",
-	"tracing": {"random_sampling": {"value": 1}}`
+	"tracing": {"random_sampling": {"value": 1}, "provider": {"name": "envoy.tracers.zipkin", "typed_config": {
+		"@type": "type.googleapis.com/envoy.config.trace.v3.ZipkinConfig", "trace_id_128bit": true}}}`
 
 const gatewayRoute = `{"match": {"prefix": "/nothing"}, "direct_response": {"status": 200}},
 	{"match": {"prefix": "/x", "headers": [{"name": "x-not", "present_match": true}]}, "direct_response": {"status": 200}},

@@ -45,7 +45,7 @@ func TestRefused(t *testing.T) {
 		{"chunked length", all + `, "http_protocol_options": {"allow_chunked_length": true}`, "http_protocol_options.allow_chunked_length: not supported"},
 		{"large heads", all + `, "max_request_headers_kb": 96`, "max_request_headers_kb: at most 60, got 96"},
 		{"errors of a stream alone", all + `, "stream_error_on_invalid_http_message": true`, "stream_error_on_invalid_http_message: true: not supported"},
-		{"trace provider", all + `, "tracing": {"provider": {"name": "zipkin"}}`, "tracing.provider: not supported"},
+		{"trace provider", all + `, "tracing": {"provider": {"name": "zipkin"}}`, "tracing.provider \"zipkin\" (): not supported"},
 		{"filters of an upgrade", all + `, "upgrade_configs": [{"upgrade_type": "websocket", "filters": [` + routerFilter + `]}]`, "upgrade_configs[0].filters: not supported"},
 		{"bad range", all + `, "internal_address_config": {"cidr_ranges": [{"address_prefix": "nowhere", "prefix_len": 8}]}`, "internal_address_config.cidr_ranges[0].address_prefix: "},
 		{"bad route", prefix + "," + filters + `, "route_config": {"name": "r", "vhds": {}}`, "route_config: "},

@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	uuidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/http1"
 	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/network"
+	"github.com/lateen-mesh/lateen/proxy/tracing"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
@@ -32,7 +34,8 @@ type config struct {
 	edge       edge
 	path       pathRules
 	requestID  requestID
-	tracing    *tracing // nil: none
+	sampling   *sampling       // nil: nothing is traced
+	tracer     *tracing.Tracer // nil: no ids are passed on
 	xfcc       xfcc
 	upgrades   map[string]bool // by lower-case type
 	proxy100   bool
@@ -85,6 +88,7 @@ func compile(c *hcmv3.HttpConnectionManager, env network.Env, d Deps) (*manager,
 		func() error { return m.compileCodec(c) },
 		func() error { return m.compileEdge(c, d) },
 		func() error { return m.compileRequestID(c) },
+		func() error { return m.compileTracing(c.GetTracing(), d) },
 		func() error { return m.compileXFCC(c) },
 		func() error { return m.compileUpgrades(c) },
 		func() error { return m.compileChain(c, env, d) },
@@ -213,22 +217,39 @@ func (m *manager) compileRequestID(c *hcmv3.HttpConnectionManager) error {
 		m.requestID.traces = u.GetUseRequestIdForTraceSampling() == nil || u.GetUseRequestIdForTraceSampling().GetValue()
 		m.requestID.fixed = u.GetPackTraceReason() != nil && !u.GetPackTraceReason().GetValue()
 	}
-	t := c.GetTracing()
+	return nil
+}
+
+// compileTracing reads how often traces are sampled and how their ids are passed on.
+// Tags and the length of paths are for spans that are reported.
+func (m *manager) compileTracing(t *hcmv3.HttpConnectionManager_Tracing, d Deps) error {
 	if t == nil {
 		return nil
 	}
+	err := onlyIn("tracing", t, "client_sampling", "random_sampling", "overall_sampling", "verbose", "max_path_tag_length",
+		"custom_tags", "provider", "spawn_upstream_span", "operation", "upstream_operation")
+	if err != nil {
+		return err
+	}
+	if t.GetSpawnUpstreamSpan().GetValue() {
+		return errors.New("tracing.spawn_upstream_span: not supported")
+	}
+	m.sampling = &sampling{client: share(t.GetClientSampling()), random: share(t.GetRandomSampling()), overall: share(t.GetOverallSampling())}
+	m.tracer = d.Tracing
 	if t.GetProvider() != nil {
-		return errors.New("tracing.provider: not supported")
-	}
-	share := func(set bool, v float64) float64 {
-		if !set {
-			return 100
+		if m.tracer, err = tracing.New(t.GetProvider()); err != nil {
+			return fmt.Errorf("tracing.%w", err)
 		}
-		return v
 	}
-	m.tracing = &tracing{client: share(t.GetClientSampling() != nil, t.GetClientSampling().GetValue()),
-		random: share(t.GetRandomSampling() != nil, t.GetRandomSampling().GetValue()), overall: share(t.GetOverallSampling() != nil, t.GetOverallSampling().GetValue())}
 	return nil
+}
+
+// share is a percentage in hundredths, 100 % where it is not set.
+func share(p *typev3.Percent) uint64 {
+	if p == nil {
+		return wholeShare
+	}
+	return uint64(p.GetValue() * 100)
 }
 
 func (m *manager) compileUpgrades(c *hcmv3.HttpConnectionManager) error {

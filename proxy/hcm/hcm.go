@@ -30,6 +30,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/network"
 	"github.com/lateen-mesh/lateen/proxy/route"
 	"github.com/lateen-mesh/lateen/proxy/stats"
+	"github.com/lateen-mesh/lateen/proxy/tracing"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
@@ -48,6 +49,9 @@ type Deps struct {
 	AccessLog  accesslog.Env
 	// LocalAddress is what stands in x-forwarded-for for clients of this machine.
 	LocalAddress netip.Addr
+	// Tracing is the bootstrap's provider of traces, for connection managers that trace and
+	// name none; nil: there is none.
+	Tracing *tracing.Tracer
 	// Service and Node are the proxy's names (add_user_agent).
 	Service, Node string
 }

@@ -15,8 +15,11 @@ type requestID struct {
 	fixed        bool // pack_trace_reason: false; the digit stays as it is
 }
 
-// tracing is how often traces are sampled, in percent.
-type tracing struct{ client, random, overall float64 }
+// sampling is how often requests are traced, each in hundredths of a percent.
+type sampling struct{ client, random, overall uint64 }
+
+// wholeShare is all requests.
+const wholeShare = 10000
 
 // traceDigit is the place in a UUID that tells why a request is traced.
 const traceDigit = 14
@@ -42,36 +45,50 @@ func (r *requestID) apply(m *manager, s *http.Stream, atEdge bool) {
 		id = s.Copy(b[:])
 		h.Set("x-request-id", id)
 	}
-	if m.tracing != nil && r.traces && !r.fixed && len(id) == 36 {
-		m.sample(s, id)
-	}
+	s.Traced = m.sampling != nil && r.traces && len(id) == 36 && m.sample(s, id, !r.fixed)
 }
 
-// sample writes the decision about tracing into the id.
-func (m *manager) sample(s *http.Stream, id []byte) {
-	if id[traceDigit] != notTraced {
-		return // somebody has decided before
+// sample decides whether the request is traced: by what its id says, else by who asks for
+// it, else by chance, for which the id's first digits stand, so that all proxies decide
+// alike. The decision is written into the id.
+func (m *manager) sample(s *http.Stream, id []byte, write bool) bool {
+	number, ok := leading(id)
+	if !ok {
+		return false
 	}
-	t, h := m.tracing, &s.Request.Headers
+	p, h := m.sampling, &s.Request.Headers
 	reason := byte(notTraced)
 	switch {
-	case h.Has("x-client-trace-id") && chance(t.client):
+	case write && (id[traceDigit] == sampled || id[traceDigit] == forced || id[traceDigit] == byClient):
+		reason = id[traceDigit]
+	case h.Has("x-client-trace-id") && rand.Uint64N(wholeShare) < p.client:
 		reason = byClient
 	case h.Has("x-envoy-force-trace"):
 		reason = forced
-	case chance(t.random):
+	case number%wholeShare < p.random:
 		reason = sampled
 	}
-	if reason == notTraced || !chance(t.overall) {
-		return
+	if number%wholeShare >= p.overall {
+		reason = notTraced
 	}
-	id = s.Copy(id)
-	id[traceDigit] = reason
-	h.Set("x-request-id", id)
+	if write && id[traceDigit] != reason {
+		id = s.Copy(id)
+		id[traceDigit] = reason
+		h.Set("x-request-id", id)
+	}
+	return reason != notTraced
 }
 
-func chance(percent float64) bool {
-	return percent >= 100 || percent > 0 && rand.Float64()*100 < percent
+// leading is the number that the first eight digits of an id make.
+func leading(id []byte) (n uint64, ok bool) {
+	for _, c := range id[:8] {
+		v := unhex(c)
+		if v > 15 {
+			return 0, false
+		}
+		n = n<<4 | uint64(v)
+	}
+	return n, true
 }
 
 // newUUID writes a random UUID of version 4.

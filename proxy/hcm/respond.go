@@ -61,7 +61,7 @@ func (st *stream) complete() {
 // name that an upstream gave from those of outbound ones.
 func (st *stream) decorateResponse(h *http.Headers) {
 	const name = "x-envoy-decorator-operation"
-	if st.c.m.tracing == nil || st.target.Route == nil {
+	if st.c.m.sampling == nil || st.target.Route == nil {
 		return
 	}
 	switch op := st.target.Route.Decorator; {

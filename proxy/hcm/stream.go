@@ -11,6 +11,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/http1"
 	"github.com/lateen-mesh/lateen/proxy/route"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
+	"github.com/lateen-mesh/lateen/proxy/tracing"
 )
 
 // A stream is one exchange of a connection with what it needs; the next exchange uses
@@ -23,6 +24,7 @@ type stream struct {
 	facts  route.Facts
 	random uint64
 	body   http.Bytes
+	span   tracing.Span
 
 	routed      bool // target is of the request as it is
 	isLocal     bool // the response is the proxy's own
@@ -231,7 +233,7 @@ func (st *stream) Refresh() {
 
 // decorate names the operation: outbound to the upstream, inbound to the client.
 func (st *stream) decorate() {
-	if st.c.m.tracing == nil {
+	if st.c.m.sampling == nil {
 		return
 	}
 	h := &st.Request.Headers
@@ -249,6 +251,7 @@ func (st *stream) decorate() {
 // filters runs the chain until a filter has the answer.
 func (st *stream) filters() {
 	chain := st.c.m.chain
+	st.trace()
 	for i := range chain {
 		st.Refresh()
 		if st.disabled(http.Slot(i)) || chain[i].filter.OnRequest(&st.Stream, http.Slot(i)) == http.Continue {
@@ -268,6 +271,20 @@ func (st *stream) filters() {
 		}
 		st.respond(i + 1)
 		return
+	}
+}
+
+// trace begins the stream's span.
+func (st *stream) trace() {
+	m := st.c.m
+	if m.tracer == nil {
+		return
+	}
+	m.tracer.Start(&st.span, &st.Request.Headers, st.Traced, !m.ingress)
+	if st.span.Live() {
+		st.Trace = &st.span
+		st.Info.TraceID = st.Keep(st.span.AppendTraceID(st.Scratch()))
+		st.Info.SpanID = st.Keep(st.span.AppendSpanID(st.Scratch()))
 	}
 }
 

@@ -17,6 +17,17 @@ type core struct {
 	left    bool
 
 	Route RouteConfig // the matched route, nil before routing and without a match
+	// Traced is the decision that the request is to be traced, where it is ours to take.
+	Traced bool
+	Trace  Trace // the stream's span, nil where nothing is traced
+}
+
+// Trace is what passes a stream's trace on.
+type Trace interface {
+	// Inject writes the span into the headers of the stream's request.
+	Inject(*Stream)
+	// Mirror writes a span below it into the headers of a copy.
+	Mirror(h *Headers, sampled bool)
 }
 
 // RouteConfig is what filters see of the matched route (*route.Route implements it
@@ -61,7 +72,7 @@ func (s *Stream) Finish() {
 	if cap(s.arena) > maxKeptArena {
 		s.arena = nil
 	}
-	s.reply, s.replied, s.Route = Reply{}, false, nil
+	s.reply, s.replied, s.Route, s.Trace, s.Traced = Reply{}, false, nil, nil, false
 	s.Request = Request{Headers: s.Request.Headers, Body: NoBody}
 	s.Response = Response{Headers: s.Response.Headers, Body: NoBody}
 	s.Request.Headers.Reset()

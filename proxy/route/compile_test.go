@@ -88,7 +88,7 @@ func TestForward(t *testing.T) {
 	})
 	t.Run("mirrors of the most specific level", func(t *testing.T) {
 		f := forward(t, `"cluster":"c","requestMirrorPolicies":[{"cluster":"m","traceSampled":false,"runtimeFraction":{"defaultValue":{"numerator":250,"denominator":"TEN_THOUSAND"}}},{"cluster":"n","disableShadowHostSuffixAppend":true}]`)
-		want := []route.Mirror{{Cluster: "m", Numerator: 25_000}, {Cluster: "n", Numerator: 1_000_000, NoShadowSuffix: true}}
+		want := []route.Mirror{{Cluster: "m", Numerator: 25_000}, {Cluster: "n", Numerator: 1_000_000, NoShadowSuffix: true, TraceSampled: true}}
 		if !reflect.DeepEqual(f.Mirrors, want) {
 			t.Errorf("%+v, want %+v", f.Mirrors, want)
 		}

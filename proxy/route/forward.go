@@ -256,11 +256,11 @@ func mirrors(levels ...[]*routev3.RouteAction_RequestMirrorPolicy) ([]Mirror, er
 		}
 		var out []Mirror
 		for i, p := range level {
-			// trace_sampled: mirrored requests have no span of their own here.
 			if err := xds.Only(p, "cluster", "runtime_fraction", "trace_sampled", "disable_shadow_host_suffix_append"); err != nil {
 				return nil, fmt.Errorf("request_mirror_policies[%d]: %w", i, err)
 			}
-			m := Mirror{Cluster: p.GetCluster(), Numerator: 1_000_000, NoShadowSuffix: p.GetDisableShadowHostSuffixAppend()}
+			m := Mirror{Cluster: p.GetCluster(), Numerator: 1_000_000, NoShadowSuffix: p.GetDisableShadowHostSuffixAppend(),
+				TraceSampled: p.GetTraceSampled() == nil || p.GetTraceSampled().GetValue()}
 			if rf := p.GetRuntimeFraction(); rf != nil {
 				fraction := match.NewFraction(rf.GetDefaultValue())
 				m.Numerator = uint32(min(uint64(fraction.Numerator)*(1_000_000/uint64(fraction.Denominator)), 1_000_000))

@@ -117,6 +117,7 @@ type Mirror struct {
 	Cluster        string
 	Numerator      uint32 // of a million
 	NoShadowSuffix bool
+	TraceSampled   bool // the copy's span is
 }
 
 // A HashPolicy says what of a request is hashed for ring hash and maglev.

@@ -63,6 +63,9 @@ type Info struct {
 	PeerSubject, PeerIssuer string
 	Peer                    *x509.Certificate // the client's, nil when it showed none
 
+	// TraceID and SpanID are of the stream's span, in hexadecimal digits; nil without one.
+	TraceID, SpanID []byte
+
 	// Metadata is dynamic metadata by filter name, nil until set.
 	Metadata map[string]map[string]any
 	// FilterState is per-stream state by key, nil until set.

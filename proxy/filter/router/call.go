@@ -91,6 +91,9 @@ func (k *call) attempt() error {
 		return errInvalid
 	}
 	k.autoHost()
+	if s.Trace != nil {
+		s.Trace.Inject(s)
+	}
 	for n := 0; ; n++ {
 		err := k.try()
 		if err == nil || n == maxMissed || !k.missed(err) {

@@ -54,6 +54,9 @@ func (k *call) copyRequest(m *route.Mirror) *http.Request {
 	if !m.NoShadowSuffix {
 		to.Authority = shadowHost(to.Authority)
 	}
+	if k.s.Trace != nil {
+		k.s.Trace.Mirror(&to.Headers, m.TraceSampled)
+	}
 	to.Headers.Set("x-envoy-internal", []byte("true"))
 	if a := k.r.deps.LocalAddress; a.IsValid() {
 		value := []byte(a.String())
