@@ -42,7 +42,8 @@ var imports = map[string]string{
 
 	"proxy":                          "proxy/...",
 	"proxy/listener":                 "proxy/network proxy/transport proxy/xds proxy/stats proxy/streaminfo proxy/accesslog",
-	"proxy/hcm":                      "proxy/match proxy/network proxy/http proxy/http1 proxy/route proxy/accesslog proxy/stats proxy/xds proxy/streaminfo proxy/upstream proxy/cluster proxy/endpoint proxy/lb proxy/format proxy/transport",
+	"proxy/hcm":                      "proxy/tracing proxy/match proxy/network proxy/http proxy/http1 proxy/route proxy/accesslog proxy/stats proxy/xds proxy/streaminfo proxy/upstream proxy/cluster proxy/endpoint proxy/lb proxy/format proxy/transport",
+	"proxy/tracing":                  "proxy/http",
 	"proxy/network":                  "proxy/streaminfo proxy/transport",
 	"proxy/network/tcpproxy":         "proxy/network proxy/cluster proxy/lb proxy/endpoint proxy/upstream proxy/xds proxy/accesslog proxy/streaminfo proxy/stats proxy/transport",
 	"proxy/network/metadataexchange": "proxy/network",
