@@ -191,12 +191,26 @@ func (s *Server) hooks() *http.Server {
 	}
 }
 
-// serveHooks answers once the first snapshot is there; requests wait until then.
+// knownTime bounds the wait until the API knows our certificate; it may not let us tell it.
+const knownTime = 2 * time.Second
+
+// serveHooks answers once the first snapshot is there, and the API can believe who answers; requests
+// wait until then.
 func (s *Server) serveHooks(ctx context.Context) error {
 	select {
 	case <-s.built:
 	case <-ctx.Done():
 		return nil
+	}
+	if s.webhooks != nil {
+		limit := time.NewTimer(knownTime)
+		defer limit.Stop()
+		select {
+		case <-s.webhooks.Ready():
+		case <-limit.C:
+		case <-ctx.Done():
+			return nil
+		}
 	}
 	server := s.hooks()
 	ended := make(chan error, len(s.hookSockets))
