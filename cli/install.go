@@ -121,6 +121,13 @@ meshConfig.defaultConfig restart the gateways, and reach an application with its
 	return cmd
 }
 
+// newUpgrade is `istioctl upgrade`: here installing again is no other thing.
+func newUpgrade() *cobra.Command {
+	cmd := newInstall()
+	cmd.Use, cmd.Aliases, cmd.Short, cmd.Example = "upgrade", nil, "Change an installation to this version", "  istioctl upgrade -y"
+	return cmd
+}
+
 func (c *installCommand) run(ctx context.Context, in io.Reader) error {
 	api, err := c.connect()
 	if err != nil {

@@ -13,11 +13,11 @@ func newIstioctl() *cobra.Command {
 	root := newLateen(Streams{})
 	root.Use, root.Short, root.Version = "istioctl", "Istio's command line", wellknown.Version()
 	root.ResetCommands()
-	root.AddCommand(newVersion(true), newInstall(), newUninstall(), newManifest(), newVerify(), newProfile(), newExperimental())
+	root.AddCommand(newVersion(true), newInstall(), newUpgrade(), newUninstall(), newManifest(), newVerify(), newProfile(), newExperimental())
 	for name, aliases := range map[string][]string{
 		"admin": {"istiod"}, "analyze": nil, "bug-report": nil, "create-remote-secret": nil, "dashboard": {"dash", "d"},
 		"kube-inject": nil, "operator": nil, "proxy-config": {"pc"}, "proxy-status": {"ps"}, "remote-clusters": nil, "tag": nil,
-		"upgrade": nil, "validate": {"v"}, "waypoint": nil, "ztunnel-config": {"zc"},
+		"validate": {"v"}, "waypoint": nil, "ztunnel-config": {"zc"},
 	} {
 		root.AddCommand(&cobra.Command{
 			Use: name, Aliases: aliases, Hidden: true, DisableFlagParsing: true,

@@ -91,7 +91,7 @@ func newProfileDiff() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				sides[n] = i.Settings()
+				sides[n] = slices.DeleteFunc(i.Settings(), func(line string) bool { return strings.HasPrefix(line, "profile=") })
 			}
 			lines := difference(sides[0], sides[1])
 			if len(lines) == 0 {

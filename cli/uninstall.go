@@ -17,7 +17,7 @@ import (
 type uninstallCommand struct {
 	connection
 	rendering
-	purge, yes, dryRun, verbose bool
+	purge, yes, dryRun bool
 }
 
 func newUninstall() *cobra.Command {
@@ -38,7 +38,7 @@ Namespaces, the mesh's kinds and the objects that users made of them stay.`,
 	set.BoolVar(&c.purge, "purge", false, "all installations, of every revision")
 	set.BoolVarP(&c.yes, "skip-confirmation", "y", false, "do not ask")
 	set.BoolVar(&c.dryRun, "dry-run", false, "say what would be removed, and remove nothing")
-	set.BoolVarP(&c.verbose, "verbose", "v", false, "list the objects that are removed")
+	set.BoolP("verbose", "v", false, "(the objects that are removed are always listed)")
 	return cmd
 }
 
@@ -61,24 +61,36 @@ func (c *uninstallCommand) run(ctx context.Context, in io.Reader, out io.Writer)
 		fmt.Fprintln(out, "There is nothing to remove.")
 		return nil
 	}
-	fmt.Fprintf(out, "All Istio resources will be pruned from the cluster: %d objects\n", len(objects))
-	if !c.yes && !c.dryRun && !confirm(in, out, "Proceed? (y/N) ") {
+	if c.dryRun {
+		for _, o := range objects {
+			fmt.Fprintf(out, "Would remove %s\n", objectName(o))
+		}
+		return nil
+	}
+	fmt.Fprintln(out, c.announcement())
+	if !c.yes && !confirm(in, out, "Proceed? (y/N) ") {
 		fmt.Fprintln(out, "Cancelled.")
 		return exitCode(1)
-	}
-	if c.dryRun || c.verbose {
-		for _, o := range objects {
-			fmt.Fprintln(out, "  "+objectName(o))
-		}
-	}
-	if c.dryRun {
-		return nil
 	}
 	if err := api.Delete(ctx, objects); err != nil {
 		return err
 	}
+	for _, o := range objects {
+		fmt.Fprintf(out, "  Removed %s.\n", objectName(o))
+	}
 	fmt.Fprintln(out, "✔ Uninstall complete")
 	return nil
+}
+
+// announcement is what is said before the question.
+func (c *uninstallCommand) announcement() string {
+	switch {
+	case c.purge:
+		return "All Istio resources will be pruned from the cluster"
+	case len(c.files) == 0:
+		return fmt.Sprintf("All Istio resources of revision %s will be pruned from the cluster", c.revision)
+	}
+	return "The Istio resources that the files describe will be pruned from the cluster"
 }
 
 // objects are what is installed and is to go.

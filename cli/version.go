@@ -43,7 +43,7 @@ type proxyVersion struct {
 func newVersion(asksMesh bool) *cobra.Command {
 	var c connection
 	var form, revision string
-	var remote, short bool
+	var remote bool
 	cmd := &cobra.Command{
 		Use: "version", Short: "Print the version", Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,23 +53,25 @@ func newVersion(asksMesh bool) *cobra.Command {
 			var v versionInfo
 			v.Client.Version = wellknown.Version()
 			if remote {
-				if err := v.ask(cmd.Context(), &c, revision); err != nil {
-					if cmd.Flags().Changed("remote") {
-						return err
-					}
+				err := v.ask(cmd.Context(), &c, revision)
+				if err != nil && cmd.Flags().Changed("remote") {
+					return err
+				}
+				if err != nil { // what was not asked for does not fail
 					fmt.Fprintln(cmd.ErrOrStderr(), "the mesh was not asked:", err)
+					remote = false
 				}
 			}
 			if form != "" {
 				return encode(cmd.OutOrStdout(), form, v)
 			}
-			v.print(cmd.OutOrStdout(), remote)
+			v.print(cmd.OutOrStdout(), remote, c.istioNamespace)
 			return nil
 		},
 	}
 	set := cmd.Flags()
 	set.StringVarP(&form, "output", "o", "", "json or yaml")
-	set.BoolVarP(&short, "short", "s", false, "(the version of a part is always one line)")
+	set.BoolP("short", "s", false, "(the version of a part is always one line)")
 	set.BoolVar(&remote, "remote", asksMesh, "ask the mesh too")
 	if asksMesh {
 		c.add(set)
@@ -88,7 +90,7 @@ func (v *versionInfo) ask(ctx context.Context, c *connection, revision string) e
 	if _, err := api.Reach(ctx); err != nil {
 		return reachable(err)
 	}
-	planes, err := api.ControlPlanes(ctx, cmp.Or(c.istioNamespace, "istio-system"), revision)
+	planes, err := api.ControlPlanes(ctx, c.istioNamespace, revision)
 	if err != nil {
 		return err
 	}
@@ -109,13 +111,13 @@ func (v *versionInfo) add(p cluster.ControlPlane) {
 
 // print writes a line a part. Control planes of one version are one line; versions of proxies
 // are counted.
-func (v *versionInfo) print(w io.Writer, remote bool) {
+func (v *versionInfo) print(w io.Writer, remote bool, namespace string) {
 	fmt.Fprintln(w, "client version: "+v.Client.Version)
 	if !remote {
 		return
 	}
 	if len(v.Mesh) == 0 {
-		fmt.Fprintln(w, "Istio is not present in the cluster: no running Istio pods in namespace \"istio-system\"")
+		fmt.Fprintf(w, "Istio is not present in the cluster: no running Istio pods in namespace %q\n", namespace)
 		return
 	}
 	var planes []string

@@ -337,6 +337,10 @@ func engineDir(t testing.TB) string {
 				return
 			}
 		}
+		if err := os.Symlink("lateen", filepath.Join(dir, "istioctl")); err != nil && !errors.Is(err, os.ErrExist) {
+			apiBuilt.err = err
+			return
+		}
 		apiBuilt.err = os.Chmod(dir, 0o755)
 	})
 	if apiBuilt.err != nil {
