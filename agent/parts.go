@@ -82,11 +82,12 @@ func (a *agent) startRelay(ctx context.Context) error {
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, node); err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
-	network, address := a.controlPlane()
+	_, address := a.controlPlane()
 	o := relay.Options{
 		Node: node, Socket: a.pod.input.XDSSocket, Journal: filepath.Join(a.pod.dir, journalName), Address: address, Logger: a.log.Scope("relay"),
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			d := net.Dialer{Control: a.control}
+			network, address := a.controlPlane() // the engine's socket may have come meanwhile
 			return d.DialContext(ctx, network, address)
 		},
 	}
