@@ -85,11 +85,7 @@ func (a *agent) startRelay(ctx context.Context) error {
 	_, address := a.controlPlane()
 	o := relay.Options{
 		Node: node, Socket: a.pod.input.XDSSocket, Journal: filepath.Join(a.pod.dir, journalName), Address: address, Logger: a.log.Scope("relay"),
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			d := net.Dialer{Control: a.control}
-			network, address := a.controlPlane() // the engine's socket may have come meanwhile
-			return d.DialContext(ctx, network, address)
-		},
+		Dial: a.dialControl,
 	}
 	if a.names != nil {
 		o.Names = func(t nametable.Table) { a.names.Update(t) }
@@ -101,12 +97,42 @@ func (a *agent) startRelay(ctx context.Context) error {
 	return nil
 }
 
-// controlPlane is the socket of the engine, where there is one, or the configured address.
+// controlPlane is the socket of the engine, where there is one or will be, or the configured address.
 func (a *agent) controlPlane() (network, address string) {
-	if socket := filepath.Join(a.f.sockets, "xds.sock"); exists(socket) {
-		return "unix", socket
+	if exists(a.f.sockets) {
+		return "unix", filepath.Join(a.f.sockets, "xds.sock")
 	}
 	return "tcp", a.pod.config.GetDiscoveryAddress()
+}
+
+// Of a socket of this machine: a try costs nothing, and the mesh starts as one.
+const (
+	socketStep = 20 * time.Millisecond
+	socketWait = time.Second
+)
+
+// dialControl connects to the control plane. A socket is waited for a while.
+func (a *agent) dialControl(ctx context.Context) (net.Conn, error) {
+	d := net.Dialer{Control: a.control}
+	network, address := a.controlPlane()
+	c, err := d.DialContext(ctx, network, address)
+	if err == nil || network != "unix" {
+		return c, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, socketWait)
+	defer cancel()
+	again := time.NewTicker(socketStep)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-again.C:
+		}
+		if c, err = d.DialContext(ctx, network, address); err == nil {
+			return c, nil
+		}
+	}
 }
 
 // startSecrets serves certificates, unless somebody else does on the same socket.
