@@ -82,7 +82,7 @@ var imports = map[string]string{
 	"local/outside": "", "local/network": "local/outside agent/redirect",
 	"local/apiserver": "local/apiserver/server", "local/apiserver/server": "local/apiserver/...",
 	"local/apiserver/controllers": "", "local/apiserver/pki": "", "local/apiserver/registry": "", "local/apiserver/store": "",
-	"cli": "control/config control/file install install/cluster local samples/...",
+	"cli": "control/config control/file control/inject install install/cluster local samples/...",
 
 	"install":         "control/config control/inject install/crds",
 	"install/cluster": "install", "install/crds": "", "install/crds/gen": "",

@@ -13,10 +13,10 @@ func newIstioctl() *cobra.Command {
 	root := newLateen(Streams{})
 	root.Use, root.Short, root.Version = "istioctl", "Istio's command line", wellknown.Version()
 	root.ResetCommands()
-	root.AddCommand(newVersion(true), newInstall(), newUpgrade(), newUninstall(), newManifest(), newVerify(), newProfile(), newExperimental())
+	root.AddCommand(newVersion(true), newInstall(), newUpgrade(), newUninstall(), newManifest(), newVerify(), newProfile(), newExperimental(), newKubeInject())
 	for name, aliases := range map[string][]string{
 		"admin": {"istiod"}, "analyze": nil, "bug-report": nil, "create-remote-secret": nil, "dashboard": {"dash", "d"},
-		"kube-inject": nil, "operator": nil, "proxy-config": {"pc"}, "proxy-status": {"ps"}, "remote-clusters": nil, "tag": nil,
+		"operator": nil, "proxy-config": {"pc"}, "proxy-status": {"ps"}, "remote-clusters": nil, "tag": nil,
 		"validate": {"v"}, "waypoint": nil, "ztunnel-config": {"zc"},
 	} {
 		root.AddCommand(&cobra.Command{
