@@ -36,7 +36,7 @@ func (s *server) httpFilters() []http.Factory {
 		cors.Factory(),
 		fault.Factory(),
 		grpcstats.Factory(),
-		peermetadata.Factory(),
+		peermetadata.Factory(peermetadata.Deps{ID: s.identity().GetId(), Metadata: s.identity().GetMetadata(), External: s.clusters.External}),
 		router.Factory(router.Deps{Cluster: s.httpCluster, LocalAddress: hcm.LocalAddress()}),
 	}
 }

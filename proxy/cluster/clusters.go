@@ -306,6 +306,13 @@ func (cs *Clusters) resolver(o *dns.Options) *dns.Resolver {
 	return cs.resolvers[key]
 }
 
+// External reports that a live cluster is not the mesh's: its metadata say so, or its
+// endpoints are wherever clients want to go.
+func (cs *Clusters) External(name string) bool {
+	c := cs.Get(name)
+	return c != nil && c.config.external
+}
+
 // activate makes a warm cluster the live one of its name.
 func (cs *Clusters) activate(c *Cluster) {
 	cs.mu.Lock()

@@ -34,6 +34,7 @@ type config struct {
 	eds            *edsConfig
 	original       originalConfig
 	assignment     *assignment // of the resource itself, nil for EDS
+	external       bool        // not of the mesh, as its metadata say
 }
 
 // A kind says where endpoints come from.
@@ -88,6 +89,7 @@ func decode(c *clusterv3.Cluster, shared *corev3.BindConfig, bootstrap bool) (*c
 		name: c.GetName(), statName: c.GetAltStatName(), connectTimeout: 5 * time.Second,
 		socket: c.GetTransportSocket(), matches: c.GetTransportSocketMatches(),
 	}
+	cfg.external = c.GetType() == clusterv3.Cluster_ORIGINAL_DST || c.GetMetadata().GetFilterMetadata()["istio"].GetFields()["external"].GetBoolValue()
 	if cfg.statName == "" {
 		cfg.statName = cfg.name
 	}

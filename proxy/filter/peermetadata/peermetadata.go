@@ -2,12 +2,17 @@
 // io.istio.http.peer_metadata.Config, in a TypedStruct: proxies tell each other by
 // headers which workload they serve.
 //
-// This proxy takes the headers of a peer off where the configuration says that they
-// are read there, so that applications and clients do not see them. It does not use
-// what they say yet, nor send its own; README.md has the list.
+//	x-envoy-peer-metadata-id   the node's id
+//	x-envoy-peer-metadata      what others may know of the workload, as base64 of a protobuf Struct
+//
+// Where the configuration says that they are read (discovery), the headers of the peer
+// are taken off, so that applications and clients do not see them. Where it says that they
+// are sent (propagation), ours are set: on requests always, on responses if the peer has
+// sent its own. README.md has the fields.
 package peermetadata
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,6 +20,7 @@ import (
 
 	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
 	xdsv3 "github.com/cncf/xds/go/xds/type/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -29,29 +35,95 @@ const (
 	metadataHeader = "x-envoy-peer-metadata"
 )
 
+// Deps are what the filter uses of the proxy around it.
+type Deps struct {
+	// ID and Metadata are those of the proxy's node.
+	ID       string
+	Metadata *structpb.Struct
+	// External reports that a cluster is outside of the mesh; nil: none is.
+	External func(cluster string) bool
+}
+
 // Factory builds the filter.
-func Factory() http.Factory {
-	return http.Factory{Name: "envoy.filters.http.peer_metadata", TypeURLs: []string{TypeURL}, New: newFilter}
+func Factory(d Deps) http.Factory {
+	own := identity{id: []byte(d.ID), metadata: encode(d.Metadata), external: d.External}
+	return http.Factory{Name: "envoy.filters.http.peer_metadata", TypeURLs: []string{TypeURL}, New: func(cfg *anypb.Any, _ http.Env) (http.Filter, error) {
+		return newFilter(cfg, &own)
+	}}
+}
+
+// identity is what this proxy tells of itself.
+type identity struct {
+	id, metadata []byte
+	external     func(cluster string) bool
+}
+
+// told are the fields of the node's metadata that peers are told.
+var told = []string{
+	"NAME", "NAMESPACE", "OWNER", "WORKLOAD_NAME", "CLUSTER_ID", "MESH_ID", "SERVICE_ACCOUNT", "INSTANCE_IPS", "APP_CONTAINERS", "ISTIO_VERSION",
+}
+
+const (
+	canonicalName     = "service.istio.io/canonical-name"
+	canonicalRevision = "service.istio.io/canonical-revision"
+)
+
+// encode writes what is told of a workload; equal metadata make equal bytes.
+func encode(node *structpb.Struct) []byte {
+	m := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	for _, name := range told {
+		if v := node.GetFields()[name]; v.GetStringValue() != "" {
+			m.Fields[name] = v
+		}
+	}
+	labels := maps.Clone(node.GetFields()["LABELS"].GetStructValue().GetFields())
+	if labels == nil {
+		labels = map[string]*structpb.Value{}
+	}
+	workload := node.GetFields()["WORKLOAD_NAME"].GetStringValue()
+	fallBack(labels, canonicalName, labels["app"].GetStringValue(), workload)
+	fallBack(labels, canonicalRevision, labels["version"].GetStringValue(), "latest")
+	m.Fields["LABELS"] = structpb.NewStructValue(&structpb.Struct{Fields: labels})
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil { // strings that are no UTF-8, which the bootstrap's decoder refuses
+		return nil
+	}
+	return base64.StdEncoding.AppendEncode(nil, b)
+}
+
+// fallBack gives a label that is missing the first value that there is.
+func fallBack(labels map[string]*structpb.Value, name string, values ...string) {
+	if labels[name].GetStringValue() != "" {
+		return
+	}
+	for _, v := range values {
+		if v != "" {
+			labels[name] = structpb.NewStringValue(v)
+			return
+		}
+	}
 }
 
 // methods are the ways of discovery and propagation that the original has.
 var methods = []string{"baggage", "istio_headers", "upstream_filter_state", "workload_discovery"}
 
-func newFilter(cfg *anypb.Any, _ http.Env) (http.Filter, error) {
+func newFilter(cfg *anypb.Any, own *identity) (http.Filter, error) {
 	value, err := unpack(cfg)
 	if err != nil {
 		return nil, err
 	}
-	f := &filter{}
+	f := &filter{own: own}
 	for _, field := range slices.Sorted(maps.Keys(value.GetFields())) {
 		v := value.GetFields()[field]
 		switch field {
 		case "downstream_discovery":
-			f.strip, err = readsHeaders(v)
+			f.readRequest, _, err = byHeaders(v)
 		case "upstream_discovery":
-			f.stripResponse, err = readsHeaders(v)
-		case "downstream_propagation", "upstream_propagation":
-			_, err = readsHeaders(v)
+			f.readResponse, _, err = byHeaders(v)
+		case "downstream_propagation":
+			f.writeResponse, f.meshResponse, err = byHeaders(v)
+		case "upstream_propagation":
+			f.writeRequest, f.meshRequest, err = byHeaders(v)
 		case "shared_with_upstream", "additional_labels":
 		default:
 			err = errors.New("not supported")
@@ -74,36 +146,85 @@ func unpack(cfg *anypb.Any) (*structpb.Struct, error) {
 	return old.GetValue(), err
 }
 
-// readsHeaders checks a list of methods and reports whether the headers are among them.
-func readsHeaders(list *structpb.Value) (bool, error) {
-	found := false
+// byHeaders checks a list of methods and reports whether the headers are among them, and
+// whether only for clusters of the mesh.
+func byHeaders(list *structpb.Value) (found, mesh bool, err error) {
 	for i, m := range list.GetListValue().GetValues() {
-		for name := range m.GetStructValue().GetFields() {
+		for name, v := range m.GetStructValue().GetFields() {
 			if !slices.Contains(methods, name) {
-				return false, fmt.Errorf("[%d].%s: not supported", i, name)
+				return false, false, fmt.Errorf("[%d].%s: not supported", i, name)
 			}
-			found = found || name == "istio_headers"
+			if name == "istio_headers" {
+				found, mesh = true, v.GetStructValue().GetFields()["skip_external_clusters"].GetBoolValue()
+			}
 		}
 	}
-	return found, nil
+	return found, mesh, nil
 }
 
-type filter struct{ strip, stripResponse bool }
+type filter struct {
+	own                         *identity
+	readRequest, readResponse   bool
+	writeRequest, writeResponse bool
+	meshRequest, meshResponse   bool // not for clusters that are external
+}
 
-// OnRequest takes off the headers of the peer downstream.
-func (f *filter) OnRequest(s *http.Stream, _ http.Slot) http.Verdict {
-	if f.strip {
-		s.Request.Headers.Remove(idHeader)
-		s.Request.Headers.Remove(metadataHeader)
+// What the peer downstream has sent, in the stream's slot.
+const (
+	sentID uint8 = 1 << iota
+	sentMetadata
+)
+
+// OnRequest takes off the headers of the peer downstream and sets our own.
+func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
+	h := &s.Request.Headers
+	if f.readRequest {
+		sent := uint8(0)
+		if h.Has(idHeader) {
+			sent |= sentID
+			h.Remove(idHeader)
+		}
+		if h.Has(metadataHeader) {
+			sent |= sentMetadata
+			h.Remove(metadataHeader)
+		}
+		s.SetState(slot, sent)
+	}
+	if f.writeRequest && !(f.meshRequest && f.outside(s)) {
+		f.own.write(h, sentID|sentMetadata)
 	}
 	return http.Continue
 }
 
-// OnResponse takes off the headers of the peer upstream.
-func (f *filter) OnResponse(s *http.Stream, _ http.Slot) http.Verdict {
-	if f.stripResponse {
-		s.Response.Headers.Remove(idHeader)
-		s.Response.Headers.Remove(metadataHeader)
+// OnResponse takes off the headers of the peer upstream and sets our own for a peer
+// downstream.
+func (f *filter) OnResponse(s *http.Stream, slot http.Slot) http.Verdict {
+	h := &s.Response.Headers
+	if f.readResponse {
+		h.Remove(idHeader)
+		h.Remove(metadataHeader)
+	}
+	if sent, ok := s.State(slot).(uint8); ok && f.writeResponse && !(f.meshResponse && f.outside(s)) {
+		f.own.write(h, sent)
 	}
 	return http.Continue
+}
+
+// outside reports that the request goes to a cluster that is not the mesh's.
+func (f *filter) outside(s *http.Stream) bool {
+	return s.Info.Cluster != "" && f.own.external != nil && f.own.external(s.Info.Cluster)
+}
+
+var idName, metadataName = []byte(idHeader), []byte(metadataHeader)
+
+// write sets those of our headers that what says, as the last ones.
+func (own *identity) write(h *http.Headers, what uint8) {
+	if what&sentID != 0 {
+		h.Remove(idHeader)
+		h.Add(idName, own.id)
+	}
+	if what&sentMetadata != 0 {
+		h.Remove(metadataHeader)
+		h.Add(metadataName, own.metadata)
+	}
 }
