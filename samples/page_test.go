@@ -1,16 +1,12 @@
 package samples_test
 
 import (
-	"flag"
 	"image"
 	"image/color"
-	"path/filepath"
 	"testing"
 
 	"github.com/lateen-mesh/lateen/test/browser"
 )
-
-var pictures = flag.Bool("pictures", false, "write what the browser sees to docs/")
 
 // In a browser v1 has no stars, v2 nine black ones and v3 nine red ones; who has
 // signed in is greeted in the corner where others are asked to.
@@ -23,18 +19,18 @@ func TestBookinfoInABrowser(t *testing.T) {
 	corner := image.Rect(browser.Width/2, 0, browser.Width, 45)
 	seen := map[string]image.Image{}
 	for _, tt := range []struct {
-		picture, stars string
-		look           func(t *testing.T, shop string) image.Image
-		red, black     bool
+		name, stars string
+		look        func(t *testing.T, shop string) image.Image
+		red, black  bool
 	}{
-		{"bookinfo-v1", "none", func(t *testing.T, shop string) image.Image { return b.Look(t, shop+"/productpage") }, false, false},
-		{"bookinfo-v2", "black", func(t *testing.T, shop string) image.Image { return b.Look(t, shop+"/productpage") }, false, true},
-		{"bookinfo-v3", "red", func(t *testing.T, shop string) image.Image { return b.Look(t, shop+"/productpage") }, true, false},
-		{"bookinfo-jason", "black", func(t *testing.T, shop string) image.Image { return b.LookSignedIn(t, shop+"/login", "jason") }, false, true},
+		{"v1", "none", func(t *testing.T, shop string) image.Image { return b.Look(t, shop+"/productpage") }, false, false},
+		{"v2", "black", func(t *testing.T, shop string) image.Image { return b.Look(t, shop+"/productpage") }, false, true},
+		{"v3", "red", func(t *testing.T, shop string) image.Image { return b.Look(t, shop+"/productpage") }, true, false},
+		{"jason", "black", func(t *testing.T, shop string) image.Image { return b.LookSignedIn(t, shop+"/login", "jason") }, false, true},
 	} {
-		t.Run(tt.picture, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			page := tt.look(t, shop(t, "--stars", tt.stars))
-			seen[tt.picture] = page
+			seen[tt.name] = page
 			for _, c := range []struct {
 				color color.RGBA
 				want  bool
@@ -44,14 +40,9 @@ func TestBookinfoInABrowser(t *testing.T) {
 					t.Errorf("%d pixels are %v", n, c.color)
 				}
 			}
-			if *pictures {
-				if err := browser.Save(filepath.Join("..", "docs", tt.picture+".png"), page); err != nil {
-					t.Error(err)
-				}
-			}
 		})
 	}
-	if same(seen["bookinfo-v2"], seen["bookinfo-jason"], corner) {
+	if same(seen["v2"], seen["jason"], corner) {
 		t.Error("nothing says that somebody has signed in")
 	}
 }
