@@ -54,6 +54,7 @@ func (f *proxyFlags) read(log *slog.Logger) (*pod, error) {
 	if err != nil {
 		return nil, err
 	}
+	delete(annotations, "kubectl.kubernetes.io/last-applied-configuration") // long, and about nothing here
 	p := &pod{}
 	if p.config, err = f.proxyConfig(annotations[configAnnotation], log); err != nil {
 		return nil, err

@@ -74,11 +74,12 @@ func newRedirectCommand() *cobra.Command {
 // accepted are flags of the original that choose among ways to the same rules.
 func accepted(cmd *cobra.Command) {
 	set := cmd.Flags()
-	for _, name := range []string{"native-nftables", "restore-format", "skip-rule-apply", "run-validation", "force-apply", "iptables-trace-logging"} {
+	for _, name := range []string{"native-nftables", "restore-format", "skip-rule-apply", "run-validation", "force-apply", "iptables-trace-logging", "log_as_json"} {
 		set.Bool(name, false, "accepted, no effect")
 		_ = set.MarkHidden(name)
 	}
-	for _, name := range []string{"istio-inbound-tproxy-mark", "istio-inbound-tproxy-route-table", "iptables-probe-port", "probe-timeout", "network-namespace", "host-nsenter-exec"} {
+	for _, name := range []string{"istio-inbound-tproxy-mark", "istio-inbound-tproxy-route-table", "iptables-probe-port", "probe-timeout", "network-namespace", "host-nsenter-exec",
+		"log_output_level", "log_target", "log_caller", "log_stacktrace_level"} {
 		short := map[string]string{"istio-inbound-tproxy-mark": "t", "istio-inbound-tproxy-route-table": "r"}[name]
 		set.StringP(name, short, "", "accepted, no effect")
 		_ = set.MarkHidden(name)
