@@ -76,7 +76,7 @@ func (i *injection) run(cmd *cobra.Command) error {
 		return fmt.Errorf("%s: %w", i.file, err)
 	}
 	if i.output != "" {
-		return os.WriteFile(i.output, injected, 0o666)
+		return os.WriteFile(i.output, injected, 0o644) //nolint:gosec // manifests are for everybody
 	}
 	_, err = cmd.OutOrStdout().Write(injected)
 	return err

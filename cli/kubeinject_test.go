@@ -163,7 +163,7 @@ func TestKubeInject(t *testing.T) {
 		if code != 0 || len(documents) != 4 {
 			t.Fatalf("%d %s %s", code, out, errs)
 		}
-		if want := strings.Split(mixed, "\n---\n")[0]; documents[0] != want {
+		if want, _, _ := strings.Cut(mixed, "\n---\n"); documents[0] != want {
 			t.Errorf("the Service is now\n%s", documents[0])
 		}
 		d := deployment(t, documents[1]+"\n---\n")

@@ -39,10 +39,10 @@ func rules() []rule {
 		{annotationRewrite, boolean},
 		{annotationNative, boolean},
 		{annotationMerge, boolean},
-		{annotationStatusPort, number(0, 65535)},
-		{readiness + "initialDelaySeconds", number(0, 1<<31-1)},
-		{readiness + "periodSeconds", number(0, 1<<31-1)},
-		{readiness + "failureThreshold", number(0, 1<<31-1)},
+		{annotationStatusPort, number(65535)},
+		{readiness + "initialDelaySeconds", number(1<<31-1)},
+		{readiness + "periodSeconds", number(1<<31-1)},
+		{readiness + "failureThreshold", number(1<<31-1)},
 		{readiness + "applicationPorts", ports("applicationPorts", false)},
 		{includeOutboundIPRanges, ranges("includeIPRanges", true)},
 		{excludeOutboundIPRanges, ranges("excludeIPRanges", false)},
@@ -131,10 +131,10 @@ func boolean(value string) error {
 	return nil
 }
 
-func number(least, most int) func(string) error {
+func number(most int) func(string) error {
 	return func(value string) error {
-		if n, err := strconv.Atoi(value); err != nil || n < least || n > most {
-			return fmt.Errorf("%q is not a number from %d to %d", value, least, most)
+		if n, err := strconv.Atoi(value); err != nil || n < 0 || n > most {
+			return fmt.Errorf("%q is not a number from 0 to %d", value, most)
 		}
 		return nil
 	}
@@ -148,7 +148,7 @@ func ports(setting string, all bool) func(string) error {
 			return nil
 		}
 		for _, port := range splitList(value) {
-			if err := number(0, 65535)(port); err != nil {
+			if err := number(65535)(port); err != nil {
 				return fmt.Errorf("%s: %q is not a list of ports: %w", setting, value, err)
 			}
 		}

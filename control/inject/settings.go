@@ -185,7 +185,7 @@ func (s *Settings) chosen(annotations map[string]string) ([]*template.Template, 
 // splitList reads a comma list; entries that are empty do not count.
 func splitList(text string) []string {
 	var all []string
-	for _, part := range strings.Split(text, ",") {
+	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part != "" {
 			all = append(all, part)
 		}
