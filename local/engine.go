@@ -113,7 +113,7 @@ func (s *supervisor) prepareEngine() error {
 	if e.client, err = kubernetes.NewForConfig(api); err != nil {
 		return err
 	}
-	e.files, err = apply.New(apply.Options{Config: api, Tree: s.tree(), Stdin: s.stdin, Own: e.ownObjects, Memory: s.state.path(appliedName), Log: s.log()})
+	e.files, err = apply.New(apply.Options{Config: api, Tree: s.tree(), Stdin: s.stdin, Own: e.ownObjects, Memory: s.state.path(appliedName), Hold: s.awaitInjection, Log: s.log()})
 	return err
 }
 
@@ -196,6 +196,28 @@ func (s *supervisor) startEngine(ctx context.Context, spawn func(func(context.Co
 // apiSays asks one of the API's own checks.
 func (s *supervisor) apiSays(ctx context.Context, check string) error {
 	return s.engine.client.CoreV1().RESTClient().Get().AbsPath(check).Do(ctx).Error()
+}
+
+// injectionWait bounds how long workloads of files wait for the control plane to see to their pods.
+const injectionWait = 10 * time.Second
+
+// awaitInjection waits until the control plane answers the API about pods. Before, the API would
+// refuse them, and their controllers would try again later and later.
+func (s *supervisor) awaitInjection(ctx context.Context) {
+	if s.engine.node == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, injectionWait)
+	defer cancel()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for controlReady(ctx, s.state.dir) != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+		}
+	}
 }
 
 // awaitPods waits until every pod is ready or has a fault that waiting will not mend.

@@ -165,6 +165,29 @@ func socketOf(dir, name string) (string, error) {
 }
 
 func controlStatus(ctx context.Context, dir string) (*control.Status, error) {
+	reply, err := askControl(ctx, dir, "/debug/status")
+	if err != nil {
+		return nil, err
+	}
+	defer reply.Close()
+	var st control.Status
+	if err := json.NewDecoder(io.LimitReader(reply, 64<<20)).Decode(&st); err != nil {
+		return nil, err
+	}
+	return &st, nil
+}
+
+// controlReady is nil once the control plane can do all that it is for.
+func controlReady(ctx context.Context, dir string) error {
+	reply, err := askControl(ctx, dir, "/ready")
+	if err == nil {
+		err = reply.Close()
+	}
+	return err
+}
+
+// askControl gets a page of the control plane. The caller closes it.
+func askControl(ctx context.Context, dir, page string) (io.ReadCloser, error) {
 	path, err := socketOf(dir, controlSocket)
 	if err != nil {
 		return nil, err
@@ -175,7 +198,7 @@ func controlStatus(ctx context.Context, dir string) (*control.Status, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		},
 	}}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/debug/status", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control"+page, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -183,15 +206,11 @@ func controlStatus(ctx context.Context, dir string) (*control.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer reply.Body.Close()
 	if reply.StatusCode != http.StatusOK {
+		_ = reply.Body.Close()
 		return nil, errors.New(reply.Status)
 	}
-	var st control.Status
-	if err := json.NewDecoder(io.LimitReader(reply.Body, 64<<20)).Decode(&st); err != nil {
-		return nil, err
-	}
-	return &st, nil
+	return reply.Body, nil
 }
 
 // Down ends the mesh of a state directory and waits until it is gone. What a killed one

@@ -46,7 +46,10 @@ type Options struct {
 	Stdin  []byte       // what "-" means
 	Own    func() []Own // objects of the engine itself, applied before those of files; asked at each pass, nil for none
 	Memory string       // file that remembers what was applied; "" forgets
-	Log    *slog.Logger
+	// Hold is called before workloads of files are applied, and returns when they may be: what
+	// changes pods as they are made is there then. Nil: at once.
+	Hold func(context.Context)
+	Log  *slog.Logger
 }
 
 // An Own is an object of no file.

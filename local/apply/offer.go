@@ -22,6 +22,9 @@ import (
 // parallel bounds the requests that are under way.
 const parallel = 6
 
+// workload is the last rank.
+const workload = 3
+
 // rank orders kinds: what others live in or are described by comes first, and pods
 // last, which read all the rest.
 func rank(d config.Document) int {
@@ -31,7 +34,7 @@ func rank(d config.Document) int {
 	case "CustomResourceDefinition":
 		return 1
 	case "Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicationController":
-		return 3
+		return workload
 	}
 	return 2
 }
@@ -52,9 +55,13 @@ func (a *Applier) offerAll(ctx context.Context, docs []config.Document) (failed 
 // API was there to answer.
 func (a *Applier) offer(ctx context.Context, docs []config.Document) (failed []config.Problem, reached bool) {
 	reached = true
-	for r := range 4 {
+	for r := range workload + 1 {
+		some := slices.DeleteFunc(slices.Clone(docs), func(d config.Document) bool { return rank(d) != r })
+		if r == workload && a.o.Hold != nil && slices.ContainsFunc(some, func(d config.Document) bool { return d.Source.File != "" }) {
+			a.o.Hold(ctx)
+		}
 		var mu sync.Mutex
-		a.each(slices.DeleteFunc(slices.Clone(docs), func(d config.Document) bool { return rank(d) != r }), func(d config.Document) {
+		a.each(some, func(d config.Document) {
 			err := a.apply(ctx, d)
 			if err == nil {
 				return
