@@ -244,7 +244,8 @@ spec:
 		if err := proto.Unmarshal(raw, &m); err != nil {
 			t.Fatal(err)
 		}
-		want := map[string]any{"NAME": "sleep-1", "NAMESPACE": "default", "LABELS": map[string]any{"app": "sleep"}}
+		want := map[string]any{"NAME": "sleep-1", "NAMESPACE": "default", "LABELS": map[string]any{
+			"app": "sleep", "service.istio.io/canonical-name": "sleep", "service.istio.io/canonical-revision": "latest"}}
 		if diff := cmp.Diff(want, m.AsMap()); diff != "" {
 			t.Error(diff)
 		}

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"encoding/base64"
 
 	"google.golang.org/protobuf/proto"
@@ -19,33 +20,45 @@ const (
 // maxPeerMetadata bounds the header's value; an Envoy refuses longer ones in routes.
 const maxPeerMetadata = 16 << 10
 
-// peerHeaders are what a proxy without the filter for them adds to requests: they are the
-// same for all, so that routes can say them. A proxy that no agent has started serves no
-// workload that one could name.
-func peerHeaders(p *mesh.Proxy) []ir.HeaderValue {
-	if p.Has(extPeerMetadata) || !p.HasAgent() {
-		return nil
+// peerHeaders are what a proxy without the filter for them adds to requests, which is the
+// same for all, and what it takes off their responses, so that routes can say it.
+func peerHeaders(p *mesh.Proxy) ir.HeaderEdits {
+	if p.Has(extPeerMetadata) {
+		return ir.HeaderEdits{}
 	}
-	list := []ir.HeaderValue{{Name: peerIDHeader, Value: p.ID}}
+	edits := ir.HeaderEdits{RequestAdd: []ir.HeaderValue{{Name: peerIDHeader, Value: p.ID}}, ResponseRemove: []string{peerIDHeader, peerHeader}}
 	if text := peerMetadata(p); text != "" && len(text) <= maxPeerMetadata {
-		list = append(list, ir.HeaderValue{Name: peerHeader, Value: text})
+		edits.RequestAdd = append(edits.RequestAdd, ir.HeaderValue{Name: peerHeader, Value: text})
 	}
-	return list
+	return edits
 }
 
-// peerMetadata is what peers are told of the node, in the form of the header.
+// peerMetadata is what peers are told of the node, in the form of the header. Our own
+// proxy's filter tells the same.
 func peerMetadata(p *mesh.Proxy) string {
 	told := map[string]any{}
 	for _, key := range []string{
-		"APP_CONTAINERS", "CLUSTER_ID", "INSTANCE_IPS", "ISTIO_VERSION", "LABELS", "MESH_ID", "NAME", "NAMESPACE", "OWNER",
-		"PLATFORM_METADATA", "SERVICE_ACCOUNT", "WORKLOAD_NAME",
+		"NAME", "NAMESPACE", "OWNER", "WORKLOAD_NAME", "CLUSTER_ID", "MESH_ID", "SERVICE_ACCOUNT", "INSTANCE_IPS", "APP_CONTAINERS", "ISTIO_VERSION",
 	} {
-		if v, ok := p.Metadata[key]; ok {
+		if v, ok := p.Metadata[key].(string); ok && v != "" {
 			told[key] = v
 		}
 	}
+	labels := map[string]any{}
+	for k, v := range p.Labels {
+		labels[k] = v
+	}
+	for label, value := range map[string]string{
+		canonicalNameLabel:     cmp.Or(p.Labels[canonicalNameLabel], p.Labels["app"], p.WorkloadName),
+		canonicalRevisionLabel: cmp.Or(p.Labels[canonicalRevisionLabel], p.Labels["version"], "latest"),
+	} {
+		if value != "" {
+			labels[label] = value
+		}
+	}
+	told["LABELS"] = labels
 	m, err := structpb.NewStruct(told)
-	if err != nil {
+	if err != nil { // text that is no UTF-8, which no node can have
 		return ""
 	}
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)

@@ -24,7 +24,7 @@ func Routes(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, names ...string)
 	var out []*ir.RouteConfiguration
 	for _, name := range names {
 		if t := table(name); t != nil {
-			t.Headers.RequestAdd = peerHeaders(p)
+			t.Headers = peerHeaders(p)
 			out = append(out, t)
 		}
 	}
