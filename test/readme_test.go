@@ -40,7 +40,7 @@ func TestReadmeTour(t *testing.T) {
 	state := openTemp(t)
 	path := bin + ":" + os.Getenv("PATH")
 	t.Cleanup(func() { // a tour that fails half-way leaves no mesh behind
-		for _, dir := range []string{state, filepath.Join(state, "second"), filepath.Join(state, "pods")} {
+		for _, dir := range []string{state, filepath.Join(state, "second"), filepath.Join(state, "pods"), filepath.Join(state, "shop")} {
 			_ = shell(context.Background(), path, "lateen down --state "+dir).Run()
 		}
 	})
