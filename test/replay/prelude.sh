@@ -4,7 +4,7 @@
 bookinfo() {
   kubectl label namespace default istio-injection=enabled --overwrite &&
     kubectl apply -f samples/bookinfo/platform/kube/bookinfo.yaml &&
-    kubectl wait deploy/{productpage-v1,details-v1,ratings-v1,reviews-v1,reviews-v2,reviews-v3} --for=condition=Available --timeout=30s
+    kubectl wait deploy/{productpage-v1,details-v1,ratings-v1,reviews-v1,reviews-v2,reviews-v3} --for=condition=Available --timeout=25s
 }
 
 # ingress: Bookinfo is behind the gateway, whose address is in INGRESS_HOST, INGRESS_PORT and SECURE_INGRESS_PORT.
@@ -28,7 +28,7 @@ policy() {
 # client: the pod in which the third article works.
 client() {
   kubectl label namespace default istio-injection=enabled --overwrite &&
-    kubectl apply -f client.yaml && kubectl rollout status deploy/ubuntu-deployment --timeout=30s
+    kubectl apply -f client.yaml && kubectl rollout status deploy/ubuntu-deployment --timeout=25s
 }
 inside() { kubectl exec deploy/ubuntu-deployment -c ubuntu -- "$@"; }
 

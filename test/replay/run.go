@@ -18,9 +18,13 @@ import (
 
 // patience bounds one command that says nothing else; again is the pause between two tries.
 const (
-	patience = time.Minute
+	patience = 30 * time.Second
 	again    = 100 * time.Millisecond
 )
+
+// noise is no output of a command: white space at the end of lines, and what kubectl says of
+// the first message of a stream, which is empty, when it is there sooner than kubectl.
+var noise = regexp.MustCompile(`(?m)^E\d+ .* Unknown stream id \d, discarding message\n|[ \r]+$`)
 
 // A Place is where scenarios run.
 type Place struct {
@@ -218,7 +222,7 @@ func (r *runner) bash(ctx context.Context, command, stdin string) (output string
 	began := time.Now()
 	out, err := cmd.CombinedOutput()
 	took = time.Since(began)
-	output = strings.ReplaceAll(string(out), "\r\n", "\n")
+	output = noise.ReplaceAllString(string(out), "")
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return output, exit.ExitCode(), took
 	}
