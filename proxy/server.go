@@ -227,6 +227,7 @@ func (s *server) resolver() (*dns.Resolver, error) {
 		}
 	}
 	o.TCP = o.TCP || s.boot.Proto.GetUseTcpForDnsLookups()
+	o.Control = cluster.ControlOf(s.boot.Proto.GetClusterManager().GetUpstreamBindConfig())
 	return dns.New(*o), nil
 }
 

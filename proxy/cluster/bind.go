@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/lateen-mesh/lateen/proxy/transport"
@@ -48,6 +50,26 @@ func inherit(own, shared *corev3.BindConfig) *corev3.BindConfig {
 
 // CheckBind reports what of a bind config is not supported; the error names the field.
 func CheckBind(b *corev3.BindConfig) error { return new(config).bind(b) }
+
+// ControlOf prepares sockets that are no cluster's, such as the resolver's, as a bind config
+// says for all sockets (SOL_SOCKET): so they are known as the proxy's by their mark. It is
+// nil where there is nothing to do.
+func ControlOf(b *corev3.BindConfig) func(network, address string, c syscall.RawConn) error {
+	var cfg config
+	if cfg.bind(b) != nil { // CheckBind has told
+		return nil
+	}
+	var general transport.Dialer
+	for _, o := range cfg.dialer.Options {
+		if o.Level == unix.SOL_SOCKET {
+			general.Options = append(general.Options, o)
+		}
+	}
+	if len(general.Options) == 0 {
+		return nil
+	}
+	return general.Control
+}
 
 // keepAlive leaves to the system what is not set, which is negative in net.
 func keepAlive(k *corev3.TcpKeepalive) net.KeepAliveConfig {

@@ -1,15 +1,48 @@
 package cluster
 
 import (
+	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/lateen-mesh/lateen/proxy/transport"
 )
+
+// TestControl: the resolver's sockets bear the proxy's mark, and nothing that is for TCP.
+func TestControl(t *testing.T) {
+	var b corev3.BindConfig
+	text := `{"source_address": {"address": "127.0.0.6", "port_value": 0}, "socket_options": [
+		{"level": 1, "name": 36, "int_value": 1337, "state": "STATE_PREBIND"}, {"level": 6, "name": 1, "int_value": 1, "state": "STATE_PREBIND"}]}`
+	if err := protojson.Unmarshal([]byte(text), &b); err != nil {
+		t.Fatal(err)
+	}
+	d := net.Dialer{Control: ControlOf(&b)}
+	c, err := d.Dial("udp", "127.0.0.1:53")
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("marks are for who may administer the network")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	raw, err := c.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark, failed := 0, error(nil)
+	if err := raw.Control(func(fd uintptr) { mark, failed = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK) }); err != nil || failed != nil || mark != 1337 {
+		t.Errorf("mark %d, %v, %v", mark, err, failed)
+	}
+	if ControlOf(nil) != nil {
+		t.Error("nothing is to be set without a bind config")
+	}
+}
 
 // TestInheritedBind: what the bootstrap's cluster manager says of sockets is for clusters
 // that do not say it themselves.

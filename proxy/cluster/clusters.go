@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -51,6 +52,8 @@ type Clusters struct {
 	ctx   context.Context
 	stop  context.CancelFunc
 	store *stats.Store
+	// control prepares the sockets of resolvers, nil: nothing to do.
+	control func(network, address string, c syscall.RawConn) error
 
 	mu           sync.Mutex
 	warming      map[string]*Cluster
@@ -83,7 +86,8 @@ func New(o Options) *Clusters {
 		o.Secrets = transport.NewSecrets(o.Source)
 	}
 	cs := &Clusters{
-		opts: o, log: o.Logger, store: o.Stats, warming: map[string]*Cluster{}, static: map[string]bool{},
+		control: ControlOf(o.Bind),
+		opts:    o, log: o.Logger, store: o.Stats, warming: map[string]*Cluster{}, static: map[string]bool{},
 		resolvers: map[string]*dns.Resolver{}, initializing: 1, initialized: make(chan struct{}),
 		live: index{seed: maphash.MakeSeed()},
 	}
@@ -301,7 +305,9 @@ func (cs *Clusters) resolver(o *dns.Options) *dns.Resolver {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if cs.resolvers[key] == nil {
-		cs.resolvers[key] = dns.New(*o)
+		special := *o
+		special.Control = cs.control
+		cs.resolvers[key] = dns.New(special)
 	}
 	return cs.resolvers[key]
 }

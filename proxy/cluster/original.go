@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 // originalConfig is what an ORIGINAL_DST cluster is configured with.
 type originalConfig struct {
 	port    uint16        // upstream_port_override, 0: none
+	header  string        // by which requests override the destination, "" for none
 	cleanup time.Duration // cleanup_interval
 }
 
@@ -33,7 +35,7 @@ const maxCleanup = 5 * time.Minute
 
 func (cfg *config) decodeOriginal(c *clusterv3.Cluster) error {
 	o := c.GetOriginalDstLbConfig()
-	if err := xds.Only(o, "upstream_port_override"); err != nil {
+	if err := xds.Only(o, "upstream_port_override", "use_http_header", "http_header_name"); err != nil {
 		return at("original_dst_lb_config", err)
 	}
 	if p := o.GetUpstreamPortOverride().GetValue(); p > 65535 {
@@ -43,8 +45,17 @@ func (cfg *config) decodeOriginal(c *clusterv3.Cluster) error {
 		port:    uint16(o.GetUpstreamPortOverride().GetValue()),
 		cleanup: min(seconds(c.GetCleanupInterval(), 5*time.Second), maxCleanup),
 	}
+	if o.GetUseHttpHeader() {
+		if cfg.original.header = strings.ToLower(o.GetHttpHeaderName()); cfg.original.header == "" {
+			cfg.original.header = "x-envoy-original-dst-host"
+		}
+	}
 	return nil
 }
+
+// OriginalDstHeader names the header by which requests say where to connect to (use_http_header),
+// "" for none.
+func (c *Cluster) OriginalDstHeader() string { return c.config.original.header }
 
 func (c *Cluster) pickOriginal(x *lb.Context) *endpoint.Endpoint {
 	dst := x.OriginalDst

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -54,6 +55,8 @@ type Options struct {
 	// often the servers are asked in turn, 3 by default.
 	Timeout time.Duration
 	Tries   int
+	// Control prepares each socket before it is bound, as net.Dialer's; nil: nothing to do.
+	Control func(network, address string, c syscall.RawConn) error
 }
 
 // maxCached bounds the names that are remembered.

@@ -32,12 +32,12 @@ func (r *Resolver) exchange(ctx context.Context, server, name string, v6 bool) (
 		return Answer{}, err
 	}
 	if !r.opts.TCP {
-		a, err := exchangeUDP(ctx, server, id, query)
+		a, err := r.exchangeUDP(ctx, server, id, query)
 		if !errors.Is(err, errTruncated) {
 			return a, err
 		}
 	}
-	return exchangeTCP(ctx, server, id, query)
+	return r.exchangeTCP(ctx, server, id, query)
 }
 
 func question(id uint16, name string, v6 bool) ([]byte, error) {
@@ -61,8 +61,8 @@ func question(id uint16, name string, v6 bool) ([]byte, error) {
 	return m.Pack()
 }
 
-func dial(ctx context.Context, network, server string) (net.Conn, error) {
-	var d net.Dialer
+func (r *Resolver) dial(ctx context.Context, network, server string) (net.Conn, error) {
+	d := net.Dialer{Control: r.opts.Control}
 	c, err := d.DialContext(ctx, network, server)
 	if err != nil {
 		return nil, err
@@ -75,8 +75,8 @@ func dial(ctx context.Context, network, server string) (net.Conn, error) {
 	return c, nil
 }
 
-func exchangeUDP(ctx context.Context, server string, id uint16, query []byte) (Answer, error) {
-	c, err := dial(ctx, "udp", server)
+func (r *Resolver) exchangeUDP(ctx context.Context, server string, id uint16, query []byte) (Answer, error) {
+	c, err := r.dial(ctx, "udp", server)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -99,8 +99,8 @@ func exchangeUDP(ctx context.Context, server string, id uint16, query []byte) (A
 	}
 }
 
-func exchangeTCP(ctx context.Context, server string, id uint16, query []byte) (Answer, error) {
-	c, err := dial(ctx, "tcp", server)
+func (r *Resolver) exchangeTCP(ctx context.Context, server string, id uint16, query []byte) (Answer, error) {
+	c, err := r.dial(ctx, "tcp", server)
 	if err != nil {
 		return Answer{}, err
 	}

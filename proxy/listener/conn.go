@@ -138,6 +138,7 @@ func (l *listener) inspect(a *accepted, cn *conn) (*listener, bool) {
 		c := cn.config
 		ok := l.runFilters(c, a, cn)
 		cn.info.DownstreamLocal, cn.info.DownstreamRemote, cn.info.ServerName = a.local, a.remote, a.serverName
+		cn.info.LocalRestored = a.restored
 		if !ok {
 			return l, false
 		}
@@ -189,7 +190,7 @@ func (l *listener) runFilters(c *Config, a *accepted, cn *conn) bool {
 		var err error
 		if _, ok := f.listenerFilter.(detector); ok && c.goOn && !heard {
 			heard = true
-			cn.info.DownstreamLocal, cn.info.DownstreamRemote = a.local, a.remote
+			cn.info.DownstreamLocal, cn.info.DownstreamRemote, cn.info.LocalRestored = a.local, a.remote, a.restored
 			server, err = l.hear(a, cn, deadline)
 		}
 		if server {

@@ -49,6 +49,7 @@ type Info struct {
 	ConnectionID           uint64
 	DownstreamLocal        netip.AddrPort // address the client connected to (restored when captured)
 	DownstreamDirectLocal  netip.AddrPort
+	LocalRestored          bool           // DownstreamLocal is not the socket's own: the connection was captured
 	DownstreamRemote       netip.AddrPort // client, after x-forwarded-for rules
 	DownstreamDirectRemote netip.AddrPort // peer of the socket
 	ServerName             string         // SNI
@@ -80,10 +81,19 @@ func (i *Info) ObservedCluster() string {
 	return i.Cluster
 }
 
+// OriginalDst is where a captured connection wanted to go, invalid for one that was not
+// captured: a proxy that connected there would connect to itself.
+func (i *Info) OriginalDst() netip.AddrPort {
+	if !i.LocalRestored {
+		return netip.AddrPort{}
+	}
+	return i.DownstreamLocal
+}
+
 // Reset clears everything that belongs to a stream, keeping the facts of the connection.
 func (i *Info) Reset() {
 	*i = Info{
-		ConnectionID: i.ConnectionID, DownstreamLocal: i.DownstreamLocal, DownstreamDirectLocal: i.DownstreamDirectLocal,
+		ConnectionID: i.ConnectionID, DownstreamLocal: i.DownstreamLocal, LocalRestored: i.LocalRestored, DownstreamDirectLocal: i.DownstreamDirectLocal,
 		DownstreamRemote: i.DownstreamDirectRemote, DownstreamDirectRemote: i.DownstreamDirectRemote, ServerName: i.ServerName,
 		FilterChain: i.FilterChain, Handshake: i.Handshake, TLSVersion: i.TLSVersion, TLSCipher: i.TLSCipher,
 		PeerURISANs: i.PeerURISANs, LocalURISANs: i.LocalURISANs, PeerSubject: i.PeerSubject,

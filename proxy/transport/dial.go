@@ -52,7 +52,7 @@ func (d *Dialer) Dial(ctx context.Context, address string, timeout time.Duration
 			nd.LocalAddr = net.TCPAddrFromAddrPort(d.Source)
 		}
 		if len(d.Options) > 0 {
-			nd.Control = d.control
+			nd.Control = d.Control
 		}
 	}
 	c, err := nd.DialContext(ctx, network, address)
@@ -92,7 +92,8 @@ func (d *Dialer) dialOutside(ctx context.Context, address string, timeout time.D
 	return c, nil
 }
 
-func (d *Dialer) control(_, _ string, c syscall.RawConn) error {
+// Control sets Options on a socket, for a net.Dialer.
+func (d *Dialer) Control(_, _ string, c syscall.RawConn) error {
 	var failed error
 	err := c.Control(func(fd uintptr) {
 		for _, o := range d.Options {

@@ -116,3 +116,6 @@ func (c *codes) find(code int) codeCounter {
 		}
 	}
 }
+
+// OriginalDstInvalid counts a request whose header names no address to connect to.
+func (s *Stats) OriginalDstInvalid() { s.all.scope.Counter("original_dst_host_invalid").Inc() }

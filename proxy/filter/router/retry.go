@@ -2,6 +2,7 @@ package router
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -170,9 +171,23 @@ func (k *call) backOff() bool {
 	return true
 }
 
+// originalDst is where an ORIGINAL_DST cluster connects to: what a header says, if the
+// cluster looks at one, else where the client wanted to go.
+func (k *call) originalDst() netip.AddrPort {
+	if name := k.cluster.OriginalDstHeader(); name != "" {
+		if v := k.s.Request.Headers.Get(name); v != nil {
+			if dst, err := netip.ParseAddrPort(string(v)); err == nil {
+				return dst
+			}
+			k.cluster.Stats().OriginalDstInvalid()
+		}
+	}
+	return k.s.Info.OriginalDst()
+}
+
 // pick chooses an endpoint for the attempt.
 func (k *call) pick() *endpoint.Endpoint {
-	k.lb.OriginalDst = k.s.Info.DownstreamLocal
+	k.lb.OriginalDst = k.originalDst()
 	k.lb.Attempts = 0
 	p := k.retry.policy
 	if p == nil {

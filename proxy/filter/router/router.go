@@ -38,6 +38,9 @@ type Cluster interface {
 	// AutoSNI reports that the pool depends on the host of the request: HTTPFor.
 	AutoSNI() bool
 	HTTPFor(ep *endpoint.Endpoint, priority int, host string) *upstream.Pool
+	// OriginalDstHeader names the header by which requests say where an ORIGINAL_DST cluster
+	// connects to, "" for none.
+	OriginalDstHeader() string
 	Limits(priority int) *upstream.Limits
 	Stats() *upstream.Stats
 	// Report tells outlier detection how an endpoint answered: a status, 504 for a

@@ -216,7 +216,7 @@ func (f *filter) connect(ctx context.Context, info *streaminfo.Info) (transport.
 		return nil, nil
 	}
 	info.Cluster = name
-	choice := lb.Context{OriginalDst: info.DownstreamLocal}
+	choice := lb.Context{OriginalDst: info.OriginalDst()}
 	if f.hashSource {
 		choice.Hash, choice.HasHash = xxhash.Sum64String(info.DownstreamRemote.Addr().String()), true
 	}
