@@ -235,7 +235,7 @@ func renderText(text string, dot ...any) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out := &limited{left: 4096}
+	out := &limited{name: "values", left: 4096}
 	err = t.Execute(out, dot[0])
 	return out.String(), err
 }

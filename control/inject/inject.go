@@ -32,7 +32,6 @@ import (
 	"maps"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
 	meshconfig "istio.io/api/mesh/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -58,6 +57,7 @@ const (
 	annotationTemplates  = "inject.istio.io/templates"
 	annotationOverrides  = "proxy.istio.io/overrides"
 	annotationConfig     = "proxy.istio.io/config"
+	annotationDiscovery  = "sidecar.istio.io/discoveryAddress" // of before there was proxy.istio.io/config
 	annotationNative     = "sidecar.istio.io/nativeSidecar"
 	annotationImageType  = "sidecar.istio.io/proxyImageType"
 	annotationRewrite    = "sidecar.istio.io/rewriteAppHTTPProbers"
@@ -171,15 +171,14 @@ func proxyConfigOf(mesh *meshconfig.MeshConfig, pod *corev1.Pod) (*meshconfig.Pr
 	if base == nil {
 		base = config.DefaultProxyConfig()
 	}
-	text, given := pod.Annotations[annotationConfig]
-	if !given {
-		return proto.CloneOf(base), nil
-	}
-	proxy, problems := config.OverlayProxyConfig(base, []byte(text))
+	proxy, problems := config.OverlayProxyConfig(base, []byte(pod.Annotations[annotationConfig]))
 	for _, problem := range problems {
 		if problem.Severity == config.Error {
 			return nil, fmt.Errorf("annotation %s: %s", annotationConfig, sentence(problem))
 		}
+	}
+	if address := pod.Annotations[annotationDiscovery]; address != "" {
+		proxy.DiscoveryAddress = address
 	}
 	return proxy, nil
 }

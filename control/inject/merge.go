@@ -44,13 +44,21 @@ func (c *containers) drop(names ...string) (dropped containers) {
 	return dropped
 }
 
+// only are the containers of a name, which stay where they are.
+func (c containers) only(name string) containers {
+	all := containers{slices.Clone(c.Containers), slices.Clone(c.InitContainers)}
+	return all.drop(name)
+}
+
 // merge renders the templates over the pod, and over them what the pod says itself.
 func (p *injection) merge() error {
 	templates, err := p.chosen(p.Pod.Annotations)
 	if err != nil {
 		return err
 	}
-	p.strip()
+	if err := p.strip(); err != nil {
+		return err
+	}
 	seen := p.view(p.pod)
 	patches := make([][]byte, len(templates))
 	for i, t := range templates {
@@ -65,10 +73,7 @@ func (p *injection) merge() error {
 			return fmt.Errorf("template %s: what it renders is not a pod: %w", t.Name(), err)
 		}
 	}
-	overrides, err := p.takeOverrides()
-	if err != nil {
-		return err
-	}
+	overrides := p.takeOverrides()
 	for i, t := range templates {
 		if p.pod, err = patched(p.pod, patches[i]); err != nil {
 			return fmt.Errorf("template %s: %w", t.Name(), err)
@@ -94,46 +99,46 @@ func patched[T any](base *T, patch []byte) (*T, error) {
 	return merged, json.Unmarshal(after, merged)
 }
 
-// strip takes away what an earlier injection put in, so that it is made anew.
-func (p *injection) strip() {
+// strip makes the pod what it was before an earlier injection, so that it is made anew:
+// without what that put in, and with the containers that it noted.
+func (p *injection) strip() error {
 	spec := &p.pod.Spec
 	all := containers{spec.Containers, spec.InitContainers}
 	p.old = all.drop(slices.Concat(p.before.Containers, p.before.InitContainers)...)
-	spec.Containers, spec.InitContainers = all.Containers, all.InitContainers
-	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return slices.Contains(p.before.Volumes, v.Name) })
-}
-
-// takeOverrides takes the containers out of the pod that a template has too, in whichever
-// list: the template's are put in their place, and these over them. They are those that the
-// first injection noted, else those of the pod, but for what an earlier injection put where
-// the template does again.
-func (p *injection) takeOverrides() (overrides containers, err error) {
 	var noted containers
 	if text, ok := p.Pod.Annotations[annotationOverrides]; ok {
 		if err := json.Unmarshal([]byte(text), &noted); err != nil {
-			return overrides, fmt.Errorf("annotation %s: %w", annotationOverrides, err)
+			return fmt.Errorf("annotation %s: %w", annotationOverrides, err)
 		}
 	}
+	for _, c := range slices.Concat(noted.Containers, noted.InitContainers) {
+		all.drop(c.Name)
+	}
+	spec.Containers, spec.InitContainers = append(all.Containers, noted.Containers...), append(all.InitContainers, noted.InitContainers...)
+	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return slices.Contains(p.before.Volumes, v.Name) })
+	return nil
+}
+
+// takeOverrides takes the containers out of the pod that a template has too, in whichever
+// list: the template's are put in their place, and these over them. What an earlier injection
+// put into the other list counts as the pod's own.
+func (p *injection) takeOverrides() (overrides containers) {
 	spec := &p.pod.Spec
 	all := containers{spec.Containers, spec.InitContainers}
-	take := func(rendered []corev1.Container, before []string, into *[]corev1.Container) {
+	take := func(rendered []corev1.Container, before []string) {
 		for _, c := range rendered {
 			given := all.drop(c.Name)
-			over := noted.find(c.Name)
-			if over == nil && !slices.Contains(before, c.Name) {
-				if over = given.find(c.Name); over == nil {
-					over = p.old.find(c.Name)
-				}
+			if given.find(c.Name) == nil && !slices.Contains(before, c.Name) {
+				given = p.old.only(c.Name)
 			}
-			if over != nil {
-				*into = append(*into, *over)
-			}
+			overrides.Containers = append(overrides.Containers, given.Containers...)
+			overrides.InitContainers = append(overrides.InitContainers, given.InitContainers...)
 		}
 	}
-	take(p.rendered.Spec.Containers, p.before.Containers, &overrides.Containers)
-	take(p.rendered.Spec.InitContainers, p.before.InitContainers, &overrides.InitContainers)
+	take(p.rendered.Spec.Containers, p.before.Containers)
+	take(p.rendered.Spec.InitContainers, p.before.InitContainers)
 	spec.Containers, spec.InitContainers = all.Containers, all.InitContainers
-	return overrides, nil
+	return overrides
 }
 
 // applyOverrides merges what the pod says about containers of the templates over them, and

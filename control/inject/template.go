@@ -83,30 +83,36 @@ func proxyImage(values map[string]any, name, kind string) string {
 func parseTemplate(name, text string) (*template.Template, error) {
 	t, err := template.New(name).Funcs(functions()).Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("template %w", err)
+		return nil, templateError(err)
 	}
 	return t, nil
 }
 
 // render executes a template within its bound.
 func render(t *template.Template, v view) ([]byte, error) {
-	out := &limited{left: maxRendered}
+	out := &limited{name: t.Name(), left: maxRendered}
 	if err := t.Execute(out, v); err != nil {
-		return nil, fmt.Errorf("template %w", err)
+		return nil, templateError(err)
 	}
 	return out.Bytes(), nil
+}
+
+// templateError has the name of the template after one word, as other errors here.
+func templateError(err error) error {
+	return fmt.Errorf("template %s", strings.TrimPrefix(err.Error(), "template: "))
 }
 
 // limited is a buffer that takes so many bytes and no more.
 type limited struct {
 	bytes.Buffer
+	name string
 	left int
 }
 
 // Write fails where there is no room.
 func (l *limited) Write(p []byte) (int, error) {
 	if l.left -= len(p); l.left < 0 {
-		return 0, fmt.Errorf("more than %d bytes", maxRendered)
+		return 0, fmt.Errorf("%s: it renders too much", l.name)
 	}
 	return l.Buffer.Write(p)
 }
