@@ -2,6 +2,7 @@ package router
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,6 +20,8 @@ type balanced struct {
 	Cluster
 	lb.Balancer
 }
+
+func (balanced) OriginalDstHeader() string { return "x-to" }
 
 func (b balanced) Pick(x *lb.Context) *endpoint.Endpoint { return b.Balancer.Pick(x) }
 
@@ -66,3 +69,44 @@ func TestPreviousPriorities(t *testing.T) {
 		t.Errorf("priorities (-want +got):\n%s", diff)
 	}
 }
+
+// TestOriginalDst: where an ORIGINAL_DST cluster connects to is what its header says, else
+// where a captured client wanted to go.
+func TestOriginalDst(t *testing.T) {
+	scope := stats.NewStore().Scope("cluster.c.")
+	wanted := netip.MustParseAddrPort("10.0.0.1:80")
+	for _, c := range []struct {
+		header   string
+		captured bool
+		want     netip.AddrPort
+		invalid  uint64
+	}{
+		{"", true, wanted, 0},
+		{"", false, netip.AddrPort{}, 0},
+		{"10.0.0.2:81", true, netip.MustParseAddrPort("10.0.0.2:81"), 0},
+		{"10.0.0.2:81", false, netip.MustParseAddrPort("10.0.0.2:81"), 0},
+		{"[fd00::1]:81", true, netip.MustParseAddrPort("[fd00::1]:81"), 0},
+		{"a.test:80", true, wanted, 1},
+	} {
+		k := &call{s: &http.Stream{}, cluster: counted{stats: upstream.NewStats(scope)}}
+		k.s.Info.DownstreamLocal, k.s.Info.LocalRestored = wanted, c.captured
+		if c.header != "" {
+			k.s.Request.Headers.Add([]byte("X-To"), []byte(c.header))
+		}
+		before := scope.Counter("original_dst_host_invalid").Value()
+		if got := k.originalDst(); got != c.want {
+			t.Errorf("%q, captured %v: %v, want %v", c.header, c.captured, got, c.want)
+		}
+		if n := scope.Counter("original_dst_host_invalid").Value() - before; n != c.invalid {
+			t.Errorf("%q counts %d as invalid", c.header, n)
+		}
+	}
+}
+
+// counted is a cluster with stats that looks at a header.
+type counted struct {
+	balanced
+	stats *upstream.Stats
+}
+
+func (c counted) Stats() *upstream.Stats { return c.stats }
