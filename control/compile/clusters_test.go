@@ -134,7 +134,8 @@ func parseProxy(t *testing.T, text string) *mesh.Proxy {
 		case key == "none":
 			metadata["INTERCEPTION_MODE"] = "NONE"
 		case key == "stock": // an Envoy without the original's extensions
-			node.Extensions = []*corev3.Extension{{Name: "envoy.filters.http.router"}, {Name: "envoy.tracers.zipkin"}}
+			node.Extensions = []*corev3.Extension{{Name: "envoy.filters.http.router"}, {Name: "envoy.tracers.zipkin"},
+				{Name: "envoy.filters.http.header_mutation"}}
 		case key == "http1":
 			node.ClientFeatures = []string{wellknown.HTTP1Feature}
 		case key == "mark":

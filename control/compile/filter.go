@@ -6,34 +6,35 @@ import (
 	"github.com/lateen-mesh/lateen/control/ir"
 )
 
-// Names under which proxies list the filters that are not Envoy's own.
+// Names under which proxies list extensions: those that are not Envoy's own, and some
+// that may be left out of an Envoy.
 const (
 	extPeerMetadata = "envoy.filters.http.peer_metadata"
 	extALPN         = "istio.alpn"
 	extPeerExchange = "envoy.filters.network.metadata_exchange"
-	extZipkin       = "envoy.tracers.zipkin" // one of Envoy's own, which may be left out too
+	extZipkin       = "envoy.tracers.zipkin"
+	extHeaders      = "envoy.filters.http.header_mutation"
 )
 
-// gatewayFilters are the HTTP filters of a gateway, in order.
-func (b *listenerBuilder) gatewayFilters(protocol string) []ir.HTTPFilter {
-	return b.filters(ir.PeerMetadataUpstream, protocol == "GRPC-WEB", true)
-}
-
-// filters is the order of HTTP filters. Filters that the proxy does not have are
-// left out: a proxy refuses a listener that names one.
-func (b *listenerBuilder) filters(peer ir.HTTPFilter, grpcWeb, outbound bool) []ir.HTTPFilter {
-	var out []ir.HTTPFilter
-	if b.proxy.Has(extPeerMetadata) {
-		out = append(out, peer)
+// filter gives a connection manager its HTTP filters, in order. Filters that the proxy
+// does not have are left out: a proxy refuses a listener that names one. Those that trade
+// descriptions of workloads have a stand-in, since what they send is always the same.
+func (b *listenerBuilder) filter(h *ir.HTTPConnectionManager, peer ir.HTTPFilter, grpcWeb bool) {
+	outbound := peer == ir.PeerMetadataUpstream
+	switch {
+	case b.proxy.Has(extPeerMetadata):
+		h.Filters = append(h.Filters, peer)
+	case b.proxy.Has(extHeaders):
+		h.Filters, h.Headers = append(h.Filters, ir.HeaderMutation), peerHeaders(b.proxy, outbound)
 	}
 	if grpcWeb {
-		out = append(out, ir.GRPCWeb)
+		h.Filters = append(h.Filters, ir.GRPCWeb)
 	}
-	out = append(out, ir.GRPCStats)
+	h.Filters = append(h.Filters, ir.GRPCStats)
 	if outbound && b.proxy.Has(extALPN) {
-		out = append(out, ir.ALPN)
+		h.Filters = append(h.Filters, ir.ALPN)
 	}
-	return append(out, ir.Fault, ir.CORS, ir.Router)
+	h.Filters = append(h.Filters, ir.Fault, ir.CORS, ir.Router)
 }
 
 // forwardCert is what a gateway does with x-forwarded-client-cert; it makes its own

@@ -90,7 +90,7 @@ func needsMeshIdentity(g *gatewayServer) bool {
 func (b *listenerBuilder) gatewayHTTPChain(listener, route, protocol string) ir.FilterChain {
 	h := b.connectionManager("outbound_" + listener + ";")
 	h.RouteName = route
-	h.Filters = b.gatewayFilters(protocol)
+	b.filter(h, ir.PeerMetadataUpstream, protocol == "GRPC-WEB")
 	h.ServerName = "istio-envoy"
 	h.UseRemoteAddress = true
 	h.TrustedHops = b.config.GetGatewayTopology().GetNumTrustedProxies()

@@ -140,7 +140,7 @@ func (b *listenerBuilder) inboundHTTP(p inboundPort, statPrefix string) *ir.HTTP
 	h := b.connectionManager(statPrefix)
 	h.ServerName = "istio-envoy"
 	h.ForwardCert = ir.AppendForwardCert
-	h.Filters = b.filters(ir.PeerMetadataDownstream, p.protocol == registry.GRPCWeb, false)
+	b.filter(h, ir.PeerMetadataDownstream, p.protocol == registry.GRPCWeb)
 	operation := p.service
 	if operation == "" {
 		operation = ":0"
@@ -159,8 +159,5 @@ func (b *listenerBuilder) inboundHTTP(p inboundPort, statPrefix string) *ir.HTTP
 			},
 		}},
 	}}}
-	if !b.proxy.Has(extPeerMetadata) {
-		h.Routes.Headers.RequestRemove = []string{peerIDHeader, peerHeader}
-	}
 	return h
 }

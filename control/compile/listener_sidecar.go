@@ -236,7 +236,7 @@ func (o *outboundListeners) addHTTP(p outboundPort) {
 func (o *outboundListeners) outboundHTTPChain(listener, route string, protocol registry.Protocol) ir.FilterChain {
 	h := o.connectionManager("outbound_" + listener + ";")
 	h.RouteName = route
-	h.Filters = o.filters(ir.PeerMetadataUpstream, protocol == registry.GRPCWeb, true)
+	o.filter(h, ir.PeerMetadataUpstream, protocol == registry.GRPCWeb)
 	return ir.FilterChain{HandshakeTimeout: handshakeTimeout, HTTP: h}
 }
 

@@ -17,16 +17,17 @@ const (
 	peerHeader   = "x-envoy-peer-metadata"
 )
 
-// maxPeerMetadata bounds the header's value; an Envoy refuses longer ones in routes.
+// maxPeerMetadata bounds the header's value; an Envoy refuses longer ones.
 const maxPeerMetadata = 16 << 10
 
-// peerHeaders are what a proxy without the filter for them adds to requests, which is the
-// same for all, and what it takes off their responses, so that routes can say it.
-func peerHeaders(p *mesh.Proxy) ir.HeaderEdits {
-	if p.Has(extPeerMetadata) {
-		return ir.HeaderEdits{}
+// peerHeaders are what a proxy without the filter for them does with headers: it tells
+// whom it calls which workload it serves, and takes off what others have told it.
+func peerHeaders(p *mesh.Proxy, outbound bool) ir.HeaderEdits {
+	both := []string{peerIDHeader, peerHeader}
+	if !outbound {
+		return ir.HeaderEdits{RequestRemove: both}
 	}
-	edits := ir.HeaderEdits{RequestAdd: []ir.HeaderValue{{Name: peerIDHeader, Value: p.ID}}, ResponseRemove: []string{peerIDHeader, peerHeader}}
+	edits := ir.HeaderEdits{RequestAdd: []ir.HeaderValue{{Name: peerIDHeader, Value: p.ID}}, ResponseRemove: both}
 	if text := peerMetadata(p); text != "" && len(text) <= maxPeerMetadata {
 		edits.RequestAdd = append(edits.RequestAdd, ir.HeaderValue{Name: peerHeader, Value: text})
 	}

@@ -24,7 +24,6 @@ func Routes(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, names ...string)
 	var out []*ir.RouteConfiguration
 	for _, name := range names {
 		if t := table(name); t != nil {
-			t.Headers = peerHeaders(p)
 			out = append(out, t)
 		}
 	}

@@ -2,11 +2,13 @@ package envoy
 
 import (
 	udpatypev1 "github.com/cncf/xds/go/udpa/type/v1"
+	rulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
@@ -23,10 +25,10 @@ const (
 	corsFilter  = "envoy.filters.http.cors"
 )
 
-func httpFilters(filters []ir.HTTPFilter) []*hcmv3.HttpFilter {
+func httpFilters(h ir.HTTPConnectionManager) []*hcmv3.HttpFilter {
 	var out []*hcmv3.HttpFilter
-	for _, f := range filters {
-		name, config := httpFilter(f)
+	for _, f := range h.Filters {
+		name, config := httpFilter(f, h.Headers)
 		out = append(out, &hcmv3.HttpFilter{Name: name,
 			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: typed(config)}})
 	}
@@ -34,8 +36,13 @@ func httpFilters(filters []ir.HTTPFilter) []*hcmv3.HttpFilter {
 }
 
 // httpFilter is the table of HTTP filters: name on the wire and settings.
-func httpFilter(f ir.HTTPFilter) (string, proto.Message) {
+func httpFilter(f ir.HTTPFilter, headers ir.HeaderEdits) (string, proto.Message) {
 	switch f {
+	case ir.HeaderMutation:
+		return "envoy.filters.http.header_mutation", &mutationv3.HeaderMutation{Mutations: &mutationv3.Mutations{
+			RequestMutations:  mutations(headers.RequestAdd, headers.RequestRemove),
+			ResponseMutations: mutations(headers.ResponseAdd, headers.ResponseRemove),
+		}}
 	case ir.PeerMetadataUpstream:
 		return "istio.metadata_exchange", peerMetadata("upstream")
 	case ir.PeerMetadataDownstream:
@@ -56,6 +63,17 @@ func httpFilter(f ir.HTTPFilter) (string, proto.Message) {
 		return corsFilter, &corsv3.Cors{}
 	}
 	return "envoy.filters.http.router", &routerv3.Router{}
+}
+
+func mutations(add []ir.HeaderValue, remove []string) []*rulesv3.HeaderMutation {
+	var out []*rulesv3.HeaderMutation
+	for _, name := range remove {
+		out = append(out, &rulesv3.HeaderMutation{Action: &rulesv3.HeaderMutation_Remove{Remove: name}})
+	}
+	for _, v := range headerValues(add) {
+		out = append(out, &rulesv3.HeaderMutation{Action: &rulesv3.HeaderMutation_Append{Append: v}})
+	}
+	return out
 }
 
 // peerMetadata trades the workload's description with peers in headers; the side is

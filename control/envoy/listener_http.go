@@ -13,7 +13,7 @@ import (
 func connectionManager(h ir.HTTPConnectionManager) *hcmv3.HttpConnectionManager {
 	out := &hcmv3.HttpConnectionManager{
 		StatPrefix:               h.StatPrefix,
-		HttpFilters:              httpFilters(h.Filters),
+		HttpFilters:              httpFilters(h),
 		AccessLog:                accessLogs(h.AccessLogs),
 		ServerName:               h.ServerName,
 		UseRemoteAddress:         wrapperspb.Bool(h.UseRemoteAddress),

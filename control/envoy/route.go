@@ -17,9 +17,6 @@ func RouteConfiguration(c ir.RouteConfiguration) *routev3.RouteConfiguration {
 		// request, not a refused table.
 		ValidateClusters:         wrapperspb.Bool(false),
 		IgnorePortInHostMatching: c.IgnoreHostPort,
-
-		RequestHeadersToAdd: headerValues(c.Headers.RequestAdd), RequestHeadersToRemove: c.Headers.RequestRemove,
-		ResponseHeadersToAdd: headerValues(c.Headers.ResponseAdd), ResponseHeadersToRemove: c.Headers.ResponseRemove,
 	}
 	if c.MaxDirectResponseBody > 0 {
 		out.MaxDirectResponseBodySizeBytes = wrapperspb.UInt32(c.MaxDirectResponseBody)

@@ -124,6 +124,7 @@ type HTTPConnectionManager struct {
 	RouteName  string
 	Routes     *RouteConfiguration
 	Filters    []HTTPFilter // in order, the router last
+	Headers    HeaderEdits  // of the filter HeaderMutation
 	AccessLogs []AccessLog
 	// ServerName is the `server` header of answers; empty for the proxy's default.
 	ServerName string
@@ -169,6 +170,7 @@ type HTTPFilter uint8
 const (
 	PeerMetadataUpstream   HTTPFilter = iota // workload metadata towards upstreams
 	PeerMetadataDownstream                   // workload metadata from clients
+	HeaderMutation                           // in place of these: fixed headers
 	GRPCWeb
 	GRPCStats
 	ALPN

@@ -10,7 +10,6 @@ type RouteConfiguration struct {
 	IgnoreHostPort bool
 	// MaxDirectResponseBody is the largest fixed body in bytes, 0 for the proxy's default.
 	MaxDirectResponseBody uint32
-	Headers               HeaderEdits // of every request that is sent on, and its response
 }
 
 // A VirtualHost is the routes of a group of host names.
