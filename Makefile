@@ -8,6 +8,7 @@ LDFLAGS := -s -w -X github.com/lateen-mesh/lateen/wellknown.version=$(VERSION)
 STATE   ?= /tmp/lateen-demo-$(shell id -u)
 FUZZTIME ?= 2m
 ENGINE  ?= standalone
+PROXY   ?= lateen
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # The Kubernetes API is a module of its own, for its dependencies.
@@ -63,8 +64,8 @@ spec: peers ## how much of the feature surface passing cases prove
 diff: peers ## our proxy against a real Envoy, case by case
 	@$(GO) test -json -run '^TestDiff' ./test/... | $(GO) run ./test/report diff
 
-replay: build peers ## the acceptance scenarios on ENGINE=standalone|kubernetes
-	@$(GO) test -json -run '^TestReplay' ./test/... -args -engine=$(ENGINE) | $(GO) run ./test/report replay $(ENGINE)
+replay: build peers ## the acceptance scenarios on ENGINE=standalone|kubernetes, with PROXY=lateen|envoy in all pods
+	@$(GO) test -json -timeout 20m -run '^TestReplay' ./test -args -engine=$(ENGINE) -scenarios=all -proxy=$(PROXY) | $(GO) run ./test/report replay $(ENGINE)
 
 bench-engine: build ## how long pods take, and what the parts of the local engine hold; writes its section of bench/RESULTS.md
 	$(GO) run ./bench/engine

@@ -108,7 +108,21 @@ func replayMesh(t *testing.T, shared string) replay.Place {
 	if t.Logf("%s", out); err != nil {
 		t.Fatalf("lateen up: %v\n%s", err, logsOf(state))
 	}
+	if *proxyFlag == "envoy" {
+		saysEnvoy(t, env)
+	}
 	return replay.Place{Work: work, Samples: absolute("../samples"), Prelude: string(prelude), Env: env, Ours: *proxyFlag == "lateen"}
+}
+
+// saysEnvoy has a proxy of the mesh tell what it is: only a real Envoy knows of the library
+// that it has its TLS from.
+func saysEnvoy(t *testing.T, env []string) {
+	t.Helper()
+	cmd := exec.Command("kubectl", "exec", "-n", "istio-system", "deploy/istio-ingressgateway", "--", "pilot-agent", "request", "GET", "server_info")
+	cmd.Env = env
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "BoringSSL") {
+		t.Fatalf("the gateway's proxy is no real Envoy: %v\n%s", err, out)
+	}
 }
 
 // logsOf are the logs of a mesh's parts.
