@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/lateen-mesh/lateen/control"
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/file"
 	"github.com/lateen-mesh/lateen/install/crds"
@@ -226,6 +227,7 @@ func (s *supervisor) awaitPods(ctx context.Context) error {
 	defer deadline.Stop()
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
+	var since time.Time // all is there
 	for {
 		if part := s.engine.node.status(); part.Exit != "" {
 			return &Error{fmt.Errorf("the node ended: %s", lastWords(part)), "its log: " + part.Log}
@@ -235,7 +237,12 @@ func (s *supervisor) awaitPods(ctx context.Context) error {
 			ready, all := countPods(pods)
 			s.progress(fmt.Sprintf("%d of %d pods ready", ready, all))
 			waits := slices.ContainsFunc(pods, func(p Pod) bool { return !p.leaves() && !p.settled() })
-			if !waits && deployed(ctx, s.engine.client) && served(ctx, s.engine.client) {
+			if waits || !deployed(ctx, s.engine.client) || !served(ctx, s.engine.client) {
+				since = time.Time{}
+			} else if since.IsZero() {
+				since = time.Now()
+			}
+			if !since.IsZero() && time.Since(since) > gatherTime && s.synced(ctx) {
 				return nil
 			}
 		}
@@ -247,6 +254,16 @@ func (s *supervisor) awaitPods(ctx context.Context) error {
 		case <-poll.C:
 		}
 	}
+}
+
+// gatherTime is longer than the control plane lets changes gather before it tells proxies of them.
+const gatherTime = 80 * time.Millisecond
+
+// synced reports whether all proxies have what the control plane knows. Where there is no control
+// plane nobody is waited for: its pod shows why.
+func (s *supervisor) synced(ctx context.Context) bool {
+	st, err := controlStatus(ctx, s.state.dir)
+	return err != nil || !slices.ContainsFunc(st.Proxies, func(p control.ProxyStatus) bool { return !p.Synced && len(p.Refused) == 0 })
 }
 
 // saveOnChange writes down what the engine has done, now and then, for `status`.
