@@ -51,18 +51,24 @@ func (s *Server) objects() (*config.Set, []Problem) {
 	return set, problems
 }
 
+// never is longer than anybody waits.
+const never = 24 * 365 * time.Hour
+
 // debounced waits for a burst of signals to be over; false when the context ends. A proxy
 // that is about to end waits for nobody, nor does the news that a Pod is to end, as long
 // as building the mesh leaves time for other things.
 func (s *Server) debounced(ctx context.Context, files, api <-chan struct{}) bool {
-	var quiet, last <-chan time.Time // from the first signal of a burst on
+	quiet, last := time.NewTimer(never), time.NewTimer(never) // set by the first signal of a burst
+	defer quiet.Stop()
+	defer last.Stop()
+	burst := false
 	for {
 		select {
 		case <-s.departures.changed:
 			return true
-		case <-quiet:
+		case <-quiet.C:
 			return true
-		case <-last:
+		case <-last.C:
 			return true
 		case <-ctx.Done():
 			return false
@@ -73,10 +79,11 @@ func (s *Server) debounced(ctx context.Context, files, api <-chan struct{}) bool
 		case <-files:
 		case <-s.meshFile.changed:
 		}
-		if last == nil {
-			last = time.After(s.o.Debounce.Max)
+		if !burst {
+			burst = true
+			last.Reset(s.o.Debounce.Max)
 		}
-		quiet = time.After(s.o.Debounce.After)
+		quiet.Reset(s.o.Debounce.After)
 	}
 }
 

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"maps"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -136,9 +137,7 @@ func TestNames(t *testing.T) {
 			if want == nil {
 				want = nametable.Table{}
 				for _, part := range []nametable.Table{all, tc.add} {
-					for name, n := range part {
-						want[name] = n
-					}
+					maps.Copy(want, part)
 				}
 			}
 			if diff := cmp.Diff(want, Names(s, s.Scope(p), p)); diff != "" {
