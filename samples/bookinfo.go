@@ -37,6 +37,7 @@ func runProductpage(ctx context.Context, c *call) error {
 	c.order = bookHeaders
 	return c.serve(ctx, productpage.New(productpage.Options{
 		Details: c.books.details, Reviews: c.books.reviews, Ratings: c.books.ratings, Client: client,
+		Failed: c.failed("productpage"),
 	}), c.say("productpage"))
 }
 
@@ -77,8 +78,13 @@ func runReviews(ctx context.Context, c *call) error {
 	c.order = bookHeaders
 	return c.serve(ctx, reviews.New(reviews.Options{
 		Stars: c.books.stars, Pod: pod, Cluster: cmp.Or(os.Getenv("CLUSTER_NAME"), "null"),
-		Ratings: bookinfo.Peer{URL: c.books.ratings, Within: reviews.Patience(c.books.stars), Client: client},
+		Ratings: bookinfo.Peer{URL: c.books.ratings, Within: reviews.Patience(c.books.stars), Client: client, Failed: c.failed("reviews")},
 	}), c.say("reviews"))
+}
+
+// failed tells why a service has no answer of another.
+func (c *call) failed(name string) func(error) {
+	return func(err error) { c.say(name)(err.Error()) }
 }
 
 // service is the URL of a service as the environment names it.

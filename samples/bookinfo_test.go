@@ -163,10 +163,42 @@ func TestAbruptEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer asked.Close()
+	go func() { _, _ = io.Copy(io.Discard, r) }() // it may say that details did not answer
 	cancel()
 	if answer, _ := io.ReadAll(conn); len(answer) != 0 {
 		t.Errorf("answered %q", answer)
 	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	_ = w.Close()
+}
+
+// A service says why another one has not answered.
+func TestBookinfoSaysWhatFails(t *testing.T) {
+	other := address(start(t, 1, "details", "--listen", "127.0.0.1:0")[0]) // which has no ratings
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		done <- command(t, "productpage").Run(ctx, []string{"--listen", "127.0.0.1:0", "--ratings", "http://" + other}, w)
+	}()
+	out := bufio.NewReader(r)
+	line, err := out.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan string, 1)
+	go func() {
+		line, _ := out.ReadString('\n')
+		said <- line
+	}()
+	client := &http.Client{Transport: &http.Transport{}}
+	get(t, client, "http://"+address(strings.TrimSpace(line))+"/api/v1/products/0/ratings")
+	if got := <-said; !strings.HasPrefix(got, "productpage: http://127.0.0.1:") || !strings.HasSuffix(got, "/ratings/0 answers with status 404\n") {
+		t.Errorf("says %q", got)
+	}
+	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

@@ -18,8 +18,9 @@ import (
 	"github.com/lateen-mesh/lateen/samples/testca"
 )
 
-// drainTime bounds how long requests may go on after the application was ended.
-const drainTime = 5 * time.Second
+// drainTime bounds how long requests may go on after the application was ended. A page of
+// Bookinfo takes up to nine seconds.
+const drainTime = 15 * time.Second
 
 // endpoints say where an HTTP application listens.
 type endpoints struct {

@@ -98,6 +98,7 @@ type Peer struct {
 	Within time.Duration // how long one try may take
 	Tries  int           // how often it is asked until it answers with 200
 	Client *http.Client
+	Failed func(error) // told why there is no answer, by many at once; may be nil
 }
 
 // Get asks for the JSON at path and reads it into answer. It returns the status of the
@@ -105,8 +106,11 @@ type Peer struct {
 func (p Peer) Get(ctx context.Context, path string, header http.Header, answer any) (status int, err error) {
 	for range max(p.Tries, 1) {
 		if status, err = p.try(ctx, path, header, answer); err == nil {
-			break
+			return status, nil
 		}
+	}
+	if p.Failed != nil {
+		p.Failed(err)
 	}
 	return status, err
 }

@@ -36,6 +36,7 @@ const (
 type Options struct {
 	Details, Reviews, Ratings string // such as http://details:9080
 	Client                    *http.Client
+	Failed                    func(error) // as of bookinfo.Peer
 }
 
 //go:embed static
@@ -50,7 +51,7 @@ type page struct {
 // New returns the service.
 func New(o Options) http.Handler {
 	peer := func(url string, tries int) bookinfo.Peer {
-		return bookinfo.Peer{URL: url, Within: Patience, Tries: tries, Client: o.Client}
+		return bookinfo.Peer{URL: url, Within: Patience, Tries: tries, Client: o.Client, Failed: o.Failed}
 	}
 	p := &page{details: peer(o.Details, 1), reviews: peer(o.Reviews, Tries), ratings: peer(o.Ratings, 1)}
 	mux := http.NewServeMux()
