@@ -49,7 +49,7 @@ func (c *connection) config() (*rest.Config, error) {
 	overrides.AuthInfo.Impersonate, overrides.AuthInfo.ImpersonateUID, overrides.AuthInfo.ImpersonateGroups = c.impersonate, c.impersonateUser, c.groups
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, noAPI(errors.New("there is no Kubernetes API to talk to"))
+		return nil, noAPI(errNoAPI)
 	}
 	if err != nil {
 		return nil, withHint(err, "see --kubeconfig and --context")
@@ -64,6 +64,9 @@ func (c *connection) connect() (*cluster.Cluster, error) {
 	}
 	return cluster.Connect(config)
 }
+
+// errNoAPI means that nothing says where an API is.
+var errNoAPI = errors.New("there is no Kubernetes API to talk to")
 
 func noAPI(err error) error {
 	return withHint(err, "start a mesh on this machine with lateen up --pods, or name a cluster: --kubeconfig FILE, $KUBECONFIG")

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lateen-mesh/lateen/install/cluster"
+	"github.com/lateen-mesh/lateen/local"
 )
 
 // newExperimental is `istioctl experimental`.
@@ -52,6 +53,9 @@ func newPrecheck() *cobra.Command {
 	var skip bool
 	cmd := &cobra.Command{
 		Use: "precheck", Short: "Check whether the mesh can be installed, or changed, in the cluster", Args: arguments(cobra.NoArgs),
+		Long: `Check whether the mesh can be installed, or changed, in the cluster: its version, what the
+user may create, and webhooks of other installations. Where there is no API to ask, it checks
+whether this machine can run a mesh with pods.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if form != "log" {
 				if err := checkForm(form); err != nil {
@@ -64,6 +68,10 @@ func newPrecheck() *cobra.Command {
 				return wrongUsage(fmt.Errorf("--output-threshold %s: must be Info, Warning or Error", threshold), "")
 			}
 			found, err := c.precheck(cmd.Context(), skip)
+			if errors.Is(err, errNoAPI) && c.state == "" { // nobody runs a mesh here yet
+				fmt.Fprintln(cmd.ErrOrStderr(), "There is no Kubernetes API yet; this machine is checked, for lateen up.")
+				err = local.CanRunPods(cmd.Context(), "")
+			}
 			if err != nil {
 				return err
 			}

@@ -151,10 +151,10 @@ func (s step) found(list []any) int {
 
 // String is the step as it is written behind others.
 func (s step) String() string {
-	switch {
-	case s.kind == byIndex:
+	switch s.kind {
+	case byIndex:
 		return fmt.Sprintf("[%d]", s.index)
-	case s.kind == byValue:
+	case byValue:
 		return fmt.Sprintf("[%s:%s]", s.key, s.value)
 	}
 	return "." + strings.NewReplacer(`\`, `\\`, ".", `\.`, "[", `\[`).Replace(s.key)
