@@ -84,7 +84,11 @@ func replayMesh(t *testing.T, shared string) replay.Place {
 		if envoy == "" {
 			t.Skip("the real Envoy is not installed: run `make peers`")
 		}
-		argv = append(argv, "--proxy", envoy)
+		open := filepath.Join(work, "envoy") // the cache is in the home of its user, sidecars run as another one
+		if err := os.CopyFS(work, os.DirFS(filepath.Dir(envoy))); err != nil {
+			t.Fatal(err)
+		}
+		argv = append(argv, "--proxy", open)
 	default:
 		t.Fatalf("no proxy %q: lateen or envoy", *proxyFlag)
 	}
