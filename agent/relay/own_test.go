@@ -99,9 +99,15 @@ func TestNames(t *testing.T) {
 	got := make(chan nametable.Table, 10)
 	names := func(o *Options) { o.Names = func(t nametable.Table) { got <- t } }
 	_, log, stop := start(t, f, c.dial, names)
-	if m := <-c.requests; m.GetTypeUrl() != nametable.Type || m.GetNode().GetId() == "" || len(m.GetResourceNamesSubscribe()) != 0 {
-		t.Errorf("subscription %v", m)
-	}
+	connect(t, f).subscribe(wellknown.ClusterType)
+	t.Run("the proxy's own subscription is first, and says what program it is", func(t *testing.T) {
+		if m := <-c.requests; m.GetTypeUrl() != wellknown.ClusterType || m.GetNode().GetId() != "the proxy's own" {
+			t.Errorf("subscription %v", m)
+		}
+		if m := <-c.requests; m.GetTypeUrl() != nametable.Type || m.GetNode() != nil || len(m.GetResourceNamesSubscribe()) != 0 {
+			t.Errorf("subscription %v", m)
+		}
+	})
 	table := nametable.Table{"web.default.svc.cluster.local": {Addresses: []string{"10.96.0.7"}}}
 	c.tables <- nametable.Marshal(table)
 	if first := <-got; fmt.Sprint(first) != fmt.Sprint(table) {
@@ -142,7 +148,9 @@ func TestDrain(t *testing.T) {
 	}
 	t.Run("it returns when the others know", func(t *testing.T) {
 		c := newControl(t, ours)
-		r, _, _ := start(t, newFiles(t), c.dial, names)
+		f := newFiles(t)
+		r, _, _ := start(t, f, c.dial, names)
+		connect(t, f).subscribe(wellknown.ClusterType)
 		c.tables <- nil
 		<-taken
 		done := drain(t.Context(), r)
@@ -163,7 +171,9 @@ func TestDrain(t *testing.T) {
 	})
 	t.Run("the control plane falls silent", func(t *testing.T) {
 		c := newControl(t, ours)
-		r, _, _ := start(t, newFiles(t), c.dial, names)
+		f := newFiles(t)
+		r, _, _ := start(t, f, c.dial, names)
+		connect(t, f).subscribe(wellknown.ClusterType)
 		c.tables <- nil
 		<-taken
 		ctx, cancel := context.WithCancel(t.Context())
@@ -180,7 +190,9 @@ func TestDrain(t *testing.T) {
 	})
 	t.Run("a control plane that does not know drains is not asked", func(t *testing.T) {
 		c := newControl(t, `{"Component":"istiod"}`)
-		r, _, _ := start(t, newFiles(t), c.dial, names)
+		f := newFiles(t)
+		r, _, _ := start(t, f, c.dial, names)
+		connect(t, f).subscribe(wellknown.ClusterType)
 		c.tables <- nil
 		<-taken
 		if err := <-drain(t.Context(), r); err != nil {

@@ -144,6 +144,7 @@ func (r *Relay) ask(m *discoverypb.DeltaDiscoveryRequest) {
 	switch {
 	case r.connected() && k.opened != r.epoch:
 		r.open(k)
+		r.openOwn()
 	case r.connected():
 		r.forward(m, d, judged)
 	case r.stored:

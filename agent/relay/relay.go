@@ -11,8 +11,8 @@
 // is stood in for by the journal, if it holds something for this node; else the proxy waits,
 // and a line of the log says for whom and since when.
 //
-// The relay adds two subscriptions of its own on the same stream: the table of names, and, when
-// the pod leaves, [wellknown.DrainType].
+// The relay adds two subscriptions of its own on the same stream, once the proxy has made its
+// first: the table of names, and, when the pod leaves, [wellknown.DrainType].
 //
 // A proxy that asks in the state-of-the-world form gets a stream of its own to the control plane,
 // message by message, without the journal: what it accepted is only known as a whole there.
@@ -46,7 +46,7 @@ const maxMessage = 64 << 20
 
 // Options say who talks to whom.
 type Options struct {
-	// Node is sent to the control plane before the proxy has said who it is.
+	// Node is the proxy's, as its bootstrap has it: the journal holds what it accepted.
 	Node *corepb.Node
 	// Socket is the path of the socket for the proxy. A file that is there is removed.
 	Socket string

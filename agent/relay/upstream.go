@@ -200,8 +200,19 @@ func (r *Relay) linked(l *link) {
 	for _, k := range r.types {
 		r.open(k)
 	}
+	r.openOwn()
+}
+
+// openOwn subscribes to what the relay wants, after what the proxy does: the first message of a
+// link says what program the proxy is, and the control plane goes by it.
+func (r *Relay) openOwn() {
+	if !r.up.node {
+		return
+	}
 	for _, k := range r.own {
-		r.open(k)
+		if k.opened != r.epoch {
+			r.open(k)
+		}
 	}
 }
 
