@@ -49,7 +49,7 @@ func Validate(b *Bootstrap, o Options, out io.Writer) error {
 
 func (s *server) run(ctx context.Context) error {
 	if len(s.boot.Ignored) > 0 {
-		s.log.Warn("parts of the bootstrap have no effect in this proxy: " + strings.Join(s.boot.Ignored, ", "))
+		s.log.Info("parts of the bootstrap have no effect in this proxy: " + strings.Join(s.boot.Ignored, ", "))
 	}
 	s.setState(adminpb.ServerInfo_PRE_INITIALIZING)
 	quit := make(chan struct{})
