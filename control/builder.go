@@ -111,7 +111,7 @@ func (s *Server) rebuild() {
 	mc := s.meshFile.resolve(set)
 	s.injector.update(set, mc)
 	leaving, number := s.departures.current()
-	next := mesh.Build(set, mesh.Options{MeshConfig: mc, Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving})
+	next := mesh.Build(set, mesh.Options{MeshConfig: mc, Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving, TraceSampling: s.o.TraceSampling})
 	prev := s.snapshot.Load()
 	next.Generation = 1
 	if prev != nil {

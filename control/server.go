@@ -68,6 +68,10 @@ type Options struct {
 	// it is there.
 	HTTPS string
 
+	// TraceSampling is the share of requests, in percent, that are traced where the mesh
+	// configuration does not say it; nil is 1.
+	TraceSampling *float64
+
 	Revision string // of this control plane; "" is default
 
 	Domain        string // DNS domain of the cluster; "" is cluster.local

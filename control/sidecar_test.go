@@ -155,6 +155,19 @@ func TestNameTable(t *testing.T) {
 	}
 }
 
+func TestTraceSampling(t *testing.T) {
+	for _, tc := range []struct{ name, mesh, want string }{
+		{"EN-048 OB-045 as the control plane is told", "", `"randomSampling":{"value":100}`},
+		{"MC-071 unless the mesh configuration says it", "defaultConfig: {tracing: {sampling: 7}}\n", `"randomSampling":{"value":7}`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			all := 100.0
+			p := start(t, map[string]string{"gateway.yaml": gateway, "mesh.yaml": tc.mesh}, func(o *control.Options) { o.TraceSampling = &all })
+			has(t, "LDS", text(t, p.connect(wellknown.ListenerType, nil).next("")), tc.want)
+		})
+	}
+}
+
 func TestPortProblems(t *testing.T) {
 	services := strings.Replace(backend, "ports: [{name: http, port: 80, targetPort: 8080, protocol: TCP}]",
 		"ports: [{name: http, port: 80, targetPort: 8080}, {name: web, port: 81, targetPort: 8081}, {name: grpc, port: 82, targetPort: 8082}]", 1)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -96,6 +97,13 @@ func (f *flags) options(log *logging.Log) (control.Options, error) {
 	}
 	o.WriteStatus = os.Getenv("PILOT_ENABLE_STATUS") == "true"
 	o.KeepAlive.Interval, o.KeepAlive.Timeout = f.keepInterval, f.keepTimeout
+	if text := os.Getenv("PILOT_TRACE_SAMPLING"); text != "" {
+		percent, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(percent >= 0 && percent <= 100) {
+			return o, fmt.Errorf("environment variable PILOT_TRACE_SAMPLING: %q is not a percentage", text)
+		}
+		o.TraceSampling = &percent
+	}
 	for name, target := range map[string]*time.Duration{
 		"PILOT_DEBOUNCE_AFTER": &o.Debounce.After, "PILOT_DEBOUNCE_MAX": &o.Debounce.Max,
 	} {

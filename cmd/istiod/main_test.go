@@ -160,12 +160,14 @@ func TestFailures(t *testing.T) {
 			t.Errorf("log without the flag %q", out)
 		}
 	})
-	t.Run("a debounce that is no duration", func(t *testing.T) {
-		t.Setenv("PILOT_DEBOUNCE_AFTER", "soon")
-		if _, err := run("discovery"); err == nil || !strings.Contains(err.Error(), "PILOT_DEBOUNCE_AFTER") {
-			t.Errorf("error %v", err)
-		}
-	})
+	for name, value := range map[string]string{"PILOT_DEBOUNCE_AFTER": "soon", "PILOT_TRACE_SAMPLING": "101"} {
+		t.Run(name+" that is none", func(t *testing.T) {
+			t.Setenv(name, value)
+			if _, err := run("discovery"); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
 }
 
 func TestRequestAndVersion(t *testing.T) {

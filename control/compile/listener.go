@@ -49,7 +49,7 @@ func newListenerBuilder(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) *lis
 		proxy:    p,
 		config:   config,
 		logs:     accessLogs(s.MeshConfig),
-		tracing:  tracing(s.MeshConfig, config, scope, p),
+		tracing:  tracing(s, config, scope, p),
 		bound:    boundRules{},
 	}
 }

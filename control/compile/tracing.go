@@ -16,13 +16,13 @@ import (
 // still marks request ids and headers: the proxies of the mesh generate and pass on B3
 // headers all the same. A stock Envoy does so with a tracer only, so where its bootstrap
 // brings none it gets one whose spans go nowhere.
-func tracing(m *meshconfig.MeshConfig, c *meshconfig.ProxyConfig, scope *mesh.Scope, p *mesh.Proxy) *ir.Tracing {
-	if !m.GetEnableTracing() {
+func tracing(s *mesh.Snapshot, c *meshconfig.ProxyConfig, scope *mesh.Scope, p *mesh.Proxy) *ir.Tracing {
+	if !s.MeshConfig.GetEnableTracing() {
 		return nil
 	}
-	t := &ir.Tracing{ClientSampling: 100, RandomSampling: 1, OverallSampling: 100, Tags: tracingTags(p, workloadLabels(scope, p))}
-	if s := c.GetTracing().GetSampling(); s > 0 {
-		t.RandomSampling = s
+	t := &ir.Tracing{ClientSampling: 100, RandomSampling: s.TraceSampling, OverallSampling: 100, Tags: tracingTags(p, workloadLabels(scope, p))}
+	if own := c.GetTracing().GetSampling(); own > 0 {
+		t.RandomSampling = own
 	}
 	t.MaxPathTag = c.GetTracing().GetMaxPathTagLength()
 	if p.Extensions[extZipkin] && c.GetTracing().GetTracer() == nil {

@@ -20,6 +20,9 @@ type Options struct {
 	Domain     string                 // DNS domain of the cluster; "" is cluster.local
 	ClusterID  string                 // "" is Kubernetes
 	Leaving    []registry.Departure   // workloads that get no traffic any more
+	// TraceSampling is the share of requests, in percent, that are traced where MeshConfig
+	// does not say it; nil is 1.
+	TraceSampling *float64
 }
 
 // index is what Build derives from the objects.
@@ -52,6 +55,8 @@ func Build(set *config.Set, opts Options) *Snapshot {
 		Generation: set.Generation(),
 		Config:     set,
 		MeshConfig: mc,
+
+		TraceSampling: 1,
 		Registry: registry.Build(set, registry.Options{
 			Domain:          opts.Domain,
 			ClusterID:       opts.ClusterID,
@@ -59,6 +64,9 @@ func Build(set *config.Set, opts Options) *Snapshot {
 			ServiceExportTo: mc.DefaultServiceExportTo,
 			Leaving:         opts.Leaving,
 		}),
+	}
+	if opts.TraceSampling != nil {
+		s.TraceSampling = *opts.TraceSampling
 	}
 	s.index.domain = cmp.Or(opts.Domain, "cluster.local")
 	s.indexGateways()

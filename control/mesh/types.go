@@ -16,6 +16,8 @@ type Snapshot struct {
 	Config     *config.Set
 	Registry   *registry.Registry
 	MeshConfig *meshconfig.MeshConfig
+	// TraceSampling is in percent of requests.
+	TraceSampling float64
 
 	index index
 }
