@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,10 +36,11 @@ type injector struct {
 	revision string
 	name     string // of the ConfigMap
 	root     string // and its namespace
-	native   bool
+	native   string // what the environment says of native sidecars: true, false, or auto
 
 	settings atomic.Pointer[inject.Settings]
 	mesh     atomic.Pointer[meshconfig.MeshConfig]
+	beside   atomic.Bool // the proxy is a container beside the application's
 	objects  atomic.Pointer[config.Set]
 	pods     *prometheus.CounterVec
 
@@ -50,7 +52,7 @@ type injector struct {
 func newInjector(o Options, registry prometheus.Registerer) *injector {
 	i := &injector{
 		log: o.Log.Scope("injector"), revision: cmp.Or(o.Revision, defaultRevision), name: inject.ConfigMapName, root: o.RootNamespace,
-		native: os.Getenv("ENABLE_NATIVE_SIDECARS") != "false",
+		native: os.Getenv("ENABLE_NATIVE_SIDECARS"),
 		pods: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sidecar_injection_requests_total", Help: "Pods that the API asked about, by what became of them.",
 		}, []string{"result"}),
@@ -70,6 +72,7 @@ const defaultRevision = "default"
 // force; without one our own templates are.
 func (i *injector) update(set *config.Set, mesh *meshconfig.MeshConfig) {
 	i.mesh.Store(mesh)
+	i.beside.Store(i.native == "false" || i.native != "true" && slices.ContainsFunc(set.List(config.Node), older))
 	i.objects.Store(set)
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -92,6 +95,18 @@ func (i *injector) update(set *config.Set, mesh *meshconfig.MeshConfig) {
 		return
 	}
 	i.settings.Store(settings)
+}
+
+// older is whether a node is of before version 1.33, from which on sidecars are native in
+// every cluster. A node that does not say is not.
+func older(node *config.Config) bool {
+	o, ok := node.Spec.(*corev1.Node)
+	if !ok {
+		return false
+	}
+	var major, minor int
+	n, _ := fmt.Sscanf(o.Status.NodeInfo.KubeletVersion, "v%d.%d", &major, &minor)
+	return n == 2 && (major < 1 || major == 1 && minor < 33)
 }
 
 // Problems are what was wrong with the ConfigMap at the last update.
@@ -128,7 +143,7 @@ func (i *injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 		return
 	}
-	base := inject.Request{Mesh: i.mesh.Load(), Revision: i.revision, NativeSidecars: i.native, Env: env}
+	base := inject.Request{Mesh: i.mesh.Load(), Revision: i.revision, NativeSidecars: !i.beside.Load(), Env: env}
 	answer, verdict, err := i.settings.Load().Review(body, base, i.labels)
 	if err != nil {
 		i.pods.WithLabelValues("malformed").Inc()

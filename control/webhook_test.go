@@ -200,6 +200,20 @@ func TestWebhook(t *testing.T) {
 		api.Delete("ConfigMap", "istio-system/istio-sidecar-injector")
 		wait(t, has(`"lateen/proxyv2:`))
 	})
+	t.Run("AN-014 EN-044 the proxy is a native sidecar unless a node is too old for that", func(t *testing.T) {
+		const node = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nstatus: {nodeInfo: {kubeletVersion: %s}}\n"
+		isNative := func() bool {
+			patch, _ := c.inject("/inject", "default", somePod)
+			return strings.Contains(patch, `"restartPolicy":"Always"`)
+		}
+		if !isNative() {
+			t.Error("not native before any node is known")
+		}
+		api.Apply(fmt.Sprintf(node, "v1.32.9"))
+		wait(t, func() bool { return !isNative() })
+		api.Apply(fmt.Sprintf(node, "v1.33.0+k3s1"))
+		wait(t, isNative)
+	})
 	t.Run("a certificate that somebody takes away comes back", func(t *testing.T) {
 		api.Apply(hookConfig)
 		wait(t, func() bool { return bytes.Equal(hookBundle(t, api), bundle) })

@@ -40,7 +40,8 @@ func (r reading) strip(object metav1.Object) bool {
 	case *corev1.Namespace:
 		o.Spec, o.Status, o.Annotations = corev1.NamespaceSpec{}, corev1.NamespaceStatus{}, istioAnnotations(annotations)
 	case *corev1.Node:
-		o.Spec, o.Status, o.Annotations = corev1.NodeSpec{}, corev1.NodeStatus{}, nil
+		version := corev1.NodeSystemInfo{KubeletVersion: o.Status.NodeInfo.KubeletVersion} // what sidecars its pods can have
+		o.Spec, o.Status, o.Annotations = corev1.NodeSpec{}, corev1.NodeStatus{NodeInfo: version}, nil
 	case *corev1.Service:
 		o.Status.Conditions = nil
 	case *discoveryv1.EndpointSlice:
