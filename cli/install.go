@@ -63,7 +63,10 @@ func (r *rendering) render(in io.Reader, namespace string, machine *install.Loca
 // maxInput bounds what is read of one file.
 const maxInput = 1 << 20
 
-func readFile(in io.Reader, name string) ([]byte, error) {
+func readFile(in io.Reader, name string) ([]byte, error) { return readUpTo(in, name, maxInput) }
+
+// readUpTo reads a file, "-" being in, of so many bytes at most.
+func readUpTo(in io.Reader, name string, most int64) ([]byte, error) {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
@@ -72,9 +75,9 @@ func readFile(in io.Reader, name string) ([]byte, error) {
 		defer f.Close()
 		in = f
 	}
-	content, err := io.ReadAll(io.LimitReader(in, maxInput+1))
-	if err == nil && len(content) > maxInput {
-		err = fmt.Errorf("more than %d bytes", maxInput)
+	content, err := io.ReadAll(io.LimitReader(in, most+1))
+	if err == nil && int64(len(content)) > most {
+		err = fmt.Errorf("more than %d bytes", most)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

@@ -57,11 +57,14 @@ Documents without pods are passed on as they are.`,
 	return cmd
 }
 
+// maxDocuments bounds what is injected at once: it may be all that a namespace has.
+const maxDocuments = 64 << 20
+
 func (i *injection) run(cmd *cobra.Command) error {
 	if i.file == "" {
 		return wrongUsage(errors.New("nothing to inject"), "name a file: -f FILE, or -f - for standard input")
 	}
-	documents, err := readFile(cmd.InOrStdin(), i.file)
+	documents, err := readUpTo(cmd.InOrStdin(), i.file, maxDocuments)
 	if err != nil {
 		return err
 	}
