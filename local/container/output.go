@@ -68,8 +68,10 @@ func (o *output) drain() {
 func (o *output) close() { _ = o.from.Close() }
 
 // connectOutput gives a program its standard output and error. Files are given as they are, a writer
-// that serves as both gets both in their order.
-func (p *staged) connectOutput(stdout, stderr io.Writer) error {
+// that serves as both gets both in their order. The pipe of another user is his: /dev/stdout is
+// opened anew by who logs to it.
+func (p *staged) connectOutput(c Config) error {
+	stdout, stderr := c.Stdout, c.Stderr
 	both := stdout != nil && same(stdout, stderr)
 	for _, end := range []struct {
 		to  io.Writer
@@ -88,6 +90,9 @@ func (p *staged) connectOutput(stdout, stderr io.Writer) error {
 		read, write, err := os.Pipe()
 		if err != nil {
 			return err
+		}
+		if c.UID != 0 {
+			_ = write.Chown(c.UID, c.GID) // refused where there is only one user, who may open it
 		}
 		p.theirs = append(p.theirs, write)
 		p.outputs = append(p.outputs, newOutput(read, end.to))

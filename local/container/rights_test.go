@@ -26,6 +26,7 @@ func TestRights(t *testing.T) {
 		{"runAsUser", as(script("id -u; id -g; ls -ldn /proc/self/ | cut -d' ' -f3,4"), 1000, 2000), "1000\n2000\n1000 2000"},
 		{"runAsUser has no rights", as(script("grep CapEff /proc/self/status"), 1000, 1000), "CapEff:\t0000000000000000"},
 		{"runAsUser writes in /tmp", as(script("echo x > /tmp/x && cat /tmp/x"), 1000, 1000), "x"},
+		{"runAsUser opens its output again", as(script("echo x > /dev/stdout"), 1000, 1000), "x"},
 		{"ports below 1024", appConfig("listen", "80"), "<nil>"},
 		{"ports below 1024 for runAsUser", as(appConfig("listen", "80"), 1000, 1000), "<nil>"},
 		{"applications cannot mark packets", appConfig("mark", "1337"), "operation not permitted"},

@@ -66,7 +66,7 @@ func (p *staged) connect(c Config) error {
 	if err := p.connectInput(c.Stdin); err != nil {
 		return err
 	}
-	return p.connectOutput(c.Stdout, c.Stderr)
+	return p.connectOutput(c)
 }
 
 // start forks the stage, which waits for its configuration.
