@@ -13,12 +13,14 @@ import (
 
 	"github.com/lateen-mesh/lateen/control"
 	"github.com/lateen-mesh/lateen/logging"
+	"github.com/lateen-mesh/lateen/resident"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	go resident.Keep(ctx)
 	if err := newCommand().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)

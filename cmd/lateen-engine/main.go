@@ -15,11 +15,13 @@ import (
 	"github.com/lateen-mesh/lateen/local"
 	"github.com/lateen-mesh/lateen/local/namespace"
 	"github.com/lateen-mesh/lateen/local/node"
+	"github.com/lateen-mesh/lateen/resident"
 )
 
 func main() {
 	namespace.Child() // does not return where the supervisor asks what this machine permits
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	go resident.Keep(ctx)
 	root := &cobra.Command{Use: "lateen-engine", Short: "The parts of lateen up that stay", SilenceErrors: true, SilenceUsage: true}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(local.Command(), node.Command())
