@@ -19,7 +19,7 @@ import (
 
 // bookshop are the settings of Bookinfo's services. What a manifest says in the
 // environment is the default.
-type bookshop struct{ details, reviews, ratings, stars string }
+type bookshop struct{ details, reviews, ratings, stars, books string }
 
 // bookHeaders is the order in which people know the headers of Bookinfo's answers.
 var bookHeaders = []string{"Content-Type", "Content-Length", "Server", "Date"}
@@ -41,9 +41,28 @@ func runProductpage(ctx context.Context, c *call) error {
 	}), c.say("productpage"))
 }
 
+func detailsFlags(c *call) {
+	c.endpoints.add(c.flags)
+	books := ""
+	if asked, _ := strconv.ParseBool(os.Getenv("ENABLE_EXTERNAL_BOOK_SERVICE")); asked {
+		books = "https://www.googleapis.com"
+		if plain, _ := strconv.ParseBool(os.Getenv("DO_NOT_ENCRYPT")); plain {
+			books = "http://www.googleapis.com"
+		}
+	}
+	c.flags.StringVar(&c.books.books, "books", books, "`URL` of a book service to ask; $ENABLE_EXTERNAL_BOOK_SERVICE and $DO_NOT_ENCRYPT say whether it is Google's, and how")
+}
+
 func runDetails(ctx context.Context, c *call) error {
 	c.order = bookHeaders
-	return c.serve(ctx, details.New(), c.say("details"))
+	if c.books.books == "" {
+		return c.serve(ctx, details.New(), c.say("details"))
+	}
+	client := bookinfo.NewClient()
+	defer client.CloseIdleConnections()
+	return c.serve(ctx, details.NewAsking(bookinfo.Peer{
+		URL: c.books.books, Within: details.Patience, Client: client, Failed: c.failed("details"),
+	}), c.say("details"))
 }
 
 func runRatings(ctx context.Context, c *call) error {

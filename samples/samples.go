@@ -59,7 +59,7 @@ func Commands() []Command {
 		{Name: "helloworld", Short: "Which version and instance answers: /hello /health", run: runHelloWorld, flags: helloWorldFlags},
 		{Name: "tcp-echo", Short: "Lines come back with PREFIX before them", args: "PORT[,PORT…] PREFIX", run: runTCPEcho},
 		{Name: "productpage", Short: "Bookinfo's page: /productpage /login /logout /api/v1/products", run: runProductpage, flags: productpageFlags},
-		{Name: "details", Short: "Bookinfo's books: /details/0", run: runDetails, flags: serveFlags},
+		{Name: "details", Short: "Bookinfo's books: /details/0", run: runDetails, flags: detailsFlags},
 		{Name: "reviews", Short: "Bookinfo's readers, without stars (v1) or with them (v2, v3): /reviews/0", run: runReviews, flags: reviewsFlags},
 		{Name: "ratings", Short: "Bookinfo's stars: /ratings/0", run: runRatings, flags: serveFlags},
 		{Name: "sleep", Short: "Nothing, for a time or until it is ended", args: "infinity|NUMBER[smhd]…", run: runSleep},

@@ -39,6 +39,7 @@ var samples = map[string]sample{
 
 	"istio/examples-bookinfo-productpage-v1": {entrypoint: bookinfo("productpage")},
 	"istio/examples-bookinfo-details-v1":     {entrypoint: bookinfo("details")},
+	"istio/examples-bookinfo-details-v2":     {entrypoint: bookinfo("details"), env: []string{"ENABLE_EXTERNAL_BOOK_SERVICE=true"}},
 	"istio/examples-bookinfo-ratings-v1":     {entrypoint: bookinfo("ratings")},
 	"istio/examples-bookinfo-reviews-v1":     {entrypoint: bookinfo("reviews"), env: []string{"SERVICE_VERSION=v1", "ENABLE_RATINGS=false"}},
 	"istio/examples-bookinfo-reviews-v2":     {entrypoint: bookinfo("reviews"), env: []string{"SERVICE_VERSION=v2", "ENABLE_RATINGS=true", "STAR_COLOR=black"}},
