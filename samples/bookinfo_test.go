@@ -203,3 +203,23 @@ func TestBookinfoSaysWhatFails(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// details v2 is made by its image's environment, or by a flag: it asks a book service.
+func TestDetailsAskABookService(t *testing.T) {
+	t.Setenv("ENABLE_EXTERNAL_BOOK_SERVICE", "true")
+	none := address(start(t, 1, "details", "--books", "", "--listen", "127.0.0.1:0")[0]) // it has no volumes
+	client := &http.Client{Transport: &http.Transport{}}
+	for books, want := range map[string]string{
+		"":               `{"id":0,"author":"William Shakespeare",`,
+		"http://" + none: `{"error":"the book service does not answer"}`,
+	} {
+		at := address(start(t, 1, "details", "--books", books, "--listen", "127.0.0.1:0")[0])
+		if got := get(t, client, "http://"+at+"/details/0"); !strings.HasPrefix(got, want) {
+			t.Errorf("with %q: %s", books, got)
+		}
+	}
+	var help strings.Builder
+	if err := command(t, "details").Run(t.Context(), []string{"--help"}, &help); err != nil || !strings.Contains(help.String(), `(default "https://www.googleapis.com")`) {
+		t.Errorf("%v\n%s", err, help.String())
+	}
+}
