@@ -23,21 +23,24 @@ const pollTime = 100 * time.Millisecond
 func (c *Cluster) Wait(ctx context.Context, objects []*unstructured.Unstructured, progress func(waitsFor string)) error {
 	tick := time.NewTicker(pollTime)
 	defer tick.Stop()
-	for told := ""; ; {
+	told := ""
+	for {
 		waits, err := c.firstUnready(ctx, objects)
 		if err == nil && waits == "" {
 			return nil
 		}
-		if waits != told && progress != nil {
-			progress(waits)
+		if err == nil && waits != told { // while the API is away the last word holds
 			told = waits
+			if progress != nil {
+				progress(waits)
+			}
 		}
 		select {
 		case <-ctx.Done():
-			if waits == "" {
+			if told == "" {
 				return fmt.Errorf("not known to be ready: %w", err)
 			}
-			return fmt.Errorf("%s is not ready%s", waits, c.reason(context.WithoutCancel(ctx), objects))
+			return fmt.Errorf("%s is not ready%s", told, c.reason(context.WithoutCancel(ctx), objects))
 		case <-tick.C:
 		}
 	}
