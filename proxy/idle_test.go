@@ -33,7 +33,7 @@ static_resources: {listeners: [{name: l, address: {socket_address: {address: 127
 	}
 	first := dial(t, addr)
 	ask(first)
-	before := residentKB(t, cmd.Process.Pid)
+	before := shareKB(t, cmd.Process.Pid)
 	all := make([]net.Conn, connections)
 	for i := range all {
 		all[i] = dial(t, addr)
@@ -41,7 +41,7 @@ static_resources: {listeners: [{name: l, address: {socket_address: {address: 127
 	}
 	each := 0
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(250 * time.Millisecond) {
-		if each = (residentKB(t, cmd.Process.Pid) - before) / connections; each < limit {
+		if each = (shareKB(t, cmd.Process.Pid) - before) / connections; each < limit {
 			break
 		}
 	}

@@ -66,6 +66,7 @@ func (s *server) sweepMemory() {
 		if h.collections == seen.collections && (h.collections != swept.collections || h.objects > swept.objects+looseBytes) {
 			runtime.GC() // what pools hold goes with the second collection
 			debug.FreeOSMemory()
+			dropProgramPages() // which the collector has looked at
 			swept.read()
 			h = swept
 		}

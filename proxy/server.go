@@ -116,7 +116,7 @@ func (s *server) connectParts() error {
 		Network:   s.networkFilters(),
 		Transport: s.downstreamSocket, AccessLog: loggersFor[listener.Logger](s), Stats: s.stats, Log: s.logs.Scope("config"),
 		DrainTime: s.opts.DrainTime, GlobalLimit: connectionLimitOf(descriptors(), s.boot.globalLimit), ConnectionLimit: s.boot.connectionLimit,
-		Publish: s.publisher(), ValidateOnly: s.opts.Mode == "validate",
+		Publish: s.publisher(), Failing: s.failing.Load, ValidateOnly: s.opts.Mode == "validate",
 	})
 	s.admin = admin.New(s.view())
 	s.keepServerStats()

@@ -305,7 +305,7 @@ func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn, g *grou
 		ch.refuse(cn, err)
 		return false
 	}
-	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Greeting: cn.Greeting, Draining: g.drain, Stale: func() bool { return g.stale(ch) }}
+	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Greeting: cn.Greeting, Draining: g.drain, Stale: func() bool { return g.stale(ch) || g.set.failing() }}
 	if st := tc.TLS(); st != nil {
 		ch.describeTLS(&cn.info, st)
 	}

@@ -101,11 +101,12 @@ func (l *listener) renewGroups(c *Config) {
 	}
 }
 
-// WaitIdle returns when no connection is left, or with ctx's error.
+// WaitIdle returns when nobody accepts any more and no connection is left, also none that
+// was accepted a moment ago, or with ctx's error.
 func (s *Set) WaitIdle(ctx context.Context) error {
-	tick := time.NewTicker(50 * time.Millisecond) // the end of a process is no hot path
+	tick := time.NewTicker(5 * time.Millisecond) // the end of a process is no hot path
 	defer tick.Stop()
-	for s.total.Load() > 0 {
+	for s.held.Load() > 0 {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

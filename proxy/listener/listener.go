@@ -177,7 +177,7 @@ func take(list *[]*socket, a address, o bindOptions) *socket {
 func (l *listener) closeSockets() {
 	for _, s := range l.sockets {
 		for _, raw := range s.pending() {
-			l.set.wg.Go(func() { l.serve(raw) })
+			l.begin(raw)
 		}
 		s.close()
 	}
@@ -185,8 +185,9 @@ func (l *listener) closeSockets() {
 }
 
 // accept takes connections until the socket is closed, or, when it is not ours alone,
-// listens no more.
+// listens no more. Whoever starts it has counted it in the set's held.
 func (l *listener) accept(ln net.Listener) {
+	defer l.set.held.Add(-1)
 	var said time.Time
 	for {
 		raw, err := ln.Accept()
@@ -203,8 +204,17 @@ func (l *listener) accept(ln net.Listener) {
 			}
 			continue
 		}
-		l.set.wg.Go(func() { l.serve(raw) })
+		l.begin(raw)
 	}
+}
+
+// begin serves a connection. From here on it counts for WaitIdle.
+func (l *listener) begin(raw net.Conn) {
+	l.set.held.Add(1)
+	l.set.wg.Go(func() {
+		defer l.set.held.Add(-1)
+		l.serve(raw)
+	})
 }
 
 // pause waits; false when the set closes.

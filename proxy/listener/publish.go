@@ -43,5 +43,6 @@ func (s *Set) attach(l *listener, sock *socket, ln net.Listener) {
 	}
 	sock.published = ln
 	s.opts.Log.Info("listener has a published port", "address", sock.addr.String(), "published", ln.Addr().String())
+	s.held.Add(1)
 	s.wg.Go(func() { l.accept(ln) })
 }

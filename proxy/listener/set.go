@@ -50,6 +50,9 @@ type Options struct {
 	// the pod, nil when the port is not published: listeners on wildcard addresses accept
 	// from it too. It blocks until ctx ends at most. nil: there is no such machine.
 	Publish func(ctx context.Context, port uint16) (net.Listener, error)
+	// Failing reports that the proxy fails its health checks: connections end after the
+	// answer that they are at. nil: never.
+	Failing func() bool
 	// ValidateOnly opens no sockets.
 	ValidateOnly bool
 }
@@ -73,6 +76,7 @@ type Set struct {
 
 	byAddress atomic.Pointer[map[netip.AddrPort]*listener] // for hand-off
 	total     atomic.Int64                                 // connections
+	held      atomic.Int64                                 // who accepts and what was accepted, as long as its goroutine runs
 	ids       atomic.Uint64                                // connection ids
 	wg        sync.WaitGroup
 }
@@ -87,6 +91,8 @@ func NewSet(o Options) *Set {
 	s.byAddress.Store(&map[netip.AddrPort]*listener{})
 	return s
 }
+
+func (s *Set) failing() bool { return s.opts.Failing != nil && s.opts.Failing() }
 
 // Decode compiles a Listener and binds those of its addresses that are not bound yet.
 // The error refuses the resource, for now (xds.Again) if its address may be free later.
@@ -317,6 +323,7 @@ func (s *Set) listen(l *listener) {
 			continue
 		}
 		s.stats.createSuccess.Inc()
+		s.held.Add(1)
 		s.wg.Go(func() { l.accept(sock.ln) })
 		if s.opts.Publish != nil && sock.wildcard() {
 			s.wg.Go(func() { s.publish(l, sock) })
