@@ -27,6 +27,7 @@ func TestRights(t *testing.T) {
 		{"runAsUser has no rights", as(script("grep CapEff /proc/self/status"), 1000, 1000), "CapEff:\t0000000000000000"},
 		{"runAsUser writes in /tmp", as(script("echo x > /tmp/x && cat /tmp/x"), 1000, 1000), "x"},
 		{"runAsUser opens its output again", as(script("echo x > /dev/stdout"), 1000, 1000), "x"},
+		{"proxies with a user of their own open their output again", as(proxy(script("echo x > /dev/stdout")), 1337, 1337), "x"},
 		{"ports below 1024", appConfig("listen", "80"), "<nil>"},
 		{"ports below 1024 for runAsUser", as(appConfig("listen", "80"), 1000, 1000), "<nil>"},
 		{"applications cannot mark packets", appConfig("mark", "1337"), "operation not permitted"},

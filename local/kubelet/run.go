@@ -199,6 +199,9 @@ func (r *run) openLog(c *container.Config) (finish func(), err error) {
 		if err != nil {
 			return nil, err
 		}
+		if c.UID != 0 {
+			_ = write.Chown(c.UID, c.GID) // /dev/stdout is opened anew; refused where there is only one user
+		}
 		copying.Go(func() {
 			defer read.Close()
 			if err := l.Copy(stream, io.TeeReader(read, r.output.to(stream))); err != nil {
