@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -27,8 +28,12 @@ import (
 // names are those under which distributions have it.
 var names = []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"}
 
-// patience bounds how long one look may take.
-const patience = time.Minute
+// patience bounds how long one look may take. A browser that hangs on a busy machine is
+// started anew.
+const (
+	patience = 20 * time.Second
+	starts   = 3
+)
 
 // Width and Height are those of what is seen, in pixels.
 const (
@@ -62,34 +67,45 @@ func (b Browser) LookSignedIn(t testing.TB, form, user string) image.Image {
 	t.Helper()
 	page := fmt.Sprintf(`<body onload="document.forms[0].submit()"><form method="post" action="%s"><input name="username" value="%s"></form>`,
 		html.EscapeString(form), html.EscapeString(user))
-	return b.shoot(t, "data:text/html,"+url.PathEscape(page))
+	return b.shoot(t, "data:text/html,"+url.PathEscape(page), "--virtual-time-budget=3000") // for the page that follows
 }
 
-func (b Browser) shoot(t testing.TB, page string) image.Image {
+func (b Browser) shoot(t testing.TB, page string, more ...string) image.Image {
 	t.Helper()
-	dir := t.TempDir()
+	var failure error
+	for range starts {
+		seen, err := b.run(t.Context(), t.TempDir(), append(more, page)...)
+		if err == nil {
+			return seen
+		}
+		t.Logf("%.500v", err)
+		failure = err
+	}
+	t.Fatal(failure)
+	return nil
+}
+
+func (b Browser) run(ctx context.Context, dir string, args ...string) (image.Image, error) {
 	file := filepath.Join(dir, "seen.png")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	// The sandbox needs rights that not every machine gives; the page is ours.
-	cmd := exec.CommandContext(ctx, b.path, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-		"--disable-background-networking", "--user-data-dir="+filepath.Join(dir, "user"), "--virtual-time-budget=3000",
-		fmt.Sprintf("--window-size=%d,%d", Width, Height), "--screenshot="+file, page)
+	cmd := exec.CommandContext(ctx, b.path, append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
+		"--disable-background-networking", "--user-data-dir=" + filepath.Join(dir, "user"),
+		fmt.Sprintf("--window-size=%d,%d", Width, Height), "--screenshot=" + file}, args...)...)
 	cmd.Env = append(os.Environ(), "HOME="+dir) // a user without a home has one
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // its children too
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", b.path, err, out)
+		return nil, fmt.Errorf("%s: %w\n%s", b.path, err, out)
 	}
 	content, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		return nil, fmt.Errorf("%w\n%s", err, out)
 	}
-	seen, err := png.Decode(bytes.NewReader(content))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return seen
+	return png.Decode(bytes.NewReader(content))
 }
 
 // Count returns how many pixels have exactly a colour.
