@@ -183,6 +183,18 @@ func TestWhatIsPutIn(t *testing.T) {
 			m := slices.IndexFunc(proxyOf(t, p).VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == p.Spec.Volumes[max(i, 0)].Name })
 			return envOf(proxyOf(t, p), "ISTIO_BOOTSTRAP_OVERRIDE") + " " + proxyOf(t, p).VolumeMounts[max(m, 0)].MountPath
 		}, "/etc/istio/custom-bootstrap/custom_bootstrap.json /etc/istio/custom-bootstrap"},
+		{"IN-022 the proxy's volumes", ``, ``, ``, func(p *corev1.Pod) string {
+			var mounts []string
+			for _, m := range proxyOf(t, p).VolumeMounts {
+				mounts = append(mounts, m.Name+"="+m.MountPath)
+			}
+			return strings.Join(mounts, " ")
+		}, "workload-socket=/var/run/secrets/workload-spiffe-uds credential-socket=/var/run/secrets/credential-uds workload-certs=/var/run/secrets/workload-spiffe-credentials " +
+			"istiod-ca-cert=/var/run/secrets/istio istio-ca-crl=/var/run/secrets/istio/crl istio-data=/var/lib/istio/data istio-envoy=/etc/istio/proxy istio-token=/var/run/secrets/tokens istio-podinfo=/etc/istio/pod"},
+		{"AN-012 volumes of the user's in the proxy", `metadata: {annotations: {sidecar.istio.io/userVolume: '{"certs":{"secret":{"secretName":"s"}}}', sidecar.istio.io/userVolumeMount: '{"certs":{"mountPath":"/c","readOnly":true}}'}}`, ``, ``, func(p *corev1.Pod) string {
+			m := proxyOf(t, p).VolumeMounts
+			return fmt.Sprint(m[len(m)-1].Name, m[len(m)-1].MountPath, m[len(m)-1].ReadOnly, p.Spec.Volumes[len(p.Spec.Volumes)-1].Secret.SecretName)
+		}, "certs/ctrues"},
 		{"AN-024 ProxyConfig of the pod over the mesh's", `metadata: {annotations: {proxy.istio.io/config: "{concurrency: 3, proxyMetadata: {B: two, C: three}}"}}`, ``, `defaultConfig: {drainDuration: 9s, proxyMetadata: {A: one, B: one}}`, func(p *corev1.Pod) string {
 			return strings.TrimSpace(envOf(proxyOf(t, p), "PROXY_CONFIG")) + envOf(proxyOf(t, p), "B") + envOf(first(p), "A")
 		}, `{"drainDuration":"9s","concurrency":3,"proxyMetadata":{"A":"one","B":"two","C":"three"}}twoone`},

@@ -159,3 +159,25 @@ func FuzzReview(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDocuments has any text injected or refused, and what is injected be injected again to
+// the same.
+func FuzzDocuments(f *testing.F) {
+	f.Add([]byte("kind: Pod\napiVersion: v1\nspec: {containers: [{name: a, livenessProbe: {tcpSocket: {port: 1}}}]}\n---\n# a comment\n---\nkind: Service\n"))
+	f.Add([]byte("kind: List\nitems:\n- kind: CronJob\n  spec: {jobTemplate: {spec: {template: {spec: {initContainers: [{name: istio-proxy}]}}}}}\n"))
+	f.Add([]byte(`{"kind":"Deployment","metadata":{"name":"d"},"spec":{"template":{"metadata":{"annotations":{"sidecar.istio.io/status":""}}}}}`))
+	s := Default()
+	f.Fuzz(func(t *testing.T, text []byte) {
+		once, err := s.Documents(text, Request{NativeSidecars: len(text)%2 == 0}, nil)
+		if err != nil {
+			return
+		}
+		twice, err := s.Documents(once, Request{NativeSidecars: len(text)%2 == 0}, nil)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, once)
+		}
+		if diff := cmp.Diff(string(once), string(twice)); diff != "" {
+			t.Errorf("- once + twice\n%s", diff)
+		}
+	})
+}
