@@ -92,8 +92,8 @@ var imports = map[string]string{
 	"samples/helloworld": "", "samples/sleep": "", "samples/tcp-echo": "",
 	"samples/bookinfo": "", "samples/bookinfo/productpage": "samples/bookinfo", "samples/bookinfo/details": "samples/bookinfo",
 	"samples/bookinfo/reviews": "samples/bookinfo", "samples/bookinfo/ratings": "samples/bookinfo",
-	"test":         "control/... proxy/... local local/outside cli samples/... test/...",
-	"test/build":   "",
+	"test":       "control/... proxy/... local local/outside cli samples/... test/...",
+	"test/build": "", "test/api": "test/build test/ports",
 	"test/fixture": "agent/redirect samples/testca test/ports",
 	"test/ports":   "", "test/replay": "", "test/browser": "",
 	"test/report": "", "test/fuzzall": "",
@@ -198,7 +198,7 @@ func importProblem(s source, allowed, path string) string {
 		return "net/http is for proxy/admin and proxy/http3"
 	case strings.HasPrefix(path, "k8s.io/kubernetes") && !within(s.dir, "local/apiserver"):
 		return "Kubernetes itself is for the module of local/apiserver"
-	case strings.HasPrefix(path, "k8s.io/client-go") && !within(s.dir, "control/kube", "local", "cli", "cni", "install/cluster"):
+	case strings.HasPrefix(path, "k8s.io/client-go") && !within(s.dir, "control/kube", "local", "cli", "cni", "install/cluster", "test/api"):
 		return "a Kubernetes client is for control/kube, local, cli, cni and install/cluster"
 	}
 	return ""

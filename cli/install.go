@@ -226,11 +226,11 @@ func (c *installCommand) component(ctx context.Context, api *cluster.Cluster, ti
 	spin := spinner{w: c.errs}
 	defer spin.end()
 	spin.say("Processing resources for " + title + ".")
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
 	err := api.Apply(ctx, objects)
 	if err == nil {
-		err = api.Wait(ctx, objects, func(what string) {
+		bounded, cancel := context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+		err = api.Wait(bounded, objects, func(what string) {
 			spin.say(fmt.Sprintf("Processing resources for %s. Waiting for %s", title, cmp.Or(what, "the API")))
 		})
 	}

@@ -1,18 +1,12 @@
 package cluster_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,65 +16,22 @@ import (
 
 	"github.com/lateen-mesh/lateen/install"
 	"github.com/lateen-mesh/lateen/install/cluster"
-	"github.com/lateen-mesh/lateen/test/build"
+	"github.com/lateen-mesh/lateen/test/api"
 	"github.com/lateen-mesh/lateen/test/ports"
 )
 
-// startAPI runs a Kubernetes API until the test ends.
-func startAPI(t *testing.T) *cluster.Cluster {
+// connect runs an API and connects to it.
+func connect(t *testing.T) *cluster.Cluster {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("-short: a Kubernetes API takes its time to build and to start")
-	}
-	dir, err := os.MkdirTemp("", "cluster") // short: the path of a socket has 108 bytes
+	config, err := clientcmd.BuildConfigFromFlags("", api.Start(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	program, err := build.APIServer(dir)
+	c, err := cluster.Connect(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	kubeconfig := filepath.Join(dir, "kubeconfig")
-	cmd := exec.Command(program, "--state", filepath.Join(dir, "state"), "--kubeconfig", kubeconfig, "--socket", filepath.Join(dir, "api.sock"),
-		"--listen", address())
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("lateen-apiserver says:\n%s", &said)
-		}
-	})
-	return connect(t, kubeconfig)
-}
-
-// address is one of this machine that nobody listens on.
-func address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(ports.One())) }
-
-// connect waits until an API answers.
-func connect(t *testing.T, kubeconfig string) *cluster.Cluster {
-	t.Helper()
-	var last error
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-		if last = err; err != nil {
-			continue
-		}
-		c, err := cluster.Connect(config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, last = c.Reach(t.Context()); last == nil {
-			return c
-		}
-	}
-	t.Fatal(last)
-	return nil
+	return c
 }
 
 func render(t *testing.T, in install.Input) []*unstructured.Unstructured {
@@ -105,15 +56,15 @@ func names(objects []*unstructured.Unstructured) string {
 }
 
 func TestRoundTrip(t *testing.T) {
-	api := startAPI(t)
+	c := connect(t)
 	ctx := t.Context()
 	both, one := render(t, install.Input{Profile: "demo"}), render(t, install.Input{Set: []string{"meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY"}})
 
 	t.Run("CL-006 what is applied is there, in a namespace that was not", func(t *testing.T) {
-		if err := api.Apply(ctx, both); err != nil {
+		if err := c.Apply(ctx, both); err != nil {
 			t.Fatal(err)
 		}
-		there, err := api.Installed(ctx, "default")
+		there, err := c.Installed(ctx, "default")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,24 +73,24 @@ func TestRoundTrip(t *testing.T) {
 		}
 	})
 	t.Run("CL-006 another run changes what is there in place", func(t *testing.T) {
-		before, err := api.API().AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
+		before, err := c.API().AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := api.Apply(ctx, one); err != nil {
+		if err := c.Apply(ctx, one); err != nil {
 			t.Fatal(err)
 		}
-		m, err := api.API().CoreV1().ConfigMaps("istio-system").Get(ctx, "istio", metav1.GetOptions{})
+		m, err := c.API().CoreV1().ConfigMaps("istio-system").Get(ctx, "istio", metav1.GetOptions{})
 		if err != nil || !strings.Contains(m.Data["mesh"], "mode: REGISTRY_ONLY") {
 			t.Errorf("mesh %v, %v", m.Data, err)
 		}
-		after, err := api.API().AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
+		after, err := c.API().AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
 		if err != nil || after.UID != before.UID {
 			t.Errorf("another Deployment: %v", err)
 		}
 	})
 	t.Run("CL-006 what a run does not have any more goes", func(t *testing.T) {
-		there, err := api.Installed(ctx, "default")
+		there, err := c.Installed(ctx, "default")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,62 +98,63 @@ func TestRoundTrip(t *testing.T) {
 		if !strings.Contains(names(gone), "Deployment istio-egressgateway") || strings.Contains(names(gone), "istiod") {
 			t.Errorf("to go: %s", names(gone))
 		}
-		if err := api.Delete(ctx, gone); err != nil {
+		if err := c.Delete(ctx, gone); err != nil {
 			t.Fatal(err)
 		}
-		if lacks, err := api.Lacks(ctx, gone[0]); err != nil || !lacks {
+		if lacks, err := c.Lacks(ctx, gone[0]); err != nil || !lacks {
 			t.Errorf("still there: %v", err)
 		}
 	})
 	t.Run("CL-016 waiting says what is not ready", func(t *testing.T) {
 		short, cancel := context.WithCancel(ctx)
 		var told []string
-		err := api.Wait(short, one, func(what string) {
+		err := c.Wait(short, one, func(what string) {
 			told = append(told, what)
 			cancel()
 		})
 		if err == nil || !strings.Contains(err.Error(), "Deployment istio-system/istiod is not ready") || len(told) != 1 {
 			t.Errorf("error %v, told %q", err, told)
 		}
-		bad, err := api.Unhealthy(ctx, one)
+		bad, err := c.Unhealthy(ctx, one)
 		if err != nil || len(bad) != 2 {
 			t.Errorf("unhealthy %v, %v", bad, err)
 		}
 	})
 	t.Run("CL-006 the API of one machine says where its sockets are, a cluster nothing", func(t *testing.T) {
-		if l, err := api.Local(ctx); l != nil || err != nil {
+		if l, err := c.Local(ctx); l != nil || err != nil {
 			t.Errorf("in a cluster: %v, %v", l, err)
 		}
 		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "lateen-engine"}, Data: map[string]string{"sockets": "/s", "control": "/c", "httpPort": "8080", "httpsPort": "443"}}
-		if _, err := api.API().CoreV1().ConfigMaps("kube-system").Create(ctx, m, metav1.CreateOptions{}); err != nil {
+		if _, err := c.API().CoreV1().ConfigMaps("kube-system").Create(ctx, m, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if l, err := api.Local(ctx); err != nil || *l != (install.Local{Sockets: "/s", Control: "/c", HTTPPort: 8080, HTTPSPort: 443}) {
+		if l, err := c.Local(ctx); err != nil || *l != (install.Local{Sockets: "/s", Control: "/c", HTTPPort: 8080, HTTPSPort: 443}) {
 			t.Errorf("on one machine: %+v, %v", l, err)
 		}
 	})
 	t.Run("CL-007 uninstalling leaves the namespace and what is not ours", func(t *testing.T) {
-		there, err := api.Installed(ctx, "")
+		there, err := c.Installed(ctx, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := api.Delete(ctx, there); err != nil {
+		if err := c.Delete(ctx, there); err != nil {
 			t.Fatal(err)
 		}
-		if err := api.Delete(ctx, there); err != nil {
+		if err := c.Delete(ctx, there); err != nil {
 			t.Errorf("a second time: %v", err)
 		}
-		if rest, err := api.Installed(ctx, ""); err != nil || len(rest) > 0 {
+		if rest, err := c.Installed(ctx, ""); err != nil || len(rest) > 0 {
 			t.Errorf("left: %s, %v", names(rest), err)
 		}
-		if _, err := api.API().CoreV1().Namespaces().Get(ctx, "istio-system", metav1.GetOptions{}); err != nil {
+		if _, err := c.API().CoreV1().Namespaces().Get(ctx, "istio-system", metav1.GetOptions{}); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
 func TestNobodyAnswers(t *testing.T) {
-	c, err := cluster.Connect(&rest.Config{Host: "http://" + address()})
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports.One()))
+	c, err := cluster.Connect(&rest.Config{Host: "http://" + address})
 	if err != nil {
 		t.Fatal(err)
 	}
