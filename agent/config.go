@@ -26,6 +26,9 @@ const maxConfig = 4 << 20
 // configAnnotation has a pod's own part of the proxy's configuration.
 const configAnnotation = "proxy.istio.io/config"
 
+// statusAnnotation is where the agent answers, over the configuration.
+const statusAnnotation = "status.sidecar.istio.io/port"
+
 func getenv(name string) string { return os.Getenv(name) }
 
 // A pod is what is known of the pod that the agent runs in.
@@ -58,6 +61,9 @@ func (f *proxyFlags) read(log *slog.Logger) (*pod, error) {
 	p := &pod{}
 	if p.config, err = f.proxyConfig(annotations[configAnnotation], log); err != nil {
 		return nil, err
+	}
+	if port, err := strconv.ParseUint(annotations[statusAnnotation], 10, 16); err == nil && port > 0 { // injection has judged it
+		p.config.StatusPort = int32(port)
 	}
 	if p.dir = f.config; p.dir == "" {
 		p.dir = filepath.Join("/", p.config.GetConfigPath())
@@ -95,6 +101,7 @@ func (p *pod) readEnvironment() error {
 			p.input.Metadata[name] = v
 		}
 	}
+	p.input.Whole = p.env("ISTIO_DELTA_XDS") == "false"
 	return p.input.ReadEnvironment(env)
 }
 

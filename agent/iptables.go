@@ -153,7 +153,7 @@ func (i *interception) capture(r *redirect.Rules) error {
 
 func ids(flag, text string) ([]uint32, error) {
 	var all []uint32
-	for _, word := range strings.Split(text, ",") {
+	for word := range strings.SplitSeq(text, ",") {
 		if word == "" {
 			continue
 		}

@@ -27,7 +27,7 @@ const (
 	resolvConf           = "/etc/resolv.conf"
 	identityDirectory    = "/var/run/secrets/workload-spiffe-uds"
 	identitySocket       = "socket"
-	credentialsDirectory = "/var/run/secrets/workload-spiffe-credentials"
+	credentialsDirectory = "/var/run/secrets/workload-spiffe-credentials" //nolint:gosec // a path, no credential
 )
 
 // startParts starts what the proxy needs.
@@ -162,6 +162,9 @@ func (a *agent) startStatus(ctx context.Context) error {
 		Admin: a.admin(), Address: a.pod.input.Addresses[0], Logger: a.log.Scope("healthcheck"),
 		Probes: getenv("ISTIO_KUBE_APP_PROBERS"), Scrape: getenv("ISTIO_PROMETHEUS_ANNOTATIONS"),
 		Metrics: a.metrics, Leaving: a.leaving.Load, Quit: a.quit, Drain: func() { a.drainListeners(ctx) },
+	}
+	if getenv("REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION") == "true" {
+		o.Address = "localhost"
 	}
 	if a.names != nil {
 		o.Names = func() any { return a.names.Table() }

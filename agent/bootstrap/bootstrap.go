@@ -45,6 +45,7 @@ type Input struct {
 
 	XDSSocket string // path of the Unix socket of the discovery service
 	SDSSocket string // path of the Unix socket of the certificates; "" is none
+	Whole     bool   // ask for whole states of resources, not for their changes
 	Agent     int    // port of the agent's pages; 0: there is none, and health is the admin API's
 	Bind      string // address of the health and metrics pages, "" is loopback
 	// Ports of the proxy's pages. The admin API is on loopback in any case. 0 for the last two
@@ -82,7 +83,7 @@ func (in Input) JSON() ([]byte, error) {
 		"application_log_config": object{"log_format": object{"text_format": "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n %g:%#\t%v\tthread=%t"}},
 		"node":                   node,
 		"admin":                  in.admin(),
-		"dynamic_resources":      dynamicResources(),
+		"dynamic_resources":      in.dynamicResources(),
 		"layered_runtime":        in.runtime(),
 		"bootstrap_extensions":   in.extensions(),
 		"stats_config":           stats,
@@ -121,12 +122,16 @@ func (in Input) admin() object {
 	}
 }
 
-func dynamicResources() object {
+func (in Input) dynamicResources() object {
+	form := "DELTA_GRPC"
+	if in.Whole {
+		form = "GRPC"
+	}
 	source := object{"ads": object{}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
 	return object{
 		"lds_config": source, "cds_config": source,
 		"ads_config": object{
-			"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
+			"api_type": form, "transport_api_version": "V3", "set_node_on_first_message_only": true,
 			"grpc_services": []any{object{"envoy_grpc": object{"cluster_name": "xds-grpc"}}},
 		},
 	}

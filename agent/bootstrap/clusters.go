@@ -116,8 +116,8 @@ func (in Input) tracingCluster() (c object, err error) {
 		if c != nil {
 			c["dns_refresh_rate"] = "30s"
 		}
-	case t.GetLightstep().GetAddress() != "": //nolint:staticcheck // users have it
-		c, err = in.named("lightstep", "tracing.lightstep.address", t.GetLightstep().GetAddress()) //nolint:staticcheck // users have it
+	case t.GetLightstep().GetAddress() != "":
+		c, err = in.named("lightstep", "tracing.lightstep.address", t.GetLightstep().GetAddress())
 		if c != nil {
 			spoken(c)
 		}
@@ -141,7 +141,7 @@ func (in Input) tracer() object {
 	case in.zipkinAddress() != "":
 		return driver("zipkin", "ZipkinConfig", object{"collector_cluster": "zipkin", "collector_endpoint": "/api/v2/spans",
 			"collector_endpoint_version": "HTTP_JSON", "trace_id_128bit": true, "shared_span_context": false})
-	case t.GetLightstep().GetAddress() != "": //nolint:staticcheck // users have it
+	case t.GetLightstep().GetAddress() != "":
 		return driver("lightstep", "LightstepConfig", object{"collector_cluster": "lightstep", "access_token_file": in.tokenFile()})
 	case t.GetDatadog().GetAddress() != "":
 		return driver("datadog", "DatadogConfig", object{"collector_cluster": "datadog_agent", "service_name": cmp.Or(in.Config.GetServiceCluster(), "istio-proxy")})

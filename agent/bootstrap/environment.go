@@ -81,7 +81,7 @@ func (in *Input) portOf(name string) *int {
 
 // addAddresses adds those that are not there; the pod's own comes first.
 func (in *Input) addAddresses(text string, first bool) {
-	for _, a := range strings.Split(text, ",") {
+	for a := range strings.SplitSeq(text, ",") {
 		if _, err := netip.ParseAddr(a); err != nil {
 			continue
 		}

@@ -144,7 +144,7 @@ func readFramed(r io.Reader) ([]byte, error) {
 }
 
 func writeFramed(w io.Writer, message []byte) error {
-	out := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(message)), uint16(min(len(message), tcpSize))) //nolint:gosec // bounded
+	out := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(message)), uint16(min(len(message), tcpSize)))
 	_, err := w.Write(append(out, message[:min(len(message), tcpSize)]...))
 	return err
 }

@@ -247,7 +247,7 @@ func appendRecord(out *bytes.Buffer, m *discoverypb.DeltaDiscoveryResponse) erro
 		return errJournalFull
 	}
 	var head [recordHead]byte
-	binary.BigEndian.PutUint32(head[:4], uint32(len(body))) //nolint:gosec // bounded above
+	binary.BigEndian.PutUint32(head[:4], uint32(len(body)))
 	binary.BigEndian.PutUint32(head[4:], crc32.ChecksumIEEE(body))
 	out.Write(head[:])
 	out.Write(body)

@@ -92,19 +92,20 @@ type Relay struct {
 	status atomic.Pointer[Status]
 
 	// Of Run's goroutine only.
-	journal *journal
-	proxy   *downstream
-	types   []*kind // that the proxy subscribed to, in that order
-	own     []*kind // that the relay did
-	up      *link
-	epoch   int // counts links
-	node    *corepb.Node
-	nonce   int
-	pending map[string]delivery
-	waiting []chan struct{}  // for the answer to a drain
-	drainer bool             // the control plane knows drains
-	stored  bool             // the journal stands in for the control plane
-	silence <-chan time.Time // a link said nothing for long
+	journal  *journal
+	proxy    *downstream
+	types    []*kind // that the proxy subscribed to, in that order
+	own      []*kind // that the relay did
+	up       *link
+	epoch    int // counts links
+	node     *corepb.Node
+	nonce    int
+	pending  map[string]delivery
+	waiting  []chan struct{}  // for the answer to a drain
+	drainer  bool             // the control plane knows drains
+	stored   bool             // the journal stands in for the control plane
+	silence  <-chan time.Time // a link said nothing for long
+	patience *time.Timer      // of silence
 }
 
 // ask is a request of the proxy.
@@ -113,7 +114,7 @@ type ask struct {
 	m    *discoverypb.DeltaDiscoveryRequest
 }
 
-// Listen opens the socket and reads the journal.
+// Listen opens the socket and reads the journal. Without a journal that can be used it goes on.
 func Listen(o Options) (*Relay, error) {
 	r := &Relay{
 		o: o, log: cmp.Or(o.Logger, slog.Default()), node: cmp.Or(o.Node, &corepb.Node{}),
@@ -128,16 +129,18 @@ func Listen(o Options) (*Relay, error) {
 	if o.Journal != "" {
 		var err error
 		if r.journal, err = openJournal(o.Journal, o.Node.GetId()); err != nil {
-			return nil, fmt.Errorf("journal of accepted configuration: %w", err)
+			r.log.Warn("accepted configuration is not kept: a start without control plane will wait for it", "error", err)
 		}
 	}
 	l, err := socket.Listen(o.Socket)
 	if err != nil {
+		if r.journal != nil {
+			_ = r.journal.close()
+		}
 		return nil, fmt.Errorf("socket for the proxy: %w", err)
 	}
 	r.listener = l
-	r.server = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.SharedWriteBuffer(true),
-		grpc.ReadBufferSize(8<<10), grpc.WriteBufferSize(8<<10), grpc.WaitForHandlers(true))
+	r.server = grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage), grpc.ReadBufferSize(8<<10), grpc.WriteBufferSize(8<<10), grpc.WaitForHandlers(true))
 	discoverypb.RegisterAggregatedDiscoveryServiceServer(r.server, &service{r: r})
 	return r, nil
 }
@@ -181,6 +184,7 @@ func (r *Relay) Run(ctx context.Context) {
 	if r.journal != nil {
 		defer func() { _ = r.journal.close() }()
 	}
+	defer r.listenFor(0)
 	r.serveNames()
 	for r.step(ctx) {
 	}
@@ -218,7 +222,7 @@ func (r *Relay) step(ctx context.Context) bool {
 	case done := <-r.drains:
 		r.drain(done)
 	case <-r.silence:
-		r.silence = nil
+		r.listenFor(0)
 		r.standIn()
 	}
 	return true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -131,7 +132,7 @@ func (r *Relay) dial(ctx context.Context) (*grpc.ClientConn, error) {
 		grpc.WithAuthority(authority),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout}),
-		grpc.WithSharedWriteBuffer(true), grpc.WithReadBufferSize(8<<10), grpc.WithWriteBufferSize(8<<10),
+		grpc.WithReadBufferSize(8<<10), grpc.WithWriteBufferSize(8<<10),
 		grpc.WithDisableServiceConfig(), grpc.WithNoProxy())
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -196,11 +197,23 @@ func (r *Relay) linked(l *link) {
 	r.up = l
 	r.epoch++
 	r.drainer = false
-	r.silence = time.After(silenceBound)
+	r.listenFor(silenceBound)
 	for _, k := range r.types {
 		r.open(k)
 	}
 	r.openOwn()
+}
+
+// listenFor has the journal stand in when a link says nothing for so long; 0 ends the wait.
+func (r *Relay) listenFor(d time.Duration) {
+	if r.patience != nil {
+		r.patience.Stop()
+		r.patience, r.silence = nil, nil
+	}
+	if d > 0 {
+		r.patience = time.NewTimer(d)
+		r.silence = r.patience.C
+	}
 }
 
 // openOwn subscribes to what the relay wants, after what the proxy does: the first message of a
@@ -238,7 +251,8 @@ func (r *Relay) unlinked(err error) {
 	if r.up != nil {
 		r.log.Info("the control plane has closed the stream", "control_plane", r.o.Address, "reason", reason(err))
 	}
-	r.up, r.silence = nil, nil
+	r.up = nil
+	r.listenFor(0)
 	r.drained()
 	if r.Status().Connected {
 		r.count(func(s *Status) { s.Connected, s.Since = false, time.Now() })
@@ -258,7 +272,7 @@ func (r *Relay) receive(m *discoverypb.DeltaDiscoveryResponse) {
 	if r.up.over {
 		return
 	}
-	r.silence = nil
+	r.listenFor(0)
 	r.identified(m.GetControlPlane())
 	if s := r.Status(); !s.Connected {
 		r.log.Info("connected to the control plane", "control_plane", r.o.Address, "after", time.Since(s.Since).Round(time.Millisecond))
@@ -300,9 +314,7 @@ func (r *Relay) publish(m *discoverypb.DeltaDiscoveryResponse) error {
 		if err != nil {
 			return err
 		}
-		for name, n := range part {
-			table[name] = n
-		}
+		maps.Copy(table, part)
 	}
 	if len(m.GetResources())+len(m.GetRemovedResources()) > 0 {
 		r.o.Names(table)

@@ -73,7 +73,7 @@ func Listen(o Options) (*Server, error) {
 	}
 	s := &Server{o: o, log: cmp.Or(o.Logger, slog.Default()), l: l}
 	s.o.Every = cmp.Or(o.Every, 5*time.Second)
-	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxFile), grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10))
+	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxFile), grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10))
 	secretpb.RegisterSecretDiscoveryServiceServer(s.grpc, s)
 	return s, nil
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -109,8 +110,8 @@ func (s *Server) copy(w io.Writer, body io.ReadCloser, source int, name string) 
 			}
 		}
 		switch {
-		case err == nil || err == bufio.ErrBufferFull: //nolint:errorlint // ReadSlice returns it as it is
-		case err == io.EOF: //nolint:errorlint // likewise
+		case err == nil || errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF):
 			if len(line) > 0 && line[len(line)-1] != '\n' {
 				_, _ = w.Write([]byte{'\n'})
 			}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -176,9 +177,7 @@ func (p *probe) askHTTP(ctx context.Context, from *http.Request) (status int, er
 		return 0, err
 	}
 	r.Host = g.Host
-	for name, values := range from.Header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, from.Header)
 	r.Header.Del("Connection")
 	for _, h := range g.HTTPHeaders {
 		if strings.EqualFold(h.Name, "Host") {
