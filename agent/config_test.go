@@ -69,7 +69,7 @@ func TestProxyConfig(t *testing.T) {
 func TestPod(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"labels": "app=\"istio-ingressgateway\"\nistio=\"ingressgateway\"\n",
-		"annotations": "sidecar.istio.io/statsInclusionPrefixes=\"cluster.outbound\"\nkubernetes.io/config.seen=\"2026\"\n"} {
+		"annotations": "sidecar.istio.io/statsInclusionPrefixes=\"cluster.outbound\"\nkubernetes.io/config.seen=\"2026\"\nstatus.sidecar.istio.io/port=\"15999\"\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -106,6 +106,11 @@ func TestPod(t *testing.T) {
 			if meta[key] != want {
 				t.Errorf("metadata %s is %v, want %v", key, meta[key], want)
 			}
+		}
+	})
+	t.Run("AN-015 the agent answers where the annotation says", func(t *testing.T) {
+		if p.input.Agent != 15999 || p.config.GetStatusPort() != 15999 {
+			t.Errorf("agent on %d, status port %d", p.input.Agent, p.config.GetStatusPort())
 		}
 	})
 	t.Run("AN-009", func(t *testing.T) {
