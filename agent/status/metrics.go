@@ -16,10 +16,15 @@ import (
 	"time"
 )
 
-// A scrape says where the application has its metrics.
+// A scrape says where the application has its metrics: of several targets the first is
+// said twice.
 type scrape struct {
 	Scrape, Path, Port string
+	Targets            []target
 }
+
+// A target is one page of metrics of the application.
+type target struct{ Port, Path string }
 
 // textFormat is the format of metrics that all three sources write.
 const textFormat = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,25 +41,37 @@ const (
 	fromApplication
 )
 
-func parseScrape(text string) (scrape, error) {
+// maxTargets bounds the pages of one application.
+const maxTargets = 32
+
+func parseScrape(text string) ([]target, error) {
 	var s scrape
 	if text == "" {
-		return s, nil
+		return nil, nil
 	}
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		return s, err
+		return nil, err
 	}
 	if s.Scrape != "true" {
-		return scrape{}, nil
+		return nil, nil
 	}
-	s.Path, s.Port = cmp.Or(s.Path, "/metrics"), cmp.Or(s.Port, "80")
-	if n, err := strconv.ParseUint(s.Port, 10, 16); err != nil || n == 0 {
-		return s, fmt.Errorf("port %q is not a number from 1 to 65535", s.Port)
+	if len(s.Targets) > maxTargets {
+		return nil, fmt.Errorf("%d targets: there may be %d", len(s.Targets), maxTargets)
 	}
-	if !strings.HasPrefix(s.Path, "/") {
-		s.Path = "/" + s.Path
+	if len(s.Targets) == 0 {
+		s.Targets = []target{{Port: s.Port, Path: s.Path}}
 	}
-	return s, nil
+	for i := range s.Targets {
+		t := &s.Targets[i]
+		t.Path, t.Port = cmp.Or(t.Path, "/metrics"), cmp.Or(t.Port, "80")
+		if n, err := strconv.ParseUint(t.Port, 10, 16); err != nil || n == 0 {
+			return nil, fmt.Errorf("port %q is not a number from 1 to 65535", t.Port)
+		}
+		if !strings.HasPrefix(t.Path, "/") {
+			t.Path = "/" + t.Path
+		}
+	}
+	return s.Targets, nil
 }
 
 // metrics is the page of all metrics of the pod. A source that does not answer is left
@@ -69,15 +86,14 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	} else {
 		s.copy(w, answer.Body, fromProxy, "proxy")
 	}
-	if s.scrape.Port == "" {
-		return
+	for _, t := range s.scrape {
+		body, err := s.askApplication(ctx, t, r)
+		if err != nil {
+			s.miss(fromApplication, "application", err)
+			continue
+		}
+		s.copy(w, body, fromApplication, "application")
 	}
-	body, err := s.askApplication(ctx, r)
-	if err != nil {
-		s.miss(fromApplication, "application", err)
-		return
-	}
-	s.copy(w, body, fromApplication, "application")
 }
 
 func (s *Server) writeOwn(w io.Writer) {
@@ -123,8 +139,8 @@ func (s *Server) copy(w io.Writer, body io.ReadCloser, source int, name string) 
 	}
 }
 
-func (s *Server) askApplication(ctx context.Context, from *http.Request) (io.ReadCloser, error) {
-	at := "http://" + net.JoinHostPort("localhost", s.scrape.Port) + s.scrape.Path
+func (s *Server) askApplication(ctx context.Context, t target, from *http.Request) (io.ReadCloser, error) {
+	at := "http://" + net.JoinHostPort("localhost", t.Port) + t.Path
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return nil, err

@@ -58,7 +58,7 @@ type Server struct {
 	client *http.Client // of the proxy's admin API
 	app    *http.Client // of the application's metrics
 	probes map[string]*probe
-	scrape scrape
+	scrape []target    // pages of the application's metrics
 	began  atomic.Bool // the proxy had its first configuration
 	failed [3]atomic.Uint64
 }

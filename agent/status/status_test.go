@@ -215,6 +215,7 @@ func TestMistakes(t *testing.T) {
 		{`{"/app-health/a/livez": {"tcpSocket": {"port": 1}, "grpc": {"port": 2}}}`, "", "exactly one of"},
 		{`{"/app-health/a/livez": {"tcpSocket": {"port": "http"}}}`, "", "is not a number from 1 to 65535"},
 		{"", `{`, "ISTIO_PROMETHEUS_ANNOTATIONS"},
+		{"", `{"scrape": "true", "targets": [` + strings.Repeat(`{},`, 32) + `{}]}`, "33 targets: there may be 32"},
 		{"", `{"scrape": "true", "port": "0"}`, `port "0" is not a number from 1 to 65535`},
 	} {
 		if _, err := New(Options{Probes: tt.probes, Scrape: tt.scrape}); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -239,6 +240,8 @@ func TestMetrics(t *testing.T) {
 	own := func(w io.Writer) { fmt.Fprintln(w, "agent_three 3") }
 	for _, tt := range []struct{ name, admin, scrape, has, lacks string }{
 		{"all three", admin, `{"scrape": "true", "path": "/m", "port": "` + app + `"}`, "agent_three 3\nenvoy_one 1\napp_two 2\n", "# EOF"},
+		{"several pages of the application, one of them broken", admin, `{"scrape": "true", "targets": [{"port": "` + app + `", "path": "/none"}, {"port": "` + app + `", "path": "/m"}]}`,
+			"envoy_one 1\napp_two 2\n", "404"},
 		{"the application is not to be asked", admin, `{"scrape": "false", "port": "` + app + `"}`, "agent_three 3\nenvoy_one 1\n", "app_two"},
 		{"the application answers an error", admin, `{"scrape": "true", "path": "/none", "port": "` + app + `"}`, `istio_agent_scrape_failures_total{type="application"} 1`, "404"},
 		{"the proxy is not there", "127.0.0.1:1", `{"scrape": "true", "path": "m", "port": "` + app + `"}`, `istio_agent_scrape_failures_total{type="envoy"} 1`, "envoy_one"},
