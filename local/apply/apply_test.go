@@ -119,6 +119,46 @@ func TestFilesSayWhatThereIs(t *testing.T) {
 	}
 }
 
+// TestOwnObjects: those of the engine are applied like those of files, but what is to be made once is
+// left alone where it is; they are no objects of files.
+func TestOwnObjects(t *testing.T) {
+	d := newDesk(t)
+	own := func(text string, once bool) func() []Own {
+		docs, problems := config.Documents("", []byte(text))
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		return func() []Own {
+			var all []Own
+			for _, doc := range docs {
+				all = append(all, Own{doc, once && doc.Object.Name == "once"})
+			}
+			return all
+		}
+	}
+	const first = "{apiVersion: v1, kind: ConfigMap, metadata: {name: once}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: always}}\n"
+	changed := strings.ReplaceAll(first, "}}", "}, data: {a: b}}")
+	for _, c := range []struct {
+		name, text string
+		once       bool
+		want       string
+	}{
+		{"at first", first, true, "+always +once"},
+		{"again", first, true, ""},
+		{"changed", changed, true, "+always"},
+		{"changed by who may", changed, false, "+once"},
+	} {
+		d.o.Own = own(c.text, c.once)
+		if got := d.pass(); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	d.conclude(d.read(), nil)
+	if st := d.Status(); st.Objects != 0 || st.Files != 0 {
+		t.Errorf("status %+v, want nothing of files", st)
+	}
+}
+
 func TestOfTwoFilesTheFirstCounts(t *testing.T) {
 	d := newDesk(t)
 	d.write("b.yaml", object("one", "second"))

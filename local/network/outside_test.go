@@ -433,6 +433,18 @@ func testPublished(t *testing.T) {
 		t.Fatal(said, f)
 	}
 	_ = f.Close()
+	if said, _ := proxy.ask("listen tcp 18090"); !strings.HasPrefix(said, "err 2 ") {
+		t.Errorf("a port that nobody published: %q", said)
+	}
+	p.PublishAsked() // a gateway's pod
+	said, f = proxy.ask("listen tcp 18090")
+	if said != "ok 0.0.0.0:18090" || f == nil {
+		t.Fatal(said, f)
+	}
+	_ = f.Close()
+	if said, _ := proxy.ask("listen tcp 15021"); !strings.HasPrefix(said, "err 2 ") {
+		t.Errorf("a port of the proxy's own: %q", said)
+	}
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}

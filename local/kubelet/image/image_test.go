@@ -12,7 +12,7 @@ import (
 func catalog(t *testing.T, given map[string]string) *Catalog {
 	t.Helper()
 	bin := t.TempDir()
-	for _, name := range []string{"lateen-sample", "pilot-agent"} {
+	for _, name := range []string{"lateen-sample", "pilot-agent", "istiod"} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -53,6 +53,7 @@ func TestNames(t *testing.T) {
 		"docker.io/library/busybox:1.36":                                "sh",
 		"registry.istio.io/testing/proxyv2:latest":                      "BIN/pilot-agent",
 		"docker.io/istio/proxyv2:1.24.0":                                "BIN/pilot-agent",
+		"docker.io/istio/pilot:1.31.0":                                  "BIN/istiod",
 	} {
 		got, err := c.Resolve(t.Context(), name)
 		if err != nil {
