@@ -12,10 +12,14 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // imageProxy is where the original's image has its proxy: ProxyConfig names it by default.
 const imageProxy = "/usr/local/bin/envoy"
+
+// endTimeout is how long another proxy has to end when it is told to.
+const endTimeout = 2 * time.Second
 
 // program is another proxy's, "" for the one in this process.
 func (f *proxyFlags) program(p *pod) string {
@@ -51,6 +55,8 @@ func runProgram(ctx context.Context, path string, args []string) error {
 	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // the program is the user's choice
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// It is asked to end, so that it writes out its access log.
+	cmd.Cancel, cmd.WaitDelay = func() error { return cmd.Process.Signal(syscall.SIGTERM) }, endTimeout
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		return nil

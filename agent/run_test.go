@@ -183,7 +183,7 @@ func (w *world) start(proxy string) *running {
 	}
 	r := &running{t: w.t, log: &buffer{}, done: make(chan struct{})}
 	r.cmd = exec.Command(path, "proxy", "sidecar", "--domain", "default.svc.cluster.local", "--configPath", filepath.Join(w.dir, "proxy"),
-		"--podInfo", w.dir, "--sockets", w.dir, "--identity", filepath.Join(w.dir, "identity"), "--concurrency", "2", "--meshConfig", filepath.Join(w.dir, "mesh"), "--proxy", proxy)
+		"--podInfo", w.dir, "--sockets", filepath.Join(w.dir, "none"), "--identity", filepath.Join(w.dir, "identity"), "--concurrency", "2", "--meshConfig", filepath.Join(w.dir, "mesh"), "--proxy", proxy)
 	r.cmd.Stdout, r.cmd.Stderr = r.log, r.log
 	r.cmd.Env = append(os.Environ(), "POD_NAME=web-1", "POD_NAMESPACE=default", "INSTANCE_IP=127.0.0.1", "SERVICE_ACCOUNT=web", "ISTIO_META_CLUSTER_ID=Kubernetes",
 		"ENVOY_STATUS_PORT="+strconv.Itoa(w.health), "ENVOY_PROMETHEUS_PORT="+strconv.Itoa(w.metrics),
