@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -99,13 +100,18 @@ func dropProgramPages() {
 	}
 	defer f.Close()
 	var start, end uintptr // of the mapping under inspection, 0: none of ours
+	program, anonymous := []byte(exe), []byte("Anonymous:")
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		line := lines.Text()
-		if from, to, ok := programMapping(line, exe); ok {
-			start, end = from, to
-		} else if strings.HasPrefix(line, "Anonymous:") {
-			if start != 0 && strings.Fields(line)[1] == "0" {
+		line := lines.Bytes() // most of them are of no interest
+		switch {
+		case bytes.HasSuffix(line, program):
+			start, end = 0, 0
+			if from, to, ok := programMapping(string(line), exe); ok {
+				start, end = from, to
+			}
+		case start != 0 && bytes.HasPrefix(line, anonymous):
+			if n := bytes.TrimSpace(bytes.TrimSuffix(line[len(anonymous):], []byte("kB"))); string(n) == "0" {
 				drop(start, end)
 			}
 			start = 0

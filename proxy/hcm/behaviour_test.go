@@ -532,5 +532,9 @@ func TestTraceDigit(t *testing.T) {
 		if len(id) < 36 || id[14] != c.want {
 			t.Errorf("%v %%: %q, want digit %c", c.random, id, c.want)
 		}
+		name := map[byte]string{'4': "tracing.not_traceable", '9': "tracing.random_sampling"}[c.want]
+		if n := g.store.Scope("http.test.").Counter(name).Value(); n != 1 {
+			t.Errorf("%s is %d", name, n)
+		}
 	}
 }

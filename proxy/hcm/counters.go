@@ -11,6 +11,7 @@ type counters struct {
 	rqTimeout, rqHeaderTimeout, rqMaxDuration, rqBeforeComplete, rqNonRelative *stats.Counter
 	rqFailedPath, rqRedirectedPath, rqWS, upgradesTotal                        *stats.Counter
 	rxBytes, txBytes                                                           *stats.Counter
+	byClient, forced, sampled, notTraced                                       *stats.Counter // tracing.…
 	class                                                                      [6]*stats.Counter
 	cxActive, cxHTTP1Active, cxSSLActive, rqActive, upgradesActive             *stats.Gauge
 	rqTime, cxLength                                                           *stats.Histogram
@@ -34,14 +35,30 @@ func newCounters(s *stats.Scope) counters {
 		rqWS:          c("downstream_rq_ws_on_non_ws_route"),
 		upgradesTotal: c("downstream_cx_upgrades_total"), cxActive: g("downstream_cx_active"), cxHTTP1Active: g("downstream_cx_http1_active"),
 		cxSSLActive: g("downstream_cx_ssl_active"), rqActive: g("downstream_rq_active"), upgradesActive: g("downstream_cx_upgrades_active"),
+		byClient: c("tracing.client_enabled"), forced: c("tracing.service_forced"), sampled: c("tracing.random_sampling"), notTraced: c("tracing.not_traceable"),
 		rqTime: s.Histogram("downstream_rq_time"), cxLength: s.Histogram("downstream_cx_length_ms"),
 	}
+	c("tracing.health_check") // which nothing here is
 	for i, name := range [...]string{1: "downstream_rq_1xx", "downstream_rq_2xx", "downstream_rq_3xx", "downstream_rq_4xx", "downstream_rq_5xx"} {
 		if name != "" {
 			n.class[i] = c(name)
 		}
 	}
 	return n
+}
+
+// traced counts why a request is traced, or that it is not.
+func (n *counters) traced(reason byte) {
+	switch reason {
+	case byClient:
+		n.byClient.Inc()
+	case forced:
+		n.forced.Inc()
+	case sampled:
+		n.sampled.Inc()
+	default:
+		n.notTraced.Inc()
+	}
 }
 
 // answered counts the status of an answer.

@@ -45,19 +45,27 @@ func (r *requestID) apply(m *manager, s *http.Stream, atEdge bool) {
 		id = s.Copy(b[:])
 		h.Set("x-request-id", id)
 	}
-	s.Traced = m.sampling != nil && r.traces && len(id) == 36 && m.sample(s, id, !r.fixed)
+	if m.sampling == nil {
+		return
+	}
+	reason := byte(notTraced)
+	if r.traces && len(id) == 36 {
+		reason = m.sample(s, id, !r.fixed)
+	}
+	s.Traced = reason != notTraced
+	m.stats.traced(reason)
 }
 
 // sample decides whether the request is traced: by what its id says, else by who asks for
 // it, else by chance, for which the id's first digits stand, so that all proxies decide
 // alike. The decision is written into the id.
-func (m *manager) sample(s *http.Stream, id []byte, write bool) bool {
+func (m *manager) sample(s *http.Stream, id []byte, write bool) (reason byte) {
 	number, ok := leading(id)
 	if !ok {
-		return false
+		return notTraced
 	}
 	p, h := m.sampling, &s.Request.Headers
-	reason := byte(notTraced)
+	reason = notTraced
 	switch {
 	case write && (id[traceDigit] == sampled || id[traceDigit] == forced || id[traceDigit] == byClient):
 		reason = id[traceDigit]
@@ -76,7 +84,7 @@ func (m *manager) sample(s *http.Stream, id []byte, write bool) bool {
 		id[traceDigit] = reason
 		h.Set("x-request-id", id)
 	}
-	return reason != notTraced
+	return reason
 }
 
 // leading is the number that the first eight digits of an id make.
