@@ -42,6 +42,7 @@ type injector struct {
 	mesh     atomic.Pointer[meshconfig.MeshConfig]
 	beside   atomic.Bool // the proxy is a container beside the application's
 	objects  atomic.Pointer[config.Set]
+	gate     chan struct{} // has a place for each review that is being answered
 	pods     *prometheus.CounterVec
 
 	mu       sync.Mutex
@@ -52,7 +53,7 @@ type injector struct {
 func newInjector(o Options, registry prometheus.Registerer) *injector {
 	i := &injector{
 		log: o.Log.Scope("injector"), revision: cmp.Or(o.Revision, defaultRevision), name: inject.ConfigMapName, root: o.RootNamespace,
-		native: os.Getenv("ENABLE_NATIVE_SIDECARS"),
+		native: os.Getenv("ENABLE_NATIVE_SIDECARS"), gate: make(chan struct{}, maxReviews),
 		pods: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sidecar_injection_requests_total", Help: "Pods that the API asked about, by what became of them.",
 		}, []string{"result"}),
@@ -64,6 +65,10 @@ func newInjector(o Options, registry prometheus.Registerer) *injector {
 	registry.MustRegister(i.pods)
 	return i
 }
+
+// maxReviews are answered at once, others wait: one takes a few milliseconds, and up to
+// inject.MaxReview bytes.
+const maxReviews = 32
 
 // defaultRevision is that of a control plane that names none.
 const defaultRevision = "default"
@@ -136,6 +141,12 @@ func (i *injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); r.Method != http.MethodPost || kind != "application/json" {
 		http.Error(w, "an AdmissionReview is sent with POST, as application/json", http.StatusUnsupportedMediaType)
+		return
+	}
+	select {
+	case i.gate <- struct{}{}:
+		defer func() { <-i.gate }()
+	case <-r.Context().Done():
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, inject.MaxReview))

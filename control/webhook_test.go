@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -84,11 +85,15 @@ func (c *caller) post(path, kind, body string) (int, string) {
 	return answer.StatusCode, string(text)
 }
 
+// reviewOf is what the API asks about a pod.
+func reviewOf(namespace, pod string) string {
+	return fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"7","namespace":%q,"kind":{"version":"v1","kind":"Pod"},"object":%s}}`, namespace, pod)
+}
+
 // inject is what becomes of a pod: the patch, or why there is none.
 func (c *caller) inject(path, namespace, pod string) (patch, message string) {
 	c.t.Helper()
-	code, text := c.post(path, "application/json; charset=utf-8", fmt.Sprintf(
-		`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"7","namespace":%q,"kind":{"version":"v1","kind":"Pod"},"object":%s}}`, namespace, pod))
+	code, text := c.post(path, "application/json; charset=utf-8", reviewOf(namespace, pod))
 	var review admissionv1.AdmissionReview
 	if err := json.Unmarshal([]byte(text), &review); err != nil || code != http.StatusOK || review.Response == nil || review.Response.UID != "7" {
 		c.t.Fatalf("%d %s", code, text)
@@ -162,6 +167,23 @@ func TestWebhook(t *testing.T) {
 		if !strings.Contains(message, "annotation status.sidecar.istio.io/port") {
 			t.Errorf("message %q", message)
 		}
+	})
+	t.Run("a hundred pods at once get theirs", func(t *testing.T) {
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				answer, err := c.client.Post("https://istiod.istio-system.svc/inject", "application/json", strings.NewReader(reviewOf("default", somePod)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer answer.Body.Close()
+				if text, err := io.ReadAll(answer.Body); err != nil || !bytes.Contains(text, []byte(`"patch":`)) {
+					t.Errorf("%v: %s", err, text)
+				}
+			})
+		}
+		all.Wait()
 	})
 	t.Run("what is no review is refused", func(t *testing.T) {
 		for _, r := range []struct {

@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// MaxReview bounds an AdmissionReview, in bytes: the API takes objects up to half of that.
-const MaxReview = 8 << 20
+// MaxReview bounds an AdmissionReview, in bytes: the API takes requests of up to 3 MiB.
+const MaxReview = 4 << 20
 
 // Versions of AdmissionReview; what they say of a pod is the same.
 var reviewVersions = []string{"admission.k8s.io/v1", "admission.k8s.io/v1beta1"}
