@@ -60,6 +60,9 @@ func (i *Installation) ports(ports []any, onMachine bool) (service, container []
 			p["port"], p["targetPort"] = cmp.Or(shown, port), target
 		}
 		service = append(service, p)
+		if onMachine && (port == 80 || port == 443) {
+			service = append(service, alternative(p, port, target))
+		}
 		if target != 0 && !seen[target] {
 			seen[target] = true
 			container = append(container, c)
@@ -67,4 +70,16 @@ func (i *Installation) ports(ports []any, onMachine bool) (service, container []
 	}
 	container = append(container, map[string]any{"containerPort": 15090, "protocol": "TCP", "name": "http-envoy-prom"})
 	return service, container, nil
+}
+
+// alternative is the Service's other number of a port that Gateways name in two ways, 80 or
+// 8080, 443 or 8443: later releases of the original have their gateways listen on the higher
+// one, and the Gateways of their samples say it.
+func alternative(shown map[string]any, port, target int) map[string]any {
+	other := copied(shown).(map[string]any)
+	other["name"], other["port"], other["targetPort"] = text(shown, "name")+"-alt", port+8000, target
+	if number(shown["port"]) == port+8000 {
+		other["port"] = port
+	}
+	return other
 }
