@@ -216,6 +216,9 @@ func TestWebhook(t *testing.T) {
 			_, text := p.get("/debug/status")
 			return strings.Contains(text, "the last good state is in force")
 		})
+		if _, text := p.get("/debug/inject"); !strings.Contains(text, "CLUSTERS") {
+			t.Errorf("the page with the templates: %s", text)
+		}
 		if !has(`"example.com/one/proxyv2:`)() {
 			t.Error("the broken ConfigMap has taken the last good one away")
 		}

@@ -30,6 +30,7 @@ const defaultTemplate = "sidecar"
 // not change and may be used from any goroutine.
 type Settings struct {
 	templates   map[string]*template.Template
+	texts       map[string]string // of templates
 	aliases     map[string][]string
 	usual       []string // templates of a pod that names none
 	always      []labels.Selector
@@ -122,7 +123,7 @@ func Parse(configText, valuesText []byte) (*Settings, error) {
 	}
 	s := &Settings{
 		values: overlay(DefaultValues(), values), annotations: d.InjectedAnnotations, aliases: d.Aliases,
-		enabled: d.Policy != "disabled", usual: d.DefaultTemplates, templates: map[string]*template.Template{},
+		enabled: d.Policy != "disabled", usual: d.DefaultTemplates, templates: map[string]*template.Template{}, texts: d.Templates,
 	}
 	if len(s.usual) == 0 {
 		s.usual = []string{defaultTemplate}
@@ -140,6 +141,9 @@ func Parse(configText, valuesText []byte) (*Settings, error) {
 	}
 	return s, nil
 }
+
+// Templates are the texts of the templates, by name.
+func (s *Settings) Templates() map[string]string { return maps.Clone(s.texts) }
 
 func selectors(field string, all []metav1.LabelSelector) ([]labels.Selector, error) {
 	var parsed []labels.Selector
