@@ -557,9 +557,7 @@ func TestLocalPages(t *testing.T) {
 	if got := status(other, "/debug/configz"); got != http.StatusForbidden {
 		t.Errorf("from %s: %d, want 403", other, got)
 	}
-	if got := status(other, "/ready"); got != http.StatusOK {
-		t.Errorf("/ready from %s: %d, want 200", other, got)
-	}
+	wait(t, func() bool { return status(other, "/ready") == http.StatusOK })
 }
 
 func outsideAddress() string {
