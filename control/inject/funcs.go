@@ -52,7 +52,7 @@ func general() template.FuncMap {
 		"contains":   func(part, s string) bool { return strings.Contains(s, part) },
 		"replace":    func(from, to, s string) string { return strings.ReplaceAll(s, from, to) },
 		"split":      func(by, s string) []string { return strings.Split(s, by) }, "splitList": func(by, s string) []string { return strings.Split(s, by) },
-		"trunc": trunc, "indent": indent, "nindent": func(n int, s string) string { return "\n" + indent(n, s) },
+		"trunc": trunc, "indent": indent, "nindent": func(n int, s string) string { return indent(n, "\n"+s) },
 		"join": join, "list": func(all ...any) []any { return all }, "append": func(all []any, v any) []any { return append(slices.Clone(all), v) },
 		"compact": compact, "has": has, "first": func(all []any) any { return nth(all, 0) }, "last": func(all []any) any { return nth(all, len(all)-1) },
 		"dict": dict, "get": func(m map[string]any, key string) any { return m[key] }, "merge": merge,
@@ -308,10 +308,10 @@ func trunc(n int, s string) string {
 	return s
 }
 
-// indent puts up to 100 blanks before each line.
+// indent puts up to 100 blanks before each line but the first: that one stands where the
+// template has it.
 func indent(n int, s string) string {
-	blanks := strings.Repeat(" ", min(max(n, 0), 100))
-	return blanks + strings.ReplaceAll(s, "\n", "\n"+blanks)
+	return strings.ReplaceAll(s, "\n", "\n"+strings.Repeat(" ", min(max(n, 0), 100)))
 }
 
 func join(by string, all any) string {

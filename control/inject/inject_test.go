@@ -453,7 +453,7 @@ func TestUsersTemplates(t *testing.T) {
 		`formatDuration .ProxyConfig.DrainDuration`:                                 "45s",
 		`toJSON .ObjectMeta.Labels`:                                                 `{"app":"web","version":"v2"}`,
 		`toJsonMap (strdict "a" "b") (omit .ObjectMeta.Labels "app")`:               `{"a":"b","version":"v2"}`,
-		`toYaml .Values.global.proxy.lifecycle | indent 2`:                          "  a:\n    b: 1",
+		`toYaml .Values.global.proxy.lifecycle | indent 2`:                          "a:\n    b: 1",
 		`(fromJSON "{\"k\": 5}").k`:                                                 "5",
 		`protoToJSON .ProxyConfig`:                                                  "{}",
 		`structToJSON (index (index .Spec.Containers 0).Ports 0)`:                   `{"name":"http","containerPort":8080}`,
@@ -528,6 +528,7 @@ func TestSeveralTemplates(t *testing.T) {
 		{"a template that is none", "templates: {sidecar: '{{ if }}'}", "", "config: template sidecar:1: missing value for if"},
 		{"values that are none", "templates: {sidecar: ''}", "[", "values: "},
 		{"a selector that is none", "{templates: {sidecar: ''}, neverInjectSelector: [{matchExpressions: [{key: a, operator: Like}]}]}", "", "config: neverInjectSelector[0]: "},
+		{"the form of old versions", "{template: 'containers: []'}", "", "config: it has one template, in the form of Istio 1.8"},
 		{"nothing at all", "", "", "config: there are no templates"},
 	} {
 		t.Run(c.name+" is refused", func(t *testing.T) {

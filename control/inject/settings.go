@@ -115,7 +115,9 @@ func Parse(configText, valuesText []byte) (*Settings, error) {
 		return nil, fmt.Errorf("values: %w", err)
 	}
 	var d document
-	if err := yaml.Unmarshal(configText, &d); err != nil || len(d.Templates) == 0 {
+	if err := yaml.Unmarshal(configText, &d); err == nil && d.Template != "" && len(d.Templates) == 0 {
+		return nil, errors.New("config: it has one template, in the form of Istio 1.8 and before: give it as templates.sidecar, which renders a Pod")
+	} else if err != nil || len(d.Templates) == 0 {
 		if whole := strings.TrimSpace(string(configText)); whole == "" {
 			return nil, errors.New("config: there are no templates in it")
 		}
