@@ -42,7 +42,7 @@ func (f *proxyFlags) chosenProxy(p *pod, own Proxy) (Proxy, error) {
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
+		return nil, fmt.Errorf("proxy: %w (user %d of this container is to run it: may it enter all directories of the path?)", err, os.Geteuid())
 	}
 	return func(ctx context.Context, args []string) error { return runProgram(ctx, path, args) }, nil
 }
