@@ -40,6 +40,7 @@ func (r *run) configure(img image.Image) (c container.Config, netns *os.File, er
 		return c, nil, errors.New("the pod's network is gone")
 	}
 	pod := about.Object
+	img, program := reachable(img)
 	if err := r.environment(ctx, about, img, &c); err != nil {
 		return c, nil, err
 	}
@@ -50,7 +51,7 @@ func (r *run) configure(img image.Image) (c container.Config, netns *os.File, er
 	if c.Mounts, err = volumes.Mounts(r.spec, c.Env); err != nil {
 		return c, nil, err
 	}
-	if err := r.addMounts(img, &c); err != nil {
+	if err := r.addMounts(program, &c); err != nil {
 		return c, nil, err
 	}
 	if image.IsProxy(r.spec.Image) {
@@ -102,9 +103,9 @@ func argv(spec *corev1.Container, img image.Image, variables []string) []string 
 	return slices.Concat(command, args)
 }
 
-// addMounts adds what every container has: the file for its last words, and the folder of its
+// addMounts adds what every container has: the file for its last words, and the directory of its
 // program where that is not visible.
-func (r *run) addMounts(img image.Image, c *container.Config) error {
+func (r *run) addMounts(program container.Mount, c *container.Config) error {
 	file := r.messageFile()
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
@@ -120,24 +121,70 @@ func (r *run) addMounts(img image.Image, c *container.Config) error {
 	if !slices.ContainsFunc(c.Mounts, func(m container.Mount) bool { return m.Target == path.Clean(at) }) {
 		c.Mounts = append(c.Mounts, container.Mount{Target: path.Clean(at), Source: file})
 	}
-	if img.Root == "" && len(img.Entrypoint) > 0 && hidden(img.Entrypoint[0]) {
-		showDir(c, filepath.Dir(img.Entrypoint[0]))
-	}
+	show(c, program)
 	return nil
 }
 
-// showDir mounts a directory of this machine where it is, within volumes that lie over it.
-func showDir(c *container.Config, dir string) {
+// programs is where containers have directories of this machine that their users may not enter.
+const programs = "/run/lateen-programs"
+
+// reachable is an image whose program its users can run, and the directory that is to be mounted for
+// that, if any.
+func reachable(img image.Image) (image.Image, container.Mount) {
+	if img.Root != "" || len(img.Entrypoint) == 0 || !filepath.IsAbs(img.Entrypoint[0]) {
+		return img, container.Mount{}
+	}
+	dir, name := filepath.Split(img.Entrypoint[0])
+	m := visible(filepath.Clean(dir), "image")
+	if m.Target == "" || m.Target == m.Source {
+		return img, m
+	}
+	img.Entrypoint, img.Env = slices.Clone(img.Entrypoint), slices.Clone(img.Env)
+	img.Entrypoint[0] = filepath.Join(m.Target, name)
+	for i, v := range img.Env {
+		img.Env[i] = strings.Replace(v, "PATH="+m.Source+":", "PATH="+m.Target+":", 1)
+	}
+	return img, m
+}
+
+// visible is how a directory of this machine is to be mounted so that every user of a container
+// can use it; the zero Mount where nothing is to be done.
+func visible(dir, name string) container.Mount {
+	switch {
+	case hidden(dir + "/"):
+		return container.Mount{Target: dir, Source: dir, ReadOnly: true}
+	case closed(dir):
+		return container.Mount{Target: filepath.Join(programs, name), Source: dir, ReadOnly: true}
+	}
+	return container.Mount{}
+}
+
+// closed reports whether other users may not enter a directory, or one above it. Those of an ordinary
+// user's containers are himself.
+func closed(dir string) bool {
+	for ; os.Geteuid() == 0 && dir != "/" && dir != "."; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err != nil || info.Mode()&0o001 == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// show mounts a directory within volumes that lie over it.
+func show(c *container.Config, m container.Mount) {
+	if m.Target == "" {
+		return
+	}
 	at := 0
-	for i, m := range c.Mounts {
-		if m.Target == dir {
+	for i, other := range c.Mounts {
+		if other.Target == m.Target {
 			return
 		}
-		if m.Target == "/" || strings.HasPrefix(dir, m.Target+"/") {
+		if other.Target == "/" || strings.HasPrefix(m.Target, other.Target+"/") {
 			at = i + 1
 		}
 	}
-	c.Mounts = slices.Insert(c.Mounts, at, container.Mount{Target: dir, Source: dir, ReadOnly: true})
+	c.Mounts = slices.Insert(c.Mounts, at, m)
 }
 
 // proxyProgram is the variable that tells an agent which proxy to run.
@@ -152,10 +199,10 @@ func (k *Kubelet) equip(c *container.Config) {
 	if k.o.Proxy == "" {
 		return
 	}
-	c.Env = append(c.Env, proxyProgram+"="+k.o.Proxy)
-	if hidden(k.o.Proxy) {
-		showDir(c, filepath.Dir(k.o.Proxy))
-	}
+	dir, name := filepath.Split(k.o.Proxy)
+	m := visible(filepath.Clean(dir), "proxy")
+	show(c, m)
+	c.Env = append(c.Env, proxyProgram+"="+filepath.Join(firstOf(m.Target, dir), name))
 }
 
 // hidden reports whether a path of this machine is one that containers have of their own.

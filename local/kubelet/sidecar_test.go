@@ -2,6 +2,8 @@ package kubelet
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lateen-mesh/lateen/local/container"
+	"github.com/lateen-mesh/lateen/local/kubelet/image"
 )
 
 // TestWhatProxiesGet: on this machine a container with the mesh's proxy sees the mesh's sockets,
@@ -31,7 +34,7 @@ func TestWhatProxiesGet(t *testing.T) {
 		t.Errorf("variables %q", c.Env)
 	}
 	again := slices.Clone(c.Mounts)
-	showDir(&c, "/tmp/envoy")
+	show(&c, container.Mount{Target: "/tmp/envoy", Source: "/tmp/envoy"})
 	if !slices.Equal(c.Mounts, again) {
 		t.Errorf("what is seen is mounted again: %+v", c.Mounts)
 	}
@@ -40,6 +43,54 @@ func TestWhatProxiesGet(t *testing.T) {
 	if len(own.Mounts) != 1 || own.Mounts[0].Source != "/elsewhere" || len(own.Env) != 0 {
 		t.Errorf("a manifest that says where its sockets are got %+v", own)
 	}
+}
+
+// TestProgramsOfThisMachine: a program in a directory that only root may enter is shown elsewhere, for
+// the container's user to run it.
+func TestProgramsOfThisMachine(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("an ordinary user's containers are himself, and may enter what he may")
+	}
+	private := filepath.Join(home(t), "bin")
+	if err := os.Mkdir(private, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, dir, target string
+	}{
+		{"below a folder of root's alone", private, "/run/lateen-programs/image"},
+		{"below one that containers have of their own", "/tmp/bin", "/tmp/bin"},
+		{"where everybody may", "/usr/bin", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			img := image.Image{Entrypoint: []string{c.dir + "/agent", "x"}, Env: []string{"PATH=" + c.dir + ":/bin"}}
+			got, m := reachable(img)
+			at := c.target
+			if at == "" {
+				at = c.dir
+			}
+			if m.Target != c.target || m.Target != "" && m.Source != c.dir {
+				t.Errorf("mount %+v", m)
+			}
+			if !slices.Equal(got.Entrypoint, []string{at + "/agent", "x"}) || got.Env[0] != "PATH="+at+":/bin" {
+				t.Errorf("image %+v", got)
+			}
+			if img.Entrypoint[0] != c.dir+"/agent" {
+				t.Error("the catalog's own image was changed")
+			}
+		})
+	}
+}
+
+// home is a folder that is nobody else's, outside of those that containers have of their own.
+func home(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "lateen-home-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir // of mode 0700
 }
 
 // TestLoadBalancers: a Service of that type has this machine's address once a port of it is published
