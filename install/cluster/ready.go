@@ -142,6 +142,9 @@ func trouble(p *corev1.Pod) string {
 			return fmt.Sprintf("pod %s: %s", p.Name, condition.Message)
 		}
 	}
+	if p.Status.Phase == corev1.PodPending && p.Spec.NodeName != "" && len(p.Status.ContainerStatuses) == 0 {
+		return fmt.Sprintf("pod %s: node %s has not begun to run it", p.Name, p.Spec.NodeName)
+	}
 	return ""
 }
 
