@@ -86,11 +86,7 @@ func replayMesh(t *testing.T, shared string) replay.Place {
 		if envoy == "" {
 			t.Skip("the real Envoy is not installed: run `make peers`")
 		}
-		open := filepath.Join(work, "envoy") // the cache is in the home of its user, sidecars run as another one
-		if err := os.CopyFS(work, os.DirFS(filepath.Dir(envoy))); err != nil {
-			t.Fatal(err)
-		}
-		argv = append(argv, "--proxy", open)
+		argv = append(argv, "--proxy", envoy)
 	default:
 		t.Fatalf("no proxy %q: lateen or envoy", *proxyFlag)
 	}
@@ -117,7 +113,7 @@ func replayMesh(t *testing.T, shared string) replay.Place {
 	if *proxyFlag == "envoy" {
 		saysEnvoy(t, env)
 	}
-	return replay.Place{Work: work, Samples: absolute("../samples"), Prelude: string(prelude), Env: env, Ours: *proxyFlag == "lateen"}
+	return replay.Place{Work: work, Samples: absolute("../samples"), Prelude: string(prelude), Env: env}
 }
 
 // saysEnvoy has a proxy of the mesh tell what it is: only a real Envoy knows of the library

@@ -68,7 +68,6 @@ func TestParseRefuses(t *testing.T) {
 		{"a word that is none", "case x\n$ a\nwant b\n", `99:3: no word "want"`},
 		{"a bad number", "case x\n$ a\nexit one\n", "99:3: strconv.Atoi"},
 		{"a bad regular expression", "case x\n$ a\n~ (\n", "99:3: error parsing regexp"},
-		{"ours outside of a case", "ours because\n", `99:1: "ours because" belongs to a case`},
 		{"a command that goes on with another sign", "case x\n$ a \\\n% b\n", "99:3: the command goes on with another sign"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

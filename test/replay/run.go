@@ -32,7 +32,6 @@ type Place struct {
 	Samples string   // what samples/ is
 	Prelude string   // bash that all commands have: functions for what many scenarios need
 	Env     []string // of the commands
-	Ours    bool     // the proxies are ours
 }
 
 // Run replays the scenario of a folder. Each case is a subtest.
@@ -52,9 +51,6 @@ func (s *Script) Run(t *testing.T, p Place, scenario string) {
 	r.all(t, s.before, true)
 	for _, c := range s.cases {
 		t.Run(c.name, func(t *testing.T) {
-			if c.ours && !p.Ours {
-				t.Skip("this is what only our own proxy adds")
-			}
 			r.all(t, c.steps, true)
 		})
 	}

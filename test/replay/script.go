@@ -14,7 +14,6 @@
 // first case prepares; what stands after "finally" cleans up, also when a case failed.
 //
 //	case NAME        begins a case; names of rows of the feature surface count as proven
-//	ours             the case holds for our proxy only, and why is said after the word
 //
 //	$ COMMAND        a command of the description, word by word
 //	% COMMAND        a command that the description only tells of
@@ -58,7 +57,6 @@ type Script struct {
 // A scene is one case of a script.
 type scene struct {
 	name  string
-	ours  bool
 	steps []*step
 }
 
@@ -116,12 +114,6 @@ func (p *parser) read(n int, line string) error {
 		c := &scene{name: rest}
 		p.script.cases, p.into, p.last = append(p.script.cases, c), &c.steps, nil
 		return nil
-	case "ours":
-		if n := len(p.script.cases); n > 0 {
-			p.script.cases[n-1].ours = true
-			return nil
-		}
-		return fmt.Errorf("%q belongs to a case", line)
 	case "finally":
 		p.into, p.last = &p.script.after, nil
 		return nil
