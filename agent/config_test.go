@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -171,4 +172,23 @@ func TestRedirectFlags(t *testing.T) {
 			t.Errorf("%q: error %v, want %q", tt.args, err, tt.want)
 		}
 	}
+}
+
+// FuzzPairs: what is written as the downward API does is read as it was.
+func FuzzPairs(f *testing.F) {
+	f.Add("app", "web")
+	f.Add("a/b", "two\nlines \"quoted\" \x00")
+	path := filepath.Join(f.TempDir(), "labels")
+	f.Fuzz(func(t *testing.T, key, value string) {
+		if strings.ContainsAny(key, "=\r\n") {
+			return // no key of Kubernetes
+		}
+		if err := os.WriteFile(path, []byte(key+"="+strconv.Quote(value)+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		pairs, err := readPairs(path)
+		if err != nil || pairs[key] != value {
+			t.Errorf("%q is %q: %v", key, pairs[key], err)
+		}
+	})
 }

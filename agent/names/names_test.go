@@ -366,3 +366,15 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// FuzzResolver: a resolv.conf may hold anything; what is read is bounded.
+func FuzzResolver(f *testing.F) {
+	f.Add("nameserver 10.96.0.10\nsearch a b\n")
+	f.Add("nameserver x\ndomain A.\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		r, _ := parseResolver(text)
+		if len(r.Servers) > maxServers || len(r.Search) > maxSearch {
+			t.Errorf("%d servers, %d domains", len(r.Servers), len(r.Search))
+		}
+	})
+}
