@@ -1,6 +1,8 @@
 package install
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,64 +28,54 @@ var moved = map[string]string{
 	"values.global.proxy.protocolDetectionTimeout":        "meshConfig.protocolDetectionTimeout",
 	"values.gateways.istio-ingressgateway.enabled":        "components.ingressGateways.[name:istio-ingressgateway].enabled",
 	"values.gateways.istio-egressgateway.enabled":         "components.egressGateways.[name:istio-egressgateway].enabled",
-	"values.gateways.enabled":                             "",
 	"egressGateways":                                      "components.egressGateways",
 	"ingressGateways":                                     "components.ingressGateways",
-
-	// Add-ons are no part of an installation any more.
-	"addonComponents":           "",
-	"values.grafana":            "",
-	"values.kiali":              "",
-	"values.prometheus":         "",
-	"values.tracing":            "",
-	"values.mixer":              "",
-	"values.galley":             "",
-	"values.global.mtls":        "",
-	"values.istiocoredns":       "",
-	"values.kiali.enabled":      "",
-	"values.prometheus.enabled": "",
 }
 
-// quiet are moves that are not worth a word: the fields mean the same.
-func quiet(from string) bool { return strings.HasPrefix(from, "values.") && moved[from] != "" }
+// addons are fields of what is no part of an installation any more, gone those of what there
+// is no more at all.
+var (
+	addons = []string{"addonComponents", "values.grafana", "values.kiali", "values.prometheus", "values.tracing"}
+	gone   = []string{"values.gateways.enabled", "values.galley", "values.global.mtls", "values.istiocoredns", "values.mixer"}
+)
 
-// A move is an entry of moved with its paths read.
+// A move is an old field with what became of it.
 type move struct {
 	from, to []step // to is empty for what has no effect
 	warning  string // "" for none
 }
 
-// moves are the entries of moved; those of longer paths come first.
+// moves are all of them; those of longer paths come first. Where a value has another place
+// and the same meaning there is nothing to say.
 func moves() ([]move, error) {
 	var all []move
-	for from, to := range moved {
-		m := move{}
+	add := func(from, to, warning string) error {
+		m := move{warning: warning}
 		var err error
-		if m.from, err = parsePath(from); err != nil {
-			return nil, fmt.Errorf("%s: %w", from, err)
-		}
-		if to != "" {
-			if m.to, err = parsePath(to); err != nil {
-				return nil, fmt.Errorf("%s: %w", to, err)
-			}
-		}
-		switch {
-		case to == "" && strings.Contains(from, "gateways"):
-			m.warning = fmt.Sprintf("%s has no effect: switch the gateways themselves", from)
-		case to == "":
-			m.warning = fmt.Sprintf("%s has no effect: add-ons are applied from samples/addons", from)
-		case !quiet(from):
-			m.warning = fmt.Sprintf("%s is %s now; taken as that", from, to)
+		if m.from, err = parsePath(from); err == nil && to != "" {
+			m.to, err = parsePath(to)
 		}
 		all = append(all, m)
+		return err
+	}
+	var errs []error
+	for from, to := range moved {
+		warning := ""
+		if !strings.HasPrefix(from, "values.") {
+			warning = fmt.Sprintf("%s is %s now; taken as that", from, to)
+		}
+		errs = append(errs, add(from, to, warning))
+	}
+	for _, from := range addons {
+		errs = append(errs, add(from, "", from+" has no effect: add-ons are applied from samples/addons"))
+	}
+	for _, from := range gone {
+		errs = append(errs, add(from, "", from+" has no effect any more"))
 	}
 	slices.SortFunc(all, func(a, b move) int {
-		if len(a.from) != len(b.from) {
-			return len(b.from) - len(a.from)
-		}
-		return strings.Compare(pathText(a.from), pathText(b.from))
+		return cmp.Or(cmp.Compare(len(b.from), len(a.from)), slices.CompareFunc(a.from, b.from, func(x, y step) int { return strings.Compare(x.key, y.key) }))
 	})
-	return all, nil
+	return all, errors.Join(errs...)
 }
 
 // movePath is where a path of --set leads now; ok is false where it has no effect.
