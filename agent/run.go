@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -85,7 +84,7 @@ func (a *agent) serve(ctx context.Context, signals <-chan os.Signal) error {
 	a.tasks.Go(func() { ended <- a.proxy(proxying, args) })
 	select {
 	case err := <-ended:
-		return proxyEnded(err)
+		return a.proxyEnded(err)
 	case err := <-a.failed:
 		return err
 	case <-a.leave:
@@ -104,11 +103,14 @@ func exists(path string) bool {
 	return err == nil
 }
 
-func proxyEnded(err error) error {
+// proxyEnded is what a proxy's end by itself means: one in order was asked for, by its admin API,
+// as Jobs do when they are done.
+func (a *agent) proxyEnded(err error) error {
 	if err != nil {
 		return fmt.Errorf("proxy: %w", err)
 	}
-	return errors.New("proxy: it has ended by itself")
+	a.say.Info("the proxy has ended in order")
+	return nil
 }
 
 // arguments writes the bootstrap and is the command line of the proxy. The engine's socket is used

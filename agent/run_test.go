@@ -471,19 +471,22 @@ func TestEndsOfAPod(t *testing.T) {
 				t.Errorf("log %s", r.log)
 			}
 		})
-		t.Run("EN-013 a program of the pod ends the proxy", func(t *testing.T) {
-			w := newWorld(t)
-			r := w.start(proxy)
-			w.ready()
-			answer, err := http.Post("http://127.0.0.1:"+strconv.Itoa(w.status)+"/quitquitquit", "", nil)
-			if err != nil || answer.StatusCode != http.StatusOK {
-				t.Fatal(answer, err)
-			}
-			_ = answer.Body.Close()
-			if err := r.ended(); err != nil {
-				t.Error(err)
-			}
-		})
+		for _, of := range []string{"agent", "proxy"} {
+			t.Run("EN-013 a program of the pod ends the proxy by a page of the "+of, func(t *testing.T) {
+				w := newWorld(t)
+				r := w.start(proxy)
+				w.ready()
+				port := map[string]int{"agent": w.status, "proxy": w.admin}[of]
+				answer, err := http.Post("http://127.0.0.1:"+strconv.Itoa(port)+"/quitquitquit", "", nil)
+				if err != nil || answer.StatusCode != http.StatusOK {
+					t.Fatal(answer, err)
+				}
+				_ = answer.Body.Close()
+				if err := r.ended(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 	})
 	t.Run("a second signal ends it at once", func(t *testing.T) {
 		w := newWorld(t)
