@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,7 +29,8 @@ type endpoints struct {
 	ca                   string
 	linger               time.Duration
 	abrupt               bool
-	order                []string // of headers in answers; nil leaves it to net/http
+	asked                *atomic.Int64 // when the last request came, in Unix nanoseconds; nil: not known
+	order                []string      // of headers in answers; nil leaves it to net/http
 }
 
 // A list is a flag that may be repeated, or hold several values with commas.
@@ -46,7 +48,7 @@ func (e *endpoints) add(f *flag.FlagSet) {
 	f.Var(&e.plain, "listen", "`ADDR:PORT` of plain HTTP, may be repeated")
 	f.Var(&e.secure, "tls-listen", "`ADDR:PORT` of HTTPS, may be repeated")
 	f.Var(&e.names, "tls-name", "`name` on the certificate, may be repeated")
-	f.DurationVar(&e.linger, "linger", 0, "`time` in which requests are taken as before once it is to end: some come from proxies that have not heard of it")
+	f.DurationVar(&e.linger, "linger", 0, "`time` without a request that is waited for, up to 10 s, once it is to end: some come from proxies that have not heard of it")
 	f.BoolVar(&e.abrupt, "abrupt", false, "end at once and leave requests without answer")
 	f.StringVar(&e.ca, "ca", "", "`folder` of the test CA (testca.crt, testca.key), made there on first use")
 }
@@ -62,8 +64,12 @@ func (e *endpoints) serve(ctx context.Context, handler http.Handler, say func(st
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Hour, MaxHeaderBytes: 64 << 10,
 		ErrorLog: log.New(io.Discard, "", 0), // what a client breaks off is no news of a stand-in
 	}
+	if e.linger > 0 {
+		e.asked = &atomic.Int64{}
+		server.Handler = noting(e.asked, handler)
+	}
 	if e.order != nil {
-		server.Handler, server.ConnContext = inOrder(handler), withConnection
+		server.Handler, server.ConnContext = inOrder(server.Handler), withConnection
 	}
 	failed := make(chan error, len(listeners))
 	for _, ln := range listeners {
@@ -84,17 +90,47 @@ func (e *endpoints) drain(ctx context.Context, server *http.Server, failed <-cha
 	if e.abrupt {
 		return nil
 	}
-	over := time.NewTimer(e.linger)
-	defer over.Stop()
-	select {
-	case err := <-failed:
+	if err := e.wait(failed); err != nil {
 		return err
-	case <-over.C:
 	}
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	_ = server.Shutdown(ctx)
 	return nil
+}
+
+// lingerMost bounds how long an application lingers that is asked all the time.
+const lingerMost = 10 * time.Second
+
+// wait returns once nobody has asked for the time that the application lingers.
+func (e *endpoints) wait(failed <-chan error) error {
+	begun := time.Now()
+	over := time.NewTimer(e.linger)
+	defer over.Stop()
+	for {
+		select {
+		case err := <-failed:
+			return err
+		case <-over.C:
+		}
+		last := begun
+		if e.asked != nil {
+			last = time.Unix(0, max(begun.UnixNano(), e.asked.Load()))
+		}
+		left := min(e.linger-time.Since(last), lingerMost-time.Since(begun))
+		if left <= 0 {
+			return nil
+		}
+		over.Reset(left)
+	}
+}
+
+// noting keeps when requests come.
+func noting(asked *atomic.Int64, handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Store(time.Now().UnixNano())
+		handler.ServeHTTP(w, r)
+	})
 }
 
 func (e *endpoints) listen() (all []net.Listener, err error) {

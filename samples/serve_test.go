@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,6 +28,13 @@ func TestReorder(t *testing.T) {
 	}
 }
 
+// askedIn is an application whose last request comes a while after it was told to end.
+func askedIn(after time.Duration) *atomic.Int64 {
+	asked := &atomic.Int64{}
+	asked.Store(int64(after))
+	return asked
+}
+
 // An application takes requests for a while once it is to end, unless a listener fails
 // or nobody is to wait.
 func TestLinger(t *testing.T) {
@@ -38,6 +46,8 @@ func TestLinger(t *testing.T) {
 		after time.Duration
 	}{
 		{"as long as it is told", endpoints{linger: 3 * time.Second}, nil, 3 * time.Second},
+		{"and as long as it is asked", endpoints{linger: 3 * time.Second, asked: askedIn(2 * time.Second)}, nil, 5 * time.Second},
+		{"but not for ever", endpoints{linger: 3 * time.Second, asked: askedIn(time.Hour)}, nil, 10 * time.Second},
 		{"not at all by itself", endpoints{}, nil, 0},
 		{"not while nobody may wait", endpoints{linger: time.Second, abrupt: true}, nil, 0},
 		{"not without a listener", endpoints{linger: time.Second}, broken, 0},
@@ -49,6 +59,9 @@ func TestLinger(t *testing.T) {
 					failed <- tt.fails
 				}
 				begin := time.Now()
+				if tt.end.asked != nil { // times of the bubble
+					tt.end.asked.Add(begin.UnixNano())
+				}
 				err := tt.end.drain(context.Background(), &http.Server{}, failed)
 				if took := time.Since(begin); took != tt.after || !errors.Is(err, tt.fails) {
 					t.Errorf("%v after %v, want %v after %v", err, took, tt.fails, tt.after)
