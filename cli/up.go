@@ -29,8 +29,9 @@ func newUp() *cobra.Command {
 		Short: "Run a mesh on this machine, with the YAML of the paths",
 		Long: `Run a mesh on this machine, with the YAML of the paths.
 
-PATH is a file, a directory or "-" for standard input. Files are watched; a change is
-in force within a second.
+PATH is a file, a directory or "-" for standard input. Of a directory with a
+kustomization.yaml its resources count. Files are watched; a change is in force within a
+second.
 
 Where the paths hold a workload (a Deployment, a Pod, a Job …), where there is no path,
 or with --pods, the mesh runs pods and has a Kubernetes API: the kubeconfig is in the
@@ -62,10 +63,10 @@ not allowed is published as port + 8000.`,
 	set.StringArrayVar(&f.publish, "publish", nil, "PORT=HOSTPORT: where this machine has a port of the gateway")
 	set.StringVar(&f.state, "state", "", "directory of the mesh: sockets, logs, last good configuration (default ~/.local/state/lateen/default)")
 	set.StringVar(&f.meshConfig, "meshConfig", "", "file with the MeshConfig, watched")
-	set.StringArrayVar(&f.set, "set", nil, "meshConfig.FIELD=VALUE over the MeshConfig")
+	set.StringArrayVar(&f.set, "set", nil, "meshConfig.FIELD=VALUE over the MeshConfig; with pods all that istioctl install takes")
 	set.StringVar(&f.logLevels, "log_output_level", "", "levels of the control plane: SCOPE:LEVEL,…")
 	set.StringVar(&f.binary, "bin", "", "directory of our programs (default that of this one)")
-	set.StringVar(&f.proxy, "proxy", "", "program of the gateway, any Envoy (default lateen-proxy)")
+	set.StringVar(&f.proxy, "proxy", "", "program of the proxies, any Envoy (default ours)")
 	set.BoolVar(&f.pods, "pods", false, "run pods and the Kubernetes API although no file has a workload")
 	set.IntVar(&f.apiPort, "api-port", 0, "port of the Kubernetes API on 127.0.0.1 (default 6443, or a free one)")
 	set.StringArrayVar(&f.image, "image", nil, "IMAGE=COMMAND or IMAGE=oci:DIR: what an image runs on this machine")

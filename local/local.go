@@ -2,14 +2,15 @@
 // processes of this machine, until its context ends.
 //
 //	Up ─► state (lock, sockets, logs) ─► istiod ─► gateway ─► ready
-//	                                  └► Kubernetes API ─► objects of files, node ─► pods ─► ready
+//	                                  └► Kubernetes API, node ─► the mesh's own objects ─► objects of files ─► pods ─► ready
 //
 // A mesh lives in a state directory, so several run side by side. Its parts meet on
 // Unix sockets in there. One that ends is started again, with back-off; the others
 // serve on meanwhile. None outlives the supervisor, even when that is killed.
 //
 // Where workloads are asked for there are a Kubernetes API (local/apiserver) and a node
-// (local/node), and the gateway is a pod. Else it is a process of this machine: where
+// (local/node), and control plane and gateways are pods, of the objects that package install
+// renders (mesh.go). Else they are processes of this machine: where
 // the ports of Gateways are is decided at the start then (ports.go) and told to the
 // control plane by the gateway's node metadata. Names given by Options.Resolve are
 // answered to it by an outside.Resolver, and to pods by the outside half (inside.go).
@@ -42,13 +43,13 @@ const (
 type Options struct {
 	Paths      []string                // YAML files, directories, "-"
 	State      string                  // directory; made when missing
-	MeshConfig string                  // file, "" for none
-	Set        []string                // meshConfig.FIELD=VALUE
+	MeshConfig string                  // file, watched; "" for none
+	Set        []string                // meshConfig.FIELD=VALUE; with pods what istioctl install takes
 	Resolve    map[string][]netip.Addr // addresses by host name
 	Publish    map[int]int             // port of a Gateway → port of this machine
 	LogLevels  string                  // of the control plane, as --log_output_level
 	Bin        string                  // directory of our programs; "" is that of this program
-	Proxy      string                  // program of a gateway without pods, any Envoy; "" is lateen-proxy
+	Proxy      string                  // program of the gateway without pods, of the proxies in pods: any Envoy; "" is ours
 	Pods       bool                    // run the Kubernetes API and pods although no file has a workload
 	APIPort    int                     // of the Kubernetes API; 0 is 6443, or another one where that is in use
 	Images     map[string]string       // command, or oci:DIR, by image
