@@ -97,13 +97,13 @@ func newFleet(t *testing.T, app string) *fleet {
 
 // retrying sends everything to a cluster, with the retries that routes of a mesh have.
 func retrying(name, cluster string) string {
-	return fmt.Sprintf(`{"name": %q, "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}, "filter_chains": [{"filters": [{"name": "h", "typed_config": {
+	return fmt.Sprintf(`{"name": %q, "traffic_direction": %q, "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}, "filter_chains": [{"filters": [{"name": "h", "typed_config": {
 		"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix": "h",
 		"http_filters": [{"name": "r", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
-		"route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": %q, "timeout": "0s",
+		"route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "include_request_attempt_count": true, "routes": [{"match": {"prefix": "/"}, "route": {"cluster": %q, "timeout": "0s",
 			"retry_policy": {"retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes", "num_retries": 2,
 			"retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type":
-				"type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}], "host_selection_retry_max_attempts": 5}}}]}]}}}]}]}`, name, cluster)
+				"type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}], "host_selection_retry_max_attempts": 5}}}]}]}}}]}]}`, name, map[bool]string{true: "INBOUND", false: "OUTBOUND"}[name == "in"], cluster)
 }
 
 // sidecar starts one in front of the application.
@@ -207,4 +207,33 @@ func (l *visiting) end() int64 {
 	l.stop.Store(true)
 	l.wg.Wait()
 	return l.served.Load()
+}
+
+// TestApplicationEndsFirst: an application that exits at once when its pod is to end, before
+// anybody else knows of it, costs no request: its sidecar says that nothing was sent.
+func TestApplicationEndsFirst(t *testing.T) {
+	f := &fleet{t: t, app: answering(t), m: newManagement(t)}
+	deserted := &fleet{t: t, app: nobody(t)}
+	f.sidecars = []*running{f.sidecar(), deserted.sidecar()}
+	f.m.set(t, wellknown.ClusterType, message(t, &clusterpb.Cluster{}, `{"name": "app", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}}`))
+	f.m.set(t, wellknown.ListenerType, message(t, &listenerpb.Listener{}, retrying("gateway", "app")))
+	f.tell()
+	f.gateway = start(t, f.m.bootstrap(""))
+	f.addr = f.gateway.listener("gateway")
+	t.Run("WI-020 another endpoint is asked", func(t *testing.T) {
+		k := newKeeper(t, f.addr)
+		for range 20 {
+			k.ask()
+		}
+	})
+	t.Run("who is no sidecar hears nothing of it", func(t *testing.T) {
+		resp, err := http.Get("http://" + f.sidecars[1].listener("in"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get(wellknown.UnsentHeader) != "" {
+			t.Errorf("%s %v", resp.Status, resp.Header)
+		}
+	})
 }

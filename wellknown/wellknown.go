@@ -35,6 +35,12 @@ const MarkKey = "LATEEN_MARK"
 // that would be spoken to so as ports of bytes.
 const HTTP1Feature = "lateen.http.does_not_support_http2"
 
+// UnsentHeader is on a server's sidecar's answer that its application has refused the
+// connection: the application has seen nothing of the request. The client's sidecar takes that
+// for the failed connection that it is, so that routes that repeat those try another endpoint:
+// applications may exit before everybody knows that their pod is about to end.
+const UnsentHeader = "x-lateen-unsent"
+
 // DrainType is asked for by an agent, on its ADS stream and without names, when its proxy
 // is about to end. The control plane takes the proxy's endpoints away from all others without
 // waiting for further changes, and answers with an empty response of this type once they

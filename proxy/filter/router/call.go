@@ -41,6 +41,8 @@ type call struct {
 	cookie   []byte    // set-cookie of a hash policy, nil: none
 	invalid  []byte    // name of a header whose value forbids sending the request, nil: none
 	charged  bool
+
+	fromProxy bool // a proxy counts the attempts, so one sent the request
 }
 
 func (k *call) begin(r *router, s *http.Stream, t *route.Target, c Cluster) {
@@ -243,6 +245,11 @@ func (k *call) answered() bool {
 	s.Info.UpstreamResponse = now.Sub(s.Info.Start)
 	code := s.Response.Status
 	k.chargeEndpoint(code)
+	if k.refusedByApplication() {
+		k.stats.CountRetried(code)
+		k.drop()
+		return true
+	}
 	if k.mayRepeat() {
 		switch k.retry.response(k, &s.Response) {
 		case again:

@@ -7,6 +7,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // failed judges an attempt that yielded no answer; true asks for another one.
@@ -117,6 +118,9 @@ func (k *call) resetReply(reset *http.Reset) http.Reply {
 	if reset.Reason == http.Overflow {
 		r.Prepend = []http.Field{{Name: []byte("x-envoy-overloaded"), Value: []byte("true")}}
 	}
+	if k.r.inbound && reset.Unused && reset.Reason == http.RemoteConnectionFailure && k.fromProxy {
+		r.Prepend = []http.Field{{Name: []byte(wellknown.UnsentHeader), Value: []byte("true")}}
+	}
 	k.s.Info.UpstreamFailureReason = underscored(reset.Detail)
 	return r
 }
@@ -134,6 +138,20 @@ func (k *call) reply(r http.Reply) {
 	}
 	k.charge(r.Status, time.Time{})
 	s.Reply(r)
+}
+
+// refusedBeyond is an attempt that the application behind the next proxy has refused.
+var refusedBeyond = &http.Reset{Reason: http.RemoteConnectionFailure, Unused: true}
+
+// refusedByApplication reports that the next proxy could not connect to its application,
+// and that the retry policy has another attempt for that.
+func (k *call) refusedByApplication() bool {
+	h := &k.s.Response.Headers
+	if k.r.inbound || k.s.Response.Status != 503 || !h.Has(wellknown.UnsentHeader) {
+		return false
+	}
+	h.Remove(wellknown.UnsentHeader)
+	return k.mayRepeat() && k.retry.reset(k, refusedBeyond) == again
 }
 
 // gone ends a call that nobody waits for any more; the connection manager knows why.

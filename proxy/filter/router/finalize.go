@@ -41,7 +41,10 @@ func (k *call) timeouts() {
 	}
 }
 
-const expectedTimeout = "x-envoy-expected-rq-timeout-ms"
+const (
+	expectedTimeout = "x-envoy-expected-rq-timeout-ms"
+	attemptCount    = "x-envoy-attempt-count"
+)
 
 func (k *call) setNumber(name string, n int64) {
 	k.s.Request.Headers.Set(name, k.s.Keep(strconv.AppendInt(k.s.Scratch(), n, 10)))
@@ -111,6 +114,7 @@ func parseGRPCTimeout(v []byte) (time.Duration, bool) {
 // finalize changes the request as the route says, in Envoy's order.
 func (k *call) finalize() {
 	s := k.s
+	k.fromProxy = s.Request.Headers.Has(attemptCount)
 	k.countAttempt(1)
 	k.invalid = k.target.EditRequest(s, k.target.Weighted)
 	k.rewriteHost()
@@ -125,7 +129,7 @@ func (k *call) finalize() {
 
 func (k *call) countAttempt(n int) {
 	if k.target.VirtualHost.IncludeAttemptCount {
-		k.setNumber("x-envoy-attempt-count", int64(n))
+		k.setNumber(attemptCount, int64(n))
 	}
 }
 

@@ -73,6 +73,8 @@ type router struct {
 	stats counters
 	// quiet is suppress_envoy_headers.
 	quiet bool
+	// inbound: the router's upstream is the application that the proxy stands beside.
+	inbound bool
 	// respectExpected is respect_expected_rq_timeout.
 	respectExpected bool
 	calls           sync.Pool
@@ -93,7 +95,7 @@ func newRouter(cfg *anypb.Any, env http.Env, d Deps) (*router, error) {
 		"suppress_grpc_request_failure_code_stats"); err != nil {
 		return nil, fmt.Errorf("router: %w", err)
 	}
-	r := &router{deps: d, stats: newCounters(env.Stats), quiet: c.GetSuppressEnvoyHeaders(),
+	r := &router{deps: d, stats: newCounters(env.Stats), quiet: c.GetSuppressEnvoyHeaders(), inbound: env.Direction == "INBOUND",
 		respectExpected: c.GetRespectExpectedRqTimeout(), shadows: make(chan struct{}, maxShadows)}
 	r.calls.New = func() any { return new(call) }
 	return r, nil
