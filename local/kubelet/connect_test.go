@@ -2,11 +2,12 @@ package kubelet
 
 import (
 	"bufio"
-	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -66,7 +67,7 @@ func TestConnect(t *testing.T) {
 			t.Fatalf("answer %s", reply.Status)
 		}
 		r.stop()
-		if _, err := c.Read(make([]byte, 1)); err == nil || err == context.DeadlineExceeded {
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("read %v, want the end", err)
 		}
 	})
