@@ -151,11 +151,15 @@ func (c *churn) killPart(name string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	pid := programOf(st.PID, name, name+"-") // of one that is a pod
 	for _, p := range st.Parts {
-		if p.Name == name && p.PID > 0 {
-			c.kills++
-			_ = syscall.Kill(p.PID, syscall.SIGKILL)
+		if p.Name == name {
+			pid = p.PID
 		}
+	}
+	if pid > 0 {
+		c.kills++
+		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
 
