@@ -12,7 +12,10 @@ import (
 )
 
 // readyStats are the statistics of the proxy that say whether it serves.
-const readyStats = `^(server\.state|listener_manager\.workers_started|cluster_manager\.cds\.update_(success|rejected)|listener_manager\.lds\.update_(success|rejected))$`
+const readyStats = `^(server\.state|listener_manager\.(workers_started|total_listeners_active)|cluster_manager\.cds\.update_(success|rejected)|listener_manager\.lds\.update_(success|rejected))$`
+
+// ownListeners are those of the bootstrap: health and metrics.
+const ownListeners = 2
 
 // statusAddress is the probe that an injector adds where the proxy's readiness stands for the
 // application's too.
@@ -34,12 +37,9 @@ func (s *Server) Ready(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("proxy: %w", err)
 	}
-	sum := func(a, b string) int { return stats[a] + stats[b] }
 	if !s.began.Load() {
-		cds := sum("cluster_manager.cds.update_success", "cluster_manager.cds.update_rejected")
-		lds := sum("listener_manager.lds.update_success", "listener_manager.lds.update_rejected")
-		if cds == 0 || lds == 0 {
-			return fmt.Errorf("config not received from XDS server (is Istiod running?): cds updates: %d, lds updates: %d", cds, lds)
+		if err := configured(stats); err != nil {
+			return err
 		}
 		s.began.Store(true)
 	}
@@ -48,6 +48,25 @@ func (s *Server) Ready(ctx context.Context) error {
 	}
 	if stats["listener_manager.workers_started"] != 1 {
 		return errors.New("workers have not yet started")
+	}
+	return nil
+}
+
+// configured reports that the proxy has not got its configuration yet. One bad listener must
+// not keep a pod from serving by the others, so a response that was refused counts if any of its
+// listeners is there; the original waits for one that was accepted as a whole.
+func configured(stats map[string]int) error {
+	updates := func(kind string) string {
+		return fmt.Sprintf("%d successful, %d rejected", stats[kind+".update_success"], stats[kind+".update_rejected"])
+	}
+	const cds, lds = "cluster_manager.cds", "listener_manager.lds"
+	seen := fmt.Sprintf("cds updates: %s; lds updates: %s", updates(cds), updates(lds))
+	clusters, listeners := stats[cds+".update_success"]+stats[cds+".update_rejected"], stats[lds+".update_success"]+stats[lds+".update_rejected"]
+	switch {
+	case clusters == 0 || listeners == 0:
+		return fmt.Errorf("config not received from XDS server (is Istiod running?): %s", seen)
+	case stats[lds+".update_success"] == 0 && stats["listener_manager.total_listeners_active"] <= ownListeners:
+		return fmt.Errorf("config received from XDS server, but was rejected: %s", seen)
 	}
 	return nil
 }

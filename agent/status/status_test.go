@@ -86,17 +86,20 @@ func TestReady(t *testing.T) {
 	leaving := false
 	at := serve(t, Options{Admin: admin, Leaving: func() bool { return leaving }})
 	const live = "server.state: 0\nlistener_manager.workers_started: 1\n"
-	const configured = "cluster_manager.cds.update_success: 1\nlistener_manager.lds.update_rejected: 1\n"
+	const refused = "cluster_manager.cds.update_success: 1\nlistener_manager.lds.update_rejected: 1\n"
+	const configured = refused + "listener_manager.total_listeners_active: 3\n"
 	for _, tt := range []struct {
 		name, stats string
 		status      int
 		says        string
 	}{
-		{"nothing received", live, 503, "config not received from XDS server (is Istiod running?): cds updates: 0, lds updates: 0"},
-		{"clusters only", live + "cluster_manager.cds.update_success: 3\n", 503, "cds updates: 3, lds updates: 0"},
+		{"nothing received", live, 503, "config not received from XDS server (is Istiod running?): cds updates: 0 successful, 0 rejected; lds updates: 0 successful, 0 rejected"},
+		{"clusters only", live + "cluster_manager.cds.update_success: 3\n", 503, "cds updates: 3 successful, 0 rejected; lds updates: 0 successful, 0 rejected"},
+		{"all listeners were refused", live + refused + "listener_manager.total_listeners_active: 2\n", 503,
+			"config received from XDS server, but was rejected: cds updates: 1 successful, 0 rejected; lds updates: 0 successful, 1 rejected"},
 		{"initializing", configured + "server.state: 2\n", 503, "server is not live, current state is: 2"},
 		{"no workers", configured + "server.state: 0\nlistener_manager.workers_started: 0\n", 503, "workers have not yet started"},
-		{"ready, though the proxy refused listeners", configured + live, 200, ""},
+		{"ready, though the proxy refused some listeners", configured + live, 200, ""},
 		{"counters that were reset do not count", live, 200, ""},
 		{"draining", "server.state: 1\nlistener_manager.workers_started: 1\n", 503, "current state is: 1"},
 		{"no answer that makes sense", "<html>", 503, "server is not live"},
