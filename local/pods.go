@@ -58,8 +58,14 @@ func describe(p *corev1.Pod) Pod {
 			d.Problem = fmt.Sprintf("container %s: %s", c.Name, cmp.Or(w.Message, w.Reason))
 		}
 	}
-	for _, c := range p.Status.ContainerStatuses {
-		if c.Ready {
+	for _, c := range p.Spec.InitContainers { // a sidecar counts as a container, as in kubectl
+		if keepsRunning(p, c.Name) {
+			d.Of++
+		}
+	}
+	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		init := slices.ContainsFunc(p.Spec.InitContainers, func(i corev1.Container) bool { return i.Name == c.Name })
+		if c.Ready && (!init || keepsRunning(p, c.Name)) {
 			d.Up++
 		}
 	}

@@ -46,6 +46,25 @@ func TestPodStatus(t *testing.T) {
 	}
 }
 
+// Containers are counted as kubectl does: a sidecar among the init containers is one.
+func TestContainersOfPod(t *testing.T) {
+	always := corev1.ContainerRestartPolicyAlways
+	p := &corev1.Pod{
+		Spec: corev1.PodSpec{InitContainers: []corev1.Container{{Name: "istio-init"}, {Name: "istio-proxy", RestartPolicy: &always}}, Containers: []corev1.Container{{Name: "app"}}},
+		Status: corev1.PodStatus{
+			InitContainerStatuses: []corev1.ContainerStatus{{Name: "istio-init", Ready: true}, {Name: "istio-proxy", Ready: true}},
+			ContainerStatuses:     []corev1.ContainerStatus{{Name: "app"}},
+		},
+	}
+	if d := describe(p); d.Up != 1 || d.Of != 2 {
+		t.Errorf("%d/%d, want 1/2", d.Up, d.Of)
+	}
+	p.Status.ContainerStatuses[0].Ready = true
+	if d := describe(p); d.Up != 2 || d.Of != 2 {
+		t.Errorf("%d/%d, want 2/2", d.Up, d.Of)
+	}
+}
+
 // A start is over when controllers have made what Deployments want, and taken away what
 // was deleted while nothing ran.
 func TestDeployed(t *testing.T) {
