@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"os"
 
@@ -8,6 +9,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/lateen-mesh/lateen/install"
 	"github.com/lateen-mesh/lateen/install/cluster"
 )
 
@@ -63,6 +65,20 @@ func (c *connection) connect() (*cluster.Cluster, error) {
 		return nil, err
 	}
 	return cluster.Connect(config)
+}
+
+// open connects to an API that answers, and says what it tells of the machine that it is for:
+// nil of a cluster.
+func (c *connection) open(ctx context.Context) (*cluster.Cluster, *install.Local, error) {
+	api, err := c.connect()
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := api.Reach(ctx); err != nil {
+		return nil, nil, reachable(err)
+	}
+	machine, err := api.Local(ctx)
+	return api, machine, err
 }
 
 // errNoAPI means that nothing says where an API is.

@@ -132,14 +132,7 @@ func newUpgrade() *cobra.Command {
 }
 
 func (c *installCommand) run(ctx context.Context, in io.Reader) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
-	if _, err := api.Reach(ctx); err != nil {
-		return reachable(err)
-	}
-	machine, err := api.Local(ctx)
+	api, machine, err := c.open(ctx)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 // TestInstall runs commands of istioctl against an API without a node. What needs pods that
 // run is in test/pods/install.txtar.
 func TestInstall(t *testing.T) {
-	t.Setenv("KUBECONFIG", api.Start(t))
+	t.Setenv("KUBECONFIG", api.Start(t).Kubeconfig)
 	version := wellknown.Version()
 	for _, c := range []struct {
 		name string

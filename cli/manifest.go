@@ -113,14 +113,7 @@ func newVerify() *cobra.Command {
 		Use: "verify-install", Short: "Check that all of an installation is there and runs", Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			api, err := c.connect()
-			if err != nil {
-				return err
-			}
-			if _, err := api.Reach(ctx); err != nil {
-				return reachable(err)
-			}
-			machine, err := api.Local(ctx)
+			api, machine, err := c.open(ctx)
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package install
 import (
 	"cmp"
 	"fmt"
+	"slices"
 )
 
 // A gatewayKind is a list of gateways in a spec.
@@ -60,7 +61,7 @@ func (i *Installation) ports(ports []any, onMachine bool) (service, container []
 			p["port"], p["targetPort"] = cmp.Or(shown, port), target
 		}
 		service = append(service, p)
-		if onMachine && (port == 80 || port == 443) {
+		if onMachine && (port == 80 || port == 443) && !hasPort(ports, port+8000) {
 			service = append(service, alternative(p, port, target))
 		}
 		if target != 0 && !seen[target] {
@@ -82,4 +83,11 @@ func alternative(shown map[string]any, port, target int) map[string]any {
 		other["port"] = port
 	}
 	return other
+}
+
+func hasPort(ports []any, wanted int) bool {
+	return slices.ContainsFunc(ports, func(element any) bool {
+		p, _ := element.(map[string]any)
+		return number(p["port"]) == wanted
+	})
 }

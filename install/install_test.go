@@ -109,6 +109,9 @@ MutatingWebhookConfiguration istio-sidecar-injector
 		for path, want := range map[string]any{
 			"spec.ports.[name:http2].port": int64(8080), "spec.ports.[name:http2].targetPort": int64(80),
 			"spec.ports.[name:https].port": int64(8443), "spec.ports.[name:status-port].port": int64(15021),
+			// Gateways say 80 or 8080 and mean the same.
+			"spec.ports.[name:http2-alt].port": int64(80), "spec.ports.[name:http2-alt].targetPort": int64(80),
+			"spec.ports.[name:https-alt].port": int64(443), "spec.ports.[name:https-alt].targetPort": int64(443),
 		} {
 			if got := install.At(t, service, path); got != want {
 				t.Errorf("%s: %v, want %v", path, got, want)

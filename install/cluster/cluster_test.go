@@ -23,7 +23,7 @@ import (
 // connect runs an API and connects to it.
 func connect(t *testing.T) *cluster.Cluster {
 	t.Helper()
-	config, err := clientcmd.BuildConfigFromFlags("", api.Start(t))
+	config, err := clientcmd.BuildConfigFromFlags("", api.Start(t).Kubeconfig)
 	if err != nil {
 		t.Fatal(err)
 	}

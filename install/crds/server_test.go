@@ -8,17 +8,14 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/lateen-mesh/lateen/install/crds"
-	"github.com/lateen-mesh/lateen/test/build"
+	"github.com/lateen-mesh/lateen/test/api"
 )
 
 // An apiServer is a lateen-apiserver that has our definitions.
@@ -31,33 +28,7 @@ type apiServer struct {
 // anybody would, so that the server judges them.
 func startServer(t *testing.T) *apiServer {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("-short: an API server takes its time to read fifteen definitions")
-	}
-	dir, err := os.MkdirTemp("", "crds") // short: the path of a socket has 108 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	program, err := build.APIServer(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := filepath.Join(dir, "api.sock")
-	cmd := exec.Command(program, "--state", filepath.Join(dir, "state"), "--kubeconfig", filepath.Join(dir, "kubeconfig"),
-		"--socket", socket)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("lateen-apiserver says:\n%s", &said)
-		}
-	})
+	socket := api.Start(t).Socket
 	s := &apiServer{plurals: map[string]string{}}
 	s.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
@@ -74,15 +45,6 @@ func (s *apiServer) define(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-	again := time.NewTicker(50 * time.Millisecond)
-	defer again.Stop()
-	for status := 0; status != http.StatusOK; status, _ = s.call(ctx, "GET", path, nil, "") {
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			t.Fatalf("the API does not answer: %d", status)
-		}
-	}
 	for _, definition := range definitions(t, crds.All()) {
 		if status, answer := s.call(ctx, "POST", path+"?fieldValidation=Strict", definition, ""); status != http.StatusCreated {
 			t.Fatalf("%v: %d %v", definition["metadata"], status, answer)

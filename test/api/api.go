@@ -25,9 +25,15 @@ import (
 // patience bounds the start; a machine that does much else is slow.
 const patience = 2 * time.Minute
 
-// Start runs an API until the test ends, and returns its kubeconfig when it answers. Short
-// runs skip the test.
-func Start(t testing.TB) string {
+// An API says how the one of a test is reached. Both ways may do everything.
+type API struct {
+	Kubeconfig string
+	Socket     string // of HTTP, without credentials
+}
+
+// Start runs an API until the test ends, and returns when it answers. Short runs skip the
+// test.
+func Start(t testing.TB) API {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("-short: a Kubernetes API takes its time to build and to start")
@@ -41,8 +47,8 @@ func Start(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kubeconfig := filepath.Join(dir, "kubeconfig")
-	cmd := exec.Command(program, "--state", filepath.Join(dir, "state"), "--kubeconfig", kubeconfig, "--socket", filepath.Join(dir, "api.sock"),
+	a := API{filepath.Join(dir, "kubeconfig"), filepath.Join(dir, "api.sock")}
+	cmd := exec.Command(program, "--state", filepath.Join(dir, "state"), "--kubeconfig", a.Kubeconfig, "--socket", a.Socket,
 		"--listen", net.JoinHostPort("127.0.0.1", strconv.Itoa(ports.One())))
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
@@ -57,9 +63,9 @@ func Start(t testing.TB) string {
 		}
 	})
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		err := answers(kubeconfig)
+		err := answers(a.Kubeconfig)
 		if err == nil {
-			return kubeconfig
+			return a
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("the API does not answer: %v", err)
