@@ -120,6 +120,7 @@ func (r *run) execute() {
 		return
 	}
 	r.begun(started)
+	r.awaitListening(started)
 	r.event(corev1.EventTypeNormal, "Started", "Started container "+r.spec.Name)
 	r.tell(func(p *lifecycle.Pod) { p.Started(r.spec.Name, r.id, img.ID, time.Now()) })
 	exit := started.Wait()
