@@ -86,7 +86,11 @@ func (s *state) openSockets() error {
 		if os.Geteuid() != 0 {
 			continue
 		}
-		if err := os.Chown(dir, proxyUser, proxyUser); err != nil {
+		err := os.Chown(dir, proxyUser, proxyUser)
+		if errors.Is(err, syscall.EINVAL) {
+			continue // root of a user namespace without other users, which has one for all as well
+		}
+		if err != nil {
 			return err
 		}
 		if err := os.Chmod(dir, mode); err != nil {
