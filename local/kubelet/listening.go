@@ -54,7 +54,7 @@ func awaitedPorts(c *corev1.Container) []uint16 {
 	var ports []uint16
 	for _, p := range c.Ports {
 		if p.Protocol == corev1.ProtocolTCP || p.Protocol == "" {
-			ports = append(ports, uint16(p.ContainerPort)) //nolint:gosec // the API allows 1 to 65535
+			ports = append(ports, uint16(p.ContainerPort))
 		}
 	}
 	return ports
