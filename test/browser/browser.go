@@ -91,7 +91,7 @@ func (b Browser) run(ctx context.Context, dir, page string) (image.Image, error)
 	defer cancel()
 	// The sandbox needs rights that not every machine gives; the page is ours.
 	cmd := exec.CommandContext(ctx, b.path, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-		"--disable-background-networking", "--user-data-dir=" + filepath.Join(dir, "user"),
+		"--disable-background-networking", "--user-data-dir="+filepath.Join(dir, "user"),
 		// The browser's own clock runs on while nothing is loaded: what follows a page is there,
 		// and a page is painted whole.
 		"--virtual-time-budget=3000",
