@@ -123,7 +123,9 @@ func TestDetection(t *testing.T) {
 			}
 		}},
 		{"the server leaves without a word: the client may still speak", func(_ *testing.T, client *keeper, p *peer) {
-			_ = (<-p.conns).Close()
+			server := <-p.conns
+			p.r.eventually("/stats", "cluster.server.upstream_cx_active: 1\n") // it is there for the proxy too
+			_ = server.Close()
 			client.ask()
 		}},
 	} {
