@@ -34,6 +34,9 @@ type Conn interface {
 	// WaitReadable blocks until a byte (or the end) can be read, without consuming
 	// it; an idle connection waits here and holds no buffer.
 	WaitReadable() error
+	// Ended reports that the last WaitReadable found the end of the stream, not a byte. It
+	// belongs to the goroutine that waits.
+	Ended() bool
 
 	// CloseWrite ends our direction (FIN, close_notify).
 	CloseWrite() error

@@ -85,6 +85,8 @@ func (r *raw) WaitReadable() error {
 	return err
 }
 
+func (r *raw) Ended() bool { return len(r.ahead) == 0 && (r.err != nil || r.wait.end) }
+
 func (r *raw) Write(p []byte) (int, error) {
 	r.ledger.written.Add(int64(len(p)))
 	n, err := r.Conn.Write(p)
@@ -148,6 +150,7 @@ type waiter struct {
 	tcp  bool
 	peek func(fd uintptr) bool
 	err  error // what a peek took from the socket: the kernel tells it once only
+	end  bool  // the last peek found the end of the stream
 
 	look  func(fd uintptr) // of stale, nil before its first call
 	waits bool             // what look found
@@ -170,7 +173,8 @@ func (w *waiter) init(c net.Conn) {
 func (w *waiter) peekable(fd uintptr) bool {
 	var b [1]byte
 	for {
-		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		w.end = err == nil && n == 0
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue

@@ -101,6 +101,8 @@ func (s *secure) WaitReadable() error {
 	return nil
 }
 
+func (s *secure) Ended() bool { return len(s.ahead) == 0 && s.err != nil }
+
 func (s *secure) Write(p []byte) (int, error) { return s.c.Write(p) }
 
 // WriteBuffers joins small slices into full records: each Write makes at least one.

@@ -2,6 +2,7 @@ package tcpproxy
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/network"
@@ -27,7 +28,15 @@ func (f *filter) Greet(ctx context.Context, info *streaminfo.Info) network.Greet
 }
 
 // Await waits for the server to speak.
-func (g *greeting) Await() error { return g.WaitReadable() }
+func (g *greeting) Await() error {
+	if err := g.WaitReadable(); err != nil {
+		return err
+	}
+	if g.Ended() {
+		return io.EOF
+	}
+	return nil
+}
 
 // Hush ends Await.
 func (g *greeting) Hush() { _ = g.SetReadDeadline(time.Unix(1, 0)) }
@@ -43,7 +52,7 @@ func (f *filter) connection(ctx context.Context, c *network.Conn) (transport.Con
 	}
 	c.Greeting = nil
 	c.Info.Cluster, c.Info.Upstream, c.Info.UpstreamLocal, c.Info.Attempts = g.info.Cluster, g.info.Upstream, g.info.UpstreamLocal, g.info.Attempts
-	if g.SetReadDeadline(time.Time{}) != nil { // it has ended meanwhile
+	if g.Ended() || g.SetReadDeadline(time.Time{}) != nil { // it has ended meanwhile
 		_ = g.Conn.Close()
 		return f.connect(ctx, c.Info)
 	}
