@@ -273,7 +273,7 @@ func TestManagementServer(t *testing.T) {
 	})
 	t.Run("EN-001 dumps of dynamic resources", func(t *testing.T) {
 		r.eventually("/config_dump?resource=dynamic_active_clusters", `"name": "one"`)
-		r.eventually("/config_dump?resource=dynamic_listeners", `"client_status": "ACKED"`)
+		r.eventually("/config_dump?resource=dynamic_listeners", `"name": "l"`)
 		r.eventually("/clusters", "one::added_via_api::true\n")
 	})
 }

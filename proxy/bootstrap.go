@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	bootstrappb "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/proxy/cluster"
+	"github.com/lateen-mesh/lateen/proxy/runtime"
 	"github.com/lateen-mesh/lateen/proxy/tracing"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
@@ -35,10 +37,11 @@ type Bootstrap struct {
 	// nothing in what it serves.
 	Ignored []string
 
-	adminAddress string // "ip:port", "" for no admin pages
-	globalLimit  int64  // of downstream connections, 0: none
-	runtime      map[string]string
-	tracer       *tracing.Tracer // nil: connection managers that name no provider trace nothing
+	adminAddress  string // "ip:port", "" for no admin pages
+	globalLimit   int64  // of downstream connections, 0: none
+	runtime       *runtime.Values
+	flushInterval time.Duration   // of stats
+	tracer        *tracing.Tracer // nil: connection managers that name no provider trace nothing
 }
 
 // Load reads a bootstrap from a file (JSON or YAML by its content; "" for none), with
@@ -111,17 +114,16 @@ var (
 	bootstrapFields = []protoreflect.Name{
 		"node", "static_resources", "dynamic_resources", "admin", "stats_config", "layered_runtime", "overload_manager",
 		"typed_dns_resolver_config", "dns_resolution_config", "use_tcp_for_dns_lookups", "cluster_manager", "default_config_source",
-		"tracing",
+		"tracing", "stats_flush_interval", "stats_flush_on_admin",
 	}
 	harmlessFields = []protoreflect.Name{
-		"application_log_config", "bootstrap_extensions", "deferred_stat_options", "stats_sinks", "stats_flush_interval",
-		"stats_flush_on_admin", "stats_eviction_interval", "watchdogs", "watchdog", "flags_path", "header_prefix",
+		"application_log_config", "bootstrap_extensions", "deferred_stat_options", "stats_sinks", "stats_eviction_interval", "watchdogs", "watchdog", "flags_path", "header_prefix",
 		"stats_server_version_override", "fatal_actions", "perf_tracing_file_path", "memory_allocator_manager",
 		"node_context_params", "enable_dispatcher_stats", "grpc_async_client_manager_config", "cluster_manager_config", "default_regex_engine",
 	}
 	// quiet are harmless fields that every bootstrap of the original has and whose
 	// absence nobody can notice.
-	quiet = []protoreflect.Name{"application_log_config", "deferred_stat_options", "stats_flush_interval", "stats_eviction_interval"}
+	quiet = []protoreflect.Name{"application_log_config", "deferred_stat_options", "stats_eviction_interval", "stats_sinks"}
 )
 
 // check refuses what the proxy would need and does not have.
@@ -142,7 +144,7 @@ func check(p *bootstrappb.Bootstrap) (*Bootstrap, error) {
 	}{
 		{"admin", b.checkAdmin}, {"dynamic_resources", b.checkDynamic}, {"static_resources", b.checkStatic},
 		{"layered_runtime", b.checkRuntime}, {"overload_manager", b.checkOverload}, {"cluster_manager", b.checkClusterManager},
-		{"tracing", b.checkTracing},
+		{"tracing", b.checkTracing}, {"stats_flush_interval", b.checkFlush},
 	} {
 		if err := step.check(); err != nil {
 			return nil, fmt.Errorf("%s: %w", step.field, err)
@@ -171,10 +173,7 @@ func (b *Bootstrap) checkAdmin() error {
 func (b *Bootstrap) checkDynamic() error {
 	d := b.Proto.GetDynamicResources()
 	for name, source := range map[string]*corepb.ConfigSource{"lds_config": d.GetLdsConfig(), "cds_config": d.GetCdsConfig()} {
-		if source != nil && source.GetAds() == nil {
-			return fmt.Errorf("%s: only ads is supported", name)
-		}
-		if source != nil && d.GetAdsConfig() == nil {
+		if source.GetAds() != nil && d.GetAdsConfig() == nil {
 			return fmt.Errorf("%s: ads without ads_config", name)
 		}
 	}
@@ -227,23 +226,6 @@ func dropCompressors(cfg *anypb.Any) ([]string, error) {
 	return dropped, cfg.MarshalFrom(&c)
 }
 
-// checkRuntime reads the static layers; later layers win.
-func (b *Bootstrap) checkRuntime() error {
-	b.runtime = map[string]string{}
-	for i, layer := range b.Proto.GetLayeredRuntime().GetLayers() {
-		switch l := layer.GetLayerSpecifier().(type) {
-		case *bootstrappb.RuntimeLayer_StaticLayer:
-			for key, v := range l.StaticLayer.GetFields() {
-				b.runtime[key] = strings.Trim(fmt.Sprint(v.AsInterface()), `"`)
-			}
-		case *bootstrappb.RuntimeLayer_AdminLayer_:
-		default:
-			return fmt.Errorf("layers[%d] %q: %T is not supported", i, layer.GetName(), l)
-		}
-	}
-	return nil
-}
-
 const connectionsMonitor = "envoy.resource_monitors.global_downstream_max_connections"
 
 // checkOverload understands the limit of downstream connections; other monitors
@@ -275,6 +257,21 @@ func (b *Bootstrap) checkClusterManager() error {
 	}
 	if err := cluster.CheckBind(m.GetUpstreamBindConfig()); err != nil {
 		return fmt.Errorf("upstream_bind_config: %w", err)
+	}
+	return nil
+}
+
+// checkFlush: an interval is one millisecond to five minutes, five seconds by default.
+func (b *Bootstrap) checkFlush() error {
+	b.flushInterval = 5 * time.Second
+	if d := b.Proto.GetStatsFlushInterval(); d != nil {
+		b.flushInterval = d.AsDuration()
+	}
+	if b.flushInterval < time.Millisecond || b.flushInterval >= 5*time.Minute {
+		return errors.New("value must be inside range [1ms, 5m0s)")
+	}
+	for i, sink := range b.Proto.GetStatsSinks() {
+		b.Ignored = append(b.Ignored, fmt.Sprintf("stats_sinks[%d] %s", i, sink.GetName()))
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ func TestBootstrapsOfTheOriginal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.adminAddress != "127.0.0.1:15000" || b.globalLimit != 2147483647 || b.runtime["re2.max_program_size.error_level"] != "32768" {
+	if b.adminAddress != "127.0.0.1:15000" || b.globalLimit != 2147483647 || b.runtime.Whole("re2.max_program_size.error_level", 0) != 32768 {
 		t.Errorf("%+v", b)
 	}
 	want := []string{"bootstrap_extensions", "listener 0.0.0.0_15090: envoy.filters.http.compressor.brotli",
@@ -78,11 +78,11 @@ func TestLoad(t *testing.T) {
 		{`{"foo": 1}`, `unknown field "foo"`},
 		{"a: [", "yaml"},
 		{`{"hds_config": {}}`, "hds_config: not supported"},
-		{`{"cluster_manager": {"upstream_bind_config": {"additional_source_addresses": [{}]}}}`, "cluster_manager: upstream_bind_config: additional_source_addresses"},
+		{`{"cluster_manager": {"upstream_bind_config": {"additional_source_addresses": [{}]}}}`, "cluster_manager: upstream_bind_config: Bootstrap's upstream binding config has extra/additional source addresses"},
 		{`{"cluster_manager": {"upstream_bind_config": {"source_address": {"address": "x", "port_value": 1}}}}`, "cluster_manager: upstream_bind_config: source_address: malformed"},
-		{`{"dynamic_resources": {"lds_config": {"path": "x"}}}`, "dynamic_resources: lds_config: only ads is supported"},
 		{`{"dynamic_resources": {"lds_config": {"ads": {}}}}`, "dynamic_resources: lds_config: ads without ads_config"},
-		{`{"layered_runtime": {"layers": [{"name": "disk", "disk_layer": {"symlink_root": "/x"}}]}}`, `layered_runtime: layers[0] "disk"`},
+		{`{"layered_runtime": {"layers": [{"name": "a", "static_layer": {"b": [1]}}]}}`, `layered_runtime: layers[0] "a": Invalid runtime entry value for b`},
+		{`{"layered_runtime": {"layers": [{"name": "a", "admin_layer": {}}, {"name": "b", "admin_layer": {}}]}}`, "layered_runtime: Too many admin layers"},
 		{`{"static_resources": {"listeners": [{"filter_chains": [{"filters": [{"typed_config": {"@type": "type.googleapis.com/no.such.Type"}}]}]}]}}`, "no.such.Type"},
 	} {
 		write(c.text)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	bootstrappb "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointpb "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -11,10 +12,13 @@ import (
 	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/lateen-mesh/lateen/proxy/cluster"
+	"github.com/lateen-mesh/lateen/proxy/endpoint"
+	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 	"github.com/lateen-mesh/lateen/wellknown"
@@ -22,33 +26,35 @@ import (
 
 // dump is /config_dump in Envoy's order.
 func (s *server) dump(includeEDS bool) []proto.Message {
-	views := map[string]xds.TypeView{}
-	if s.ads != nil {
-		for _, v := range s.ads.View() {
-			views[v.URL] = v
-		}
-	}
+	views := s.views()
 	clusters := s.clusters.View()
 	list := []proto.Message{
-		&adminpb.BootstrapConfigDump{Bootstrap: s.boot.Proto, LastUpdated: timestamppb.New(s.start)},
+		&adminpb.BootstrapConfigDump{Bootstrap: s.bootstrapInForce(), LastUpdated: stamp(s.start)},
 		s.dumpClusters(views[wellknown.ClusterType], clusters),
 	}
 	if includeEDS {
-		list = append(list, dumpEndpoints(views[wellknown.EndpointType], clusters))
+		list = append(list, dumpEndpoints(clusters))
 	}
 	return append(list,
 		s.dumpListeners(views[wellknown.ListenerType]),
-		&adminpb.ScopedRoutesConfigDump{},
+		s.dumpScopes(),
 		s.dumpRoutes(views[wellknown.RouteType]),
-		s.dumpSecrets(),
+		s.dumpSecrets(views[wellknown.SecretType]),
 	)
+}
+
+// bootstrapInForce has the node as the control plane hears of it.
+func (s *server) bootstrapInForce() *bootstrappb.Bootstrap {
+	b, _ := proto.Clone(s.boot.Proto).(*bootstrappb.Bootstrap)
+	b.Node = s.node()
+	return b
 }
 
 func stamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
 	}
-	return timestamppb.New(t)
+	return timestamppb.New(t.Truncate(time.Millisecond))
 }
 
 // wrap is m in an Any; a message that came over the wire can be marshalled again.
@@ -68,10 +74,6 @@ func failure(r xds.ResourceView) *adminpb.UpdateFailureState {
 	return &adminpb.UpdateFailureState{FailedConfiguration: r.FailedBody, LastUpdateAttempt: stamp(r.ErrorAt), Details: r.Error, VersionInfo: r.FailedVersion}
 }
 
-func status(r xds.ResourceView) adminpb.ClientResourceStatus {
-	return adminpb.ClientResourceStatus(adminpb.ClientResourceStatus_value[r.Status])
-}
-
 func (s *server) dumpClusters(v xds.TypeView, clusters []cluster.View) *adminpb.ClustersConfigDump {
 	d := &adminpb.ClustersConfigDump{VersionInfo: v.Version}
 	warming := map[string]bool{}
@@ -79,10 +81,10 @@ func (s *server) dumpClusters(v xds.TypeView, clusters []cluster.View) *adminpb.
 		warming[c.Name] = c.Warming
 	}
 	for _, c := range s.boot.Proto.GetStaticResources().GetClusters() {
-		d.StaticClusters = append(d.StaticClusters, &adminpb.ClustersConfigDump_StaticCluster{Cluster: wrap(c), LastUpdated: timestamppb.New(s.start)})
+		d.StaticClusters = append(d.StaticClusters, &adminpb.ClustersConfigDump_StaticCluster{Cluster: wrap(c), LastUpdated: stamp(s.start)})
 	}
 	for _, r := range v.Resources {
-		c := &adminpb.ClustersConfigDump_DynamicCluster{VersionInfo: r.Version, Cluster: r.Body, LastUpdated: stamp(r.Updated), ErrorState: failure(r), ClientStatus: status(r)}
+		c := &adminpb.ClustersConfigDump_DynamicCluster{VersionInfo: r.Version, Cluster: r.Body, LastUpdated: stamp(r.Updated), ErrorState: failure(r)}
 		if warming[r.Name] {
 			d.DynamicWarmingClusters = append(d.DynamicWarmingClusters, c)
 		} else {
@@ -102,7 +104,7 @@ func (s *server) dumpListeners(v xds.TypeView) *adminpb.ListenersConfigDump {
 		}
 	}
 	for _, r := range v.Resources {
-		l := &adminpb.ListenersConfigDump_DynamicListener{Name: r.Name, ErrorState: failure(r), ClientStatus: status(r)}
+		l := &adminpb.ListenersConfigDump_DynamicListener{Name: r.Name, ErrorState: failure(r)}
 		if r.Body != nil {
 			st := &adminpb.ListenersConfigDump_DynamicListenerState{VersionInfo: r.Version, Listener: r.Body, LastUpdated: stamp(r.Updated)}
 			if warming[r.Name] {
@@ -120,41 +122,67 @@ func (s *server) dumpListeners(v xds.TypeView) *adminpb.ListenersConfigDump {
 func (s *server) dumpRoutes(v xds.TypeView) *adminpb.RoutesConfigDump {
 	d := &adminpb.RoutesConfigDump{}
 	for _, l := range s.listeners.View() {
-		for _, ch := range append(l.Proto.GetFilterChains(), l.Proto.GetDefaultFilterChain()) {
-			for _, r := range inlineRoutes(ch) {
+		for _, m := range managers(l.Proto) {
+			if r := m.GetRouteConfig(); r != nil {
 				d.StaticRouteConfigs = append(d.StaticRouteConfigs, &adminpb.RoutesConfigDump_StaticRouteConfig{RouteConfig: wrap(r), LastUpdated: stamp(l.Updated)})
 			}
 		}
 	}
 	for _, r := range v.Resources {
 		d.DynamicRouteConfigs = append(d.DynamicRouteConfigs, &adminpb.RoutesConfigDump_DynamicRouteConfig{
-			VersionInfo: r.Version, RouteConfig: r.Body, LastUpdated: stamp(r.Updated), ErrorState: failure(r), ClientStatus: status(r),
+			VersionInfo: r.Version, RouteConfig: r.Body, LastUpdated: stamp(r.Updated), ErrorState: failure(r),
 		})
 	}
 	return d
 }
 
-func inlineRoutes(ch *listenerpb.FilterChain) []proto.Message {
-	var list []proto.Message
-	for _, f := range ch.GetFilters() {
-		var c hcmpb.HttpConnectionManager
-		if f.GetTypedConfig().MessageIs(&c) && f.GetTypedConfig().UnmarshalTo(&c) == nil && c.GetRouteConfig() != nil {
-			list = append(list, c.GetRouteConfig())
+// dumpScopes: scopes are those within listeners.
+func (s *server) dumpScopes() *adminpb.ScopedRoutesConfigDump {
+	d := &adminpb.ScopedRoutesConfigDump{}
+	for _, l := range s.listeners.View() {
+		for _, m := range managers(l.Proto) {
+			scopes := m.GetScopedRoutes()
+			if scopes == nil {
+				continue
+			}
+			one := &adminpb.ScopedRoutesConfigDump_InlineScopedRouteConfigs{Name: scopes.GetName(), LastUpdated: stamp(l.Updated)}
+			for _, scope := range scopes.GetScopedRouteConfigurationsList().GetScopedRouteConfigurations() {
+				one.ScopedRouteConfigs = append(one.ScopedRouteConfigs, wrap(scope))
+			}
+			d.InlineScopedRouteConfigs = append(d.InlineScopedRouteConfigs, one)
+		}
+	}
+	return d
+}
+
+// managers are the connection managers of a listener.
+func managers(l *listenerpb.Listener) []*hcmpb.HttpConnectionManager {
+	var list []*hcmpb.HttpConnectionManager
+	for _, ch := range append(l.GetFilterChains(), l.GetDefaultFilterChain()) {
+		for _, f := range ch.GetFilters() {
+			c := &hcmpb.HttpConnectionManager{}
+			if f.GetTypedConfig().MessageIs(c) && f.GetTypedConfig().UnmarshalTo(c) == nil {
+				list = append(list, c)
+			}
 		}
 	}
 	return list
 }
 
 // dumpSecrets shows certificates and roots, never keys.
-func (s *server) dumpSecrets() *adminpb.SecretsConfigDump {
+func (s *server) dumpSecrets(v xds.TypeView) *adminpb.SecretsConfigDump {
 	d := &adminpb.SecretsConfigDump{}
+	versions := map[string]string{}
+	for _, r := range v.Resources {
+		versions[r.Name] = r.Version
+	}
 	for _, v := range s.secrets.View() {
 		body := wrap(secretProto(v))
 		switch {
 		case !v.Dynamic:
 			d.StaticSecrets = append(d.StaticSecrets, &adminpb.SecretsConfigDump_StaticSecret{Name: v.Name, LastUpdated: stamp(v.Updated), Secret: body})
 		case v.Ready:
-			d.DynamicActiveSecrets = append(d.DynamicActiveSecrets, &adminpb.SecretsConfigDump_DynamicSecret{Name: v.Name, LastUpdated: stamp(v.Updated), Secret: body})
+			d.DynamicActiveSecrets = append(d.DynamicActiveSecrets, &adminpb.SecretsConfigDump_DynamicSecret{Name: v.Name, VersionInfo: versions[v.Name], LastUpdated: stamp(v.Updated), Secret: body})
 		default:
 			d.DynamicWarmingSecrets = append(d.DynamicWarmingSecrets, &adminpb.SecretsConfigDump_DynamicSecret{Name: v.Name, Secret: body})
 		}
@@ -179,26 +207,15 @@ func secretProto(v transport.SecretView) *tlspb.Secret {
 }
 
 // dumpEndpoints shows the endpoints in force of every cluster.
-func dumpEndpoints(v xds.TypeView, clusters []cluster.View) *adminpb.EndpointsConfigDump {
+func dumpEndpoints(clusters []cluster.View) *adminpb.EndpointsConfigDump {
 	d := &adminpb.EndpointsConfigDump{}
-	versions := map[string]xds.ResourceView{}
-	for _, r := range v.Resources {
-		versions[r.Name] = r
-	}
 	for _, c := range clusters {
 		body := wrap(assignment(c))
-		if c.Type != "EDS" {
-			d.StaticEndpointConfigs = append(d.StaticEndpointConfigs, &adminpb.EndpointsConfigDump_StaticEndpointConfig{EndpointConfig: body})
+		if c.Dynamic {
+			d.DynamicEndpointConfigs = append(d.DynamicEndpointConfigs, &adminpb.EndpointsConfigDump_DynamicEndpointConfig{EndpointConfig: body})
 			continue
 		}
-		name := c.EDSService
-		if name == "" {
-			name = c.Name
-		}
-		r := versions[name]
-		d.DynamicEndpointConfigs = append(d.DynamicEndpointConfigs, &adminpb.EndpointsConfigDump_DynamicEndpointConfig{
-			VersionInfo: r.Version, EndpointConfig: body, LastUpdated: stamp(r.Updated), ErrorState: failure(r), ClientStatus: status(r),
-		})
+		d.StaticEndpointConfigs = append(d.StaticEndpointConfigs, &adminpb.EndpointsConfigDump_StaticEndpointConfig{EndpointConfig: body})
 	}
 	return d
 }
@@ -206,17 +223,22 @@ func dumpEndpoints(v xds.TypeView, clusters []cluster.View) *adminpb.EndpointsCo
 // assignment is a cluster's endpoints as Envoy prints them: one group per locality
 // and priority.
 func assignment(c cluster.View) *endpointpb.ClusterLoadAssignment {
-	a := &endpointpb.ClusterLoadAssignment{ClusterName: c.Name, Policy: &endpointpb.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(140)}}
+	name := c.Name
+	if c.EDSService != "" {
+		name = c.EDSService
+	}
+	a := &endpointpb.ClusterLoadAssignment{ClusterName: name, Policy: &endpointpb.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(140)}}
 	type place struct {
 		region, zone, sub string
 		priority          uint32
 	}
 	groups := map[place]*endpointpb.LocalityLbEndpoints{}
 	for _, e := range c.Endpoints {
-		at := place{e.Locality.Region, e.Locality.Zone, e.Locality.SubZone, e.Priority}
+		at := place{e.Locality.Region, e.Locality.Zone, e.Locality.SubZone, e.Priority.Load()}
 		g := groups[at]
 		if g == nil {
-			g = &endpointpb.LocalityLbEndpoints{Priority: e.Priority, Locality: &corepb.Locality{Region: at.region, Zone: at.zone, SubZone: at.sub}}
+			g = &endpointpb.LocalityLbEndpoints{Priority: at.priority, Locality: &corepb.Locality{Region: at.region, Zone: at.zone, SubZone: at.sub},
+				LoadBalancingWeight: wrapperspb.UInt32(c.Weights[lb.LocalityKey{Locality: e.Locality, Priority: at.priority}])}
 			groups[at] = g
 			a.Endpoints = append(a.Endpoints, g)
 		}
@@ -225,11 +247,25 @@ func assignment(c cluster.View) *endpointpb.ClusterLoadAssignment {
 			st = corepb.HealthStatus_UNHEALTHY
 		}
 		g.LbEndpoints = append(g.LbEndpoints, &endpointpb.LbEndpoint{
-			HealthStatus: st, LoadBalancingWeight: wrapperspb.UInt32(e.Weight),
+			HealthStatus: st, LoadBalancingWeight: wrapperspb.UInt32(e.Weight.Load()), Metadata: metadata(e),
 			HostIdentifier: &endpointpb.LbEndpoint_Endpoint{Endpoint: &endpointpb.Endpoint{
 				Address: addressProto(e.Address), Hostname: e.Hostname, HealthCheckConfig: &endpointpb.Endpoint_HealthCheckConfig{},
 			}},
 		})
 	}
 	return a
+}
+
+// metadata is what an endpoint was told with, nil for nothing.
+func metadata(e *endpoint.Endpoint) *corepb.Metadata {
+	if len(e.Metadata.Load()) == 0 {
+		return nil
+	}
+	m := &corepb.Metadata{FilterMetadata: map[string]*structpb.Struct{}}
+	for name, values := range e.Metadata.Load() {
+		if s, err := structpb.NewStruct(values); err == nil { // they were one
+			m.FilterMetadata[name] = s
+		}
+	}
+	return m
 }

@@ -10,19 +10,19 @@ const (
 )
 
 // connectionLimitOf is how many downstream connections a process may have that may open
-// so many descriptors: each may need an upstream connection, which must not be what
-// there is no descriptor left for. The limit of the bootstrap holds where it is lower;
-// 0 is none.
+// so many descriptors. The limit of the bootstrap holds where there are descriptors for
+// it; 0 is none. Without one each may need an upstream connection, which must not be what
+// there is no descriptor left for.
 func connectionLimitOf(descriptors uint64, configured int64) int64 {
 	spared := min(max(descriptors/16, fewSpared), mostSpared)
-	most := int64(1)
-	if descriptors > spared+2 {
-		most = int64(min((descriptors-spared)/2, 1<<31-1))
+	if descriptors <= spared+2 {
+		return 1
 	}
-	if configured > 0 {
-		return min(configured, most)
+	most := int64(min(descriptors-spared, 1<<32-2))
+	if 0 < configured && configured <= most {
+		return configured
 	}
-	return most
+	return most / 2
 }
 
 // descriptors is RLIMIT_NOFILE, the hard limit of which the Go runtime makes the soft one.

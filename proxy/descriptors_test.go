@@ -18,6 +18,8 @@ func TestConnectionLimitOf(t *testing.T) {
 		{1 << 20, 0, 523_776},
 		{1 << 20, 1<<31 - 1, 523_776}, // the original's bootstrap
 		{1 << 20, 100, 100},
+		{20_000, 15_000, 15_000},
+		{20_000, 19_500, 9_488},
 		{1024, 0, 480},
 		{64, 0, 16},
 		{10, 0, 1},
@@ -33,6 +35,7 @@ func TestConnectionLimitOf(t *testing.T) {
 // of those that are not reaches its upstream.
 func TestFewDescriptors(t *testing.T) {
 	r, _ := process(t, build(t), tcpBootstrap(t), "sh", "-c", `ulimit -n 64; exec "$0" "$@"`)
+	r.eventually("/ready", "LIVE\n")
 	addr := r.listener("tcp")
 	served, refused := 0, 0
 	for range 40 {

@@ -26,11 +26,7 @@ var absent = []string{
 	"envoy.extensions.filters.http.rbac.v3.RBAC: no such filter",
 	"envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication: no such filter",
 	"envoy.extensions.filters.http.lua.v3.Lua: no such filter",
-	"envoy.extensions.filters.http.buffer.v3.Buffer: no such filter",
-	"envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig: no such filter",
-	"cluster_type: envoy.clusters.dynamic_forward_proxy is not supported",
 	"envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter): not supported",
-	"least_request_lb_config.slow_start_config: not supported",
 }
 
 // TestGoldenConfigurations compiles every listener and cluster that the original

@@ -14,16 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tuneMemory: requests allocate nothing in steady state, so collections are rare and
-// their price is paid by configuration changes alone. A tight GOGC therefore costs
-// little and keeps the garbage of decoding (several times what stays) from becoming
-// resident. GOGC and GOMEMLIMIT in the environment win.
-func tuneMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(40)
-	}
-}
-
 // trimAfter is how long changes must have ceased before memory is given back.
 const trimAfter = 2 * time.Second
 
@@ -45,7 +35,7 @@ func (s *server) trimMemory() {
 const (
 	// sweepEvery is how often the heap is looked at, and looseBytes what may lie about in
 	// it since it was swept.
-	sweepEvery = 5 * time.Second
+	sweepEvery = 3 * time.Second
 	looseBytes = 4 << 20
 )
 

@@ -47,6 +47,7 @@ func TestRollingRestarts(t *testing.T) {
 				old := f.sidecars[0]
 				f.sidecars = f.sidecars[1:]
 				c.leave(f, old)
+				l.pass(t)
 			}
 			if served := l.end(); served < 100 {
 				t.Errorf("%d requests are no load", served)
@@ -108,8 +109,10 @@ func retrying(name, cluster string) string {
 
 // sidecar starts one in front of the application.
 func (f *fleet) sidecar() *running {
-	return start(f.t, "node: {id: n, cluster: c}\nstatic_resources:\n  clusters: ["+staticCluster("app", f.app)+"]\n  listeners: ["+retrying("in", "app")+"]",
+	s := start(f.t, "node: {id: n, cluster: c}\nstatic_resources:\n  clusters: ["+staticCluster("app", f.app)+"]\n  listeners: ["+retrying("in", "app")+"]",
 		"--drain-time-s", "10")
+	s.eventually("/ready", "LIVE\n") // a mesh waits for that, too, before it tells others
+	return s
 }
 
 // tell gives the gateway the present sidecars and waits until it has them.
@@ -199,6 +202,17 @@ func (l *visiting) visit(addr string, body bool) {
 		}
 		_ = resp.Body.Close()
 		l.served.Add(1)
+	}
+}
+
+// pass returns when each client has had some answers more: a request that has met one
+// proxy that left, and waits before it tries again, is not to meet the next, and the next.
+func (l *visiting) pass(t *testing.T) {
+	t.Helper()
+	for now := l.served.Load(); l.served.Load() < now+64; time.Sleep(time.Millisecond) {
+		if t.Context().Err() != nil || t.Failed() {
+			return
+		}
 	}
 }
 

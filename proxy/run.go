@@ -22,7 +22,6 @@ func Run(ctx context.Context, b *Bootstrap, o Options, out io.Writer) error {
 	if o.Concurrency > 0 {
 		runtime.GOMAXPROCS(o.Concurrency)
 	}
-	tuneMemory()
 	release, err := lockBaseID(o)
 	if err != nil {
 		return err
@@ -60,8 +59,14 @@ func (s *server) run(ctx context.Context) error {
 	if err := s.addStatic(); err != nil {
 		return err
 	}
-	s.tasks.Go(s.initialize)
+	layers, err := s.subscribeLayers()
+	if err != nil {
+		return err
+	}
+	s.tasks.Go(func() { s.initialize(layers) })
+	s.tasks.Go(s.followRuntime)
 	s.tasks.Go(s.sweepMemory)
+	s.tasks.Go(s.flushStats)
 	for {
 		select {
 		case <-s.opts.Stop:
@@ -77,22 +82,31 @@ func (s *server) run(ctx context.Context) error {
 	}
 }
 
-// initialize is the order of start: clusters, listeners, workers.
-func (s *server) initialize() {
-	d := s.boot.Proto.GetDynamicResources()
-	cds := s.ads
-	if d.GetCdsConfig() == nil {
-		cds = nil
+// followRuntime keeps directories of runtime values up to date.
+func (s *server) followRuntime() {
+	if err := s.boot.runtime.Follow(s.ctx); err != nil {
+		s.log.Warn(err.Error())
 	}
-	s.clusters.Start(cds, fetchTimeout(d.GetCdsConfig()))
+}
+
+// initialize is the order of start: clusters, layers of the runtime that come by
+// themselves, listeners, workers.
+func (s *server) initialize(layers []<-chan struct{}) {
+	d := s.boot.Proto.GetDynamicResources()
+	s.clusters.Start(s.cds, fetchTimeout(d.GetCdsConfig()))
 	if s.ads != nil {
 		s.tasks.Go(func() { s.ads.Run(s.ctx) })
 	}
 	if !s.await(s.clusters.Initialized()) {
 		return
 	}
+	for _, l := range layers {
+		if !s.await(l) {
+			return
+		}
+	}
 	s.setState(adminpb.ServerInfo_INITIALIZING)
-	if s.ads != nil && d.GetLdsConfig() != nil {
+	if s.lds != nil {
 		first := make(chan struct{})
 		s.subscribeListeners(sync.OnceFunc(func() { close(first) }))
 		if !s.await(first) {

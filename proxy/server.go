@@ -23,7 +23,9 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/admin"
 	"github.com/lateen-mesh/lateen/proxy/cluster"
 	"github.com/lateen-mesh/lateen/proxy/dns"
+	"github.com/lateen-mesh/lateen/proxy/endpoint"
 	"github.com/lateen-mesh/lateen/proxy/listener"
+	"github.com/lateen-mesh/lateen/proxy/network/metadataexchange"
 	"github.com/lateen-mesh/lateen/proxy/outside"
 	"github.com/lateen-mesh/lateen/proxy/stats"
 	"github.com/lateen-mesh/lateen/proxy/transport"
@@ -43,6 +45,7 @@ type server struct {
 	stats     *stats.Store
 	files     *accesslog.Files
 	ads       *xds.Client // nil without a management server
+	cds, lds  *xds.Client // nil: all clusters, or listeners, are of the bootstrap
 	secrets   *transport.Secrets
 	clusters  *cluster.Clusters
 	listeners *listener.Set
@@ -58,15 +61,21 @@ type server struct {
 	state   atomic.Int32 // adminpb.ServerInfo_State without draining
 	failing atomic.Bool  // /healthcheck/fail, or draining
 
+	model   *Model          // nil: this proxy serves
 	quit    func()          // ends the proxy at once
 	statics map[string]bool // names of listeners of the bootstrap
 
 	mu     sync.Mutex
-	others map[string]*xds.Client // SDS servers by configuration
+	others map[string]*xds.Client // servers of one type, and files, by their configuration
 }
 
 func newServer(b *Bootstrap, o Options, out io.Writer) (*server, error) {
-	s := &server{boot: b, opts: o, start: time.Now(), others: map[string]*xds.Client{}, statics: map[string]bool{}, doors: map[string]*outside.Door{}}
+	return newServerFor(nil, b, o, out)
+}
+
+// newServerFor makes the parts of a proxy that serves, or of a Model.
+func newServerFor(m *Model, b *Bootstrap, o Options, out io.Writer) (*server, error) {
+	s := &server{model: m, boot: b, opts: o, start: time.Now(), others: map[string]*xds.Client{}, statics: map[string]bool{}, doors: map[string]*outside.Door{}}
 	for _, l := range b.Proto.GetStaticResources().GetListeners() {
 		s.statics[l.GetName()] = true
 	}
@@ -85,6 +94,9 @@ func newServer(b *Bootstrap, o Options, out io.Writer) (*server, error) {
 	}
 	s.stats = stats.New(settings)
 	s.files = accesslog.NewFiles(s.stats.Scope(""), s.opts.FlushInterval)
+	if m != nil {
+		s.files.Mute()
+	}
 	if err := s.connectParts(); err != nil {
 		s.close()
 		return nil, err
@@ -102,18 +114,22 @@ func (s *server) connectParts() error {
 	if err != nil {
 		return err
 	}
-	s.secrets = transport.NewSecrets(s.source)
+	s.secrets = transport.NewSecrets(s.source(wellknown.SecretType))
 	for i, secret := range s.boot.Proto.GetStaticResources().GetSecrets() {
 		if err := s.secrets.AddStatic(secret); err != nil {
 			return fmt.Errorf("static_resources.secrets[%d]: %w", i, err)
 		}
 	}
 	s.clusters = cluster.New(cluster.Options{
-		Stats: s.stats, Source: s.source, Secrets: s.secrets, Resolver: resolver, Logger: s.logs.Scope("upstream"),
-		Bind: s.boot.Proto.GetClusterManager().GetUpstreamBindConfig(), Outside: s.door(s.opts.DialSocket),
+		Stats: s.stats, Exchange: metadataexchange.Exchange(s.identity()), Source: s.source(wellknown.EndpointType), Secrets: s.secrets, Resolver: resolver, Logger: s.logs.Scope("upstream"),
+		Bind: s.boot.Proto.GetClusterManager().GetUpstreamBindConfig(), Outside: s.door(s.opts.DialSocket), Still: s.model.assignments(),
+		Runtime: s.boot.runtime, Locality: locality(s.identity().GetLocality()), Local: s.boot.Proto.GetClusterManager().GetLocalClusterName(),
 	})
+	if err := s.dynamicSources(); err != nil {
+		return err
+	}
 	s.listeners = listener.NewSet(listener.Options{
-		Network:   s.networkFilters(),
+		Network: s.networkFilters(), Source: s.source,
 		Transport: s.downstreamSocket, AccessLog: loggersFor[listener.Logger](s), Stats: s.stats, Log: s.logs.Scope("config"),
 		DrainTime: s.opts.DrainTime, GlobalLimit: connectionLimitOf(descriptors(), s.boot.globalLimit), ConnectionLimit: s.boot.connectionLimit,
 		Publish: s.publisher(), Failing: s.failing.Load, ValidateOnly: s.opts.Mode == "validate",
@@ -156,68 +172,6 @@ func (s *server) setLevels() error {
 	return s.setComponentLevels(s.opts.ComponentLogLevel)
 }
 
-// newADS makes the client without connecting; its cluster need not exist yet.
-func (s *server) newADS() error {
-	cfg := s.boot.Proto.GetDynamicResources().GetAdsConfig()
-	if cfg == nil {
-		return nil
-	}
-	c, err := s.newClient(cfg, xds.Aggregated)
-	if err != nil {
-		return fmt.Errorf("dynamic_resources.ads_config: %w", err)
-	}
-	s.ads = c
-	return nil
-}
-
-func (s *server) newClient(cfg *corepb.ApiConfigSource, service xds.Service) (*xds.Client, error) {
-	o, err := xds.FromConfig(cfg, func(name string) xds.Dial {
-		return func(ctx context.Context) (net.Conn, error) { return s.clusters.Dialer(name)(ctx) }
-	})
-	if err != nil {
-		return nil, err
-	}
-	o.Node, o.Service, o.Logger, o.Observe = s.node(), service, s.logs.Scope("config"), s.observer(service)
-	return xds.New(o), nil
-}
-
-// source finds the client for a config source: the ADS stream, or an SDS server of
-// its own (the agent's socket), one client for each.
-func (s *server) source(c *corepb.ConfigSource) (*xds.Client, error) {
-	switch src := c.GetConfigSourceSpecifier().(type) {
-	case *corepb.ConfigSource_Ads, *corepb.ConfigSource_Self:
-		if s.ads == nil {
-			return nil, errors.New("ads: the bootstrap has no ads_config")
-		}
-		return s.ads, nil
-	case *corepb.ConfigSource_ApiConfigSource:
-		return s.ownStream(src.ApiConfigSource)
-	default:
-		return nil, fmt.Errorf("config source %T: not supported", src)
-	}
-}
-
-func (s *server) ownStream(cfg *corepb.ApiConfigSource) (*xds.Client, error) {
-	key, err := proto.MarshalOptions{Deterministic: true}.Marshal(cfg)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c := s.others[string(key)]; c != nil {
-		return c, nil
-	}
-	c, err := s.newClient(cfg, xds.Secrets)
-	if err != nil {
-		return nil, err
-	}
-	s.others[string(key)] = c
-	if s.opts.Mode != "validate" {
-		s.tasks.Go(func() { c.Run(s.ctx) })
-	}
-	return c, nil
-}
-
 func (s *server) resolver() (*dns.Resolver, error) {
 	o := &dns.Options{}
 	if typed := s.boot.Proto.GetTypedDnsResolverConfig(); typed != nil {
@@ -233,16 +187,21 @@ func (s *server) resolver() (*dns.Resolver, error) {
 
 // unspoken are protocols that no codec of this build speaks: they are not offered in
 // handshakes, so that peers choose HTTP/1.1.
-var unspoken = []string{"h2", "istio-http/1.0", "istio-peer-exchange"}
+var unspoken = []string{"istio-http/1.0"}
 
 func (s *server) downstreamSocket(ts *corepb.TransportSocket, scope *stats.Scope) (transport.ServerSocket, error) {
 	return transport.DecodeServer(ts, transport.Env{Secrets: s.secrets, Stats: scope, Unspoken: unspoken})
 }
 
+// logEnv is what access logs use of the proxy.
+func (s *server) logEnv() accesslog.Env {
+	return accesslog.Env{Files: s.files, Runtime: s.boot.runtime}
+}
+
 // loggersFor compiles access logs for a part that names its own Logger interface.
 func loggersFor[L any](s *server) func([]*accesslogpb.AccessLog) ([]L, error) {
 	return func(cfg []*accesslogpb.AccessLog) ([]L, error) {
-		built, err := accesslog.Build(cfg, accesslog.Env{Files: s.files})
+		built, err := accesslog.Build(cfg, s.logEnv())
 		if err != nil {
 			return nil, err
 		}
@@ -292,10 +251,10 @@ func (s *server) decodeListener(name string, body *anypb.Any) (*listener.Config,
 // fetch timeout passed.
 func (s *server) subscribeListeners(first func()) {
 	t := xds.Type[*listener.Config]{
-		URL: wellknown.ListenerType, Decode: s.decodeListener,
+		URL: wellknown.ListenerType, Decode: s.decodeListener, Settled: s.listeners.Settled, // so that an ACK says that it serves
 		FetchTimeout: fetchTimeout(s.boot.Proto.GetDynamicResources().GetLdsConfig()),
 	}
-	xds.SubscribeAll(s.ads, t, func(ch xds.Changes[*listener.Config]) error {
+	xds.SubscribeAll(s.lds, t, func(ch xds.Changes[*listener.Config]) error {
 		defer first()
 		defer s.trimMemory()
 		var updated []*listener.Config
@@ -380,4 +339,9 @@ func (l *logFile) close() {
 	if l.file != nil {
 		_ = l.file.Close()
 	}
+}
+
+// locality is where the proxy runs.
+func locality(l *corepb.Locality) endpoint.Locality {
+	return endpoint.Locality{Region: l.GetRegion(), Zone: l.GetZone(), SubZone: l.GetSubZone()}
 }

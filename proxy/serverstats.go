@@ -7,25 +7,33 @@ import (
 	"fmt"
 	"math"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/lateen-mesh/lateen/proxy/xds"
-	"github.com/lateen-mesh/lateen/wellknown"
+	"github.com/lateen-mesh/lateen/proxy/stats"
 )
 
-// keepServerStats fills the "server." gauges when somebody reads.
+// keepServerStats makes what the server itself tells, and fills it when somebody reads.
 func (s *server) keepServerStats() {
 	sc := s.stats.Scope("server.")
 	live, state, uptime := sc.Gauge("live"), sc.Gauge("state"), sc.Gauge("uptime")
 	allocated, heap, physical := sc.Gauge("memory_allocated"), sc.Gauge("memory_heap_size"), sc.Gauge("memory_physical_size")
 	total, days := sc.Gauge("total_connections"), sc.Gauge("days_until_first_cert_expiring")
 	sc.Gauge("concurrency").Set(int64(concurrency()))
-	sc.Gauge("hot_restart_epoch").Set(0)
 	sc.Gauge("hot_restart_generation").Set(1)
-	sc.Gauge("parent_connections").Set(0)
 	sc.Gauge("version").Set(int64(release.GetMajorNumber()<<16 | release.GetMinorNumber()<<8 | release.GetPatch()))
+	for _, name := range []string{"hot_restart_epoch", "parent_connections", "seconds_until_first_ocsp_response_expiring", "compilation_settings.fips_mode"} {
+		sc.Gauge(name).Set(0)
+	}
+	for _, name := range []string{"debug_assertion_failures", "envoy_bug_failures", "envoy_notifications", "static_unknown_fields",
+		"dynamic_unknown_fields", "wip_protos", "dropped_stat_flushes"} {
+		sc.Counter(name)
+	}
+	sc.Computed("stats_recent_lookups", s.stats.Lookups)
+	for _, name := range []string{"cluster_updated", "cluster_updated_via_merge", "update_merge_cancelled", "update_out_of_merge_window"} {
+		s.stats.Scope("cluster_manager.").Counter(name)
+	}
+	s.boot.runtime.KeepStats(s.stats.Scope("runtime."))
 	s.stats.Before(func() {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
@@ -38,6 +46,50 @@ func (s *server) keepServerStats() {
 		total.Set(s.listeners.Connections())
 		days.Set(s.daysLeft())
 	})
+}
+
+// The lateness from which a step counts as missed.
+const (
+	miss     = 200 * time.Millisecond
+	megaMiss = time.Second
+)
+
+// flushStats ends an interval of histograms in regular steps. A step that comes late says
+// that the process does not get the time it needs.
+func (s *server) flushStats() {
+	every := s.boot.flushInterval
+	if s.boot.Proto.GetStatsFlushOnAdmin() {
+		s.stats.Before(s.stats.Flush)
+		return
+	}
+	var missed, mega []*stats.Counter
+	for _, prefix := range []string{"server.main_thread.", "main_thread.", "workers."} {
+		sc := s.stats.Scope(prefix)
+		missed, mega = append(missed, sc.Counter("watchdog_miss")), append(mega, sc.Counter("watchdog_mega_miss"))
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case due := <-t.C:
+			late := time.Since(due)
+			if late >= miss {
+				count(missed)
+			}
+			if late >= megaMiss {
+				count(mega)
+			}
+			s.stats.Flush()
+		}
+	}
+}
+
+func count(list []*stats.Counter) {
+	for _, c := range list {
+		c.Inc()
+	}
 }
 
 func boolGauge(b bool) int64 {
@@ -58,45 +110,6 @@ func (s *server) daysLeft() int64 {
 		}
 	}
 	return first
-}
-
-// observer counts what an xDS client reports, under the names of Envoy's
-// subscriptions.
-func (s *server) observer(service xds.Service) func(string, xds.Event) {
-	connected := s.stats.Scope("control_plane.").Gauge("connected_state")
-	scopes := map[string]string{wellknown.ListenerType: "listener_manager.lds.", wellknown.ClusterType: "cluster_manager.cds."}
-	names := map[xds.Event]string{xds.Requested: "update_attempt", xds.Accepted: "update_success", xds.Rejected: "update_rejected", xds.TimedOut: "init_fetch_timeout"}
-	for _, prefix := range scopes {
-		for _, name := range names {
-			s.stats.Scope(prefix).Counter(name)
-		}
-		s.stats.Scope(prefix).Counter("update_failure")
-	}
-	return func(url string, e xds.Event) {
-		switch {
-		case e == xds.Connected && service == xds.Aggregated:
-			connected.Set(1)
-		case e == xds.Disconnected && service == xds.Aggregated:
-			connected.Set(0)
-			for _, prefix := range scopes {
-				s.stats.Scope(prefix).Counter("update_failure").Inc()
-			}
-		case scopes[url] != "" && names[e] != "":
-			s.stats.Scope(scopes[url]).Counter(names[e]).Inc()
-		}
-		if e == xds.Accepted && url != wellknown.EndpointType { // endpoints change all the time and are small
-			s.trimMemory()
-		}
-	}
-}
-
-// connectionLimit is the runtime's limit of a listener's connections, 0 for none.
-func (b *Bootstrap) connectionLimit(name string) int64 {
-	n, err := strconv.ParseInt(b.runtime["envoy.resource_limits.listener."+name+".connection_limit"], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
 }
 
 func (s *server) setComponentLevels(list string) error {

@@ -12,6 +12,7 @@ import (
 	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	typepb "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -24,8 +25,8 @@ import (
 // view is what the admin pages see.
 func (s *server) view() admin.View {
 	return admin.View{
-		State: s.currentState, ServerInfo: s.serverInfo, Dump: s.dump, Clusters: s.clusterStatus, Listeners: s.listenerStatus,
-		Certs: s.certificates, Unready: s.unready, Runtime: s.runtimeValues,
+		State: s.currentState, ServerInfo: s.serverInfo, Dump: s.dump, Clusters: s.clusterStatus, Outliers: s.outliers, Listeners: s.listenerStatus,
+		Certs: s.certificates, Unready: s.unready, Runtime: s.boot.runtime.Layers, Modify: s.boot.runtime.Modify,
 		Drain: s.drainListeners, Quit: func() { s.quit() }, FailHealthchecks: s.failing.Store,
 		ReopenLogs: func() error { s.reopenLogs(); return nil },
 		Stats:      s.stats, Log: s.logs,
@@ -120,6 +121,33 @@ func addressProto(s string) *corepb.Address {
 	return &corepb.Address{Address: &corepb.Address_Pipe{Pipe: &corepb.Pipe{Path: path}}}
 }
 
+// outliers are the clusters with outlier detection, with the means of their success rates.
+func (s *server) outliers() map[string][2]float64 {
+	found := map[string][2]float64{}
+	for _, c := range s.clusters.View() {
+		if c.Outlier != nil {
+			found[c.Name] = c.Outlier.Average
+		}
+	}
+	return found
+}
+
+// percentOf is a rate that there is, nil for none.
+func percentOf(v float64) *typepb.Percent {
+	if v < 0 {
+		return nil
+	}
+	return &typepb.Percent{Value: v}
+}
+
+// rateOf is that of one endpoint.
+func rateOf(rates map[*endpoint.Endpoint]float64, e *endpoint.Endpoint) *typepb.Percent {
+	if v, ok := rates[e]; ok {
+		return percentOf(v)
+	}
+	return nil
+}
+
 func (s *server) clusterStatus() *adminpb.Clusters {
 	out := &adminpb.Clusters{}
 	for _, c := range s.clusters.View() {
@@ -129,8 +157,15 @@ func (s *server) clusterStatus() *adminpb.Clusters {
 				thresholds(c.Thresholds[0], corepb.RoutingPriority_DEFAULT), thresholds(c.Thresholds[1], corepb.RoutingPriority_HIGH),
 			}},
 		}
+		if r := c.Outlier; r != nil {
+			st.SuccessRateEjectionThreshold, st.LocalOriginSuccessRateEjectionThreshold = percentOf(r.Threshold[0]), percentOf(r.Threshold[1])
+		}
 		for _, e := range c.Endpoints {
-			st.HostStatuses = append(st.HostStatuses, hostStatus(e))
+			h := hostStatus(e)
+			if r := c.Outlier; r != nil {
+				h.SuccessRate, h.LocalOriginSuccessRate = rateOf(r.Endpoints[0], e), rateOf(r.Endpoints[1], e)
+			}
+			st.HostStatuses = append(st.HostStatuses, h)
 		}
 		out.ClusterStatuses = append(out.ClusterStatuses, st)
 	}
@@ -150,7 +185,7 @@ func hostStatus(e *endpoint.Endpoint) *adminpb.HostStatus {
 		return &adminpb.SimpleMetric{Name: name, Value: uint64(max(v, 0)), Type: adminpb.SimpleMetric_GAUGE}
 	}
 	return &adminpb.HostStatus{
-		Address: addressProto(e.Address), Hostname: e.Hostname, Weight: e.Weight, Priority: e.Priority, HealthStatus: health(e.Unhealthy.Load()),
+		Address: addressProto(e.Address), Hostname: e.Hostname, Weight: e.Weight.Load(), Priority: e.Priority.Load(), HealthStatus: health(e.Unhealthy.Load()),
 		Locality: &corepb.Locality{Region: e.Locality.Region, Zone: e.Locality.Zone, SubZone: e.Locality.SubZone},
 		Stats: []*adminpb.SimpleMetric{
 			counter("cx_connect_fail", e.ConnectFails.Load()), counter("cx_total", e.Connects.Load()), counter("rq_error", e.Errors.Load()),
@@ -164,6 +199,9 @@ func health(flags uint32) *adminpb.HostHealthStatus {
 	h := &adminpb.HostHealthStatus{
 		EdsHealthStatus:         corepb.HealthStatus_HEALTHY,
 		FailedActiveHealthCheck: flags&endpoint.FailedActiveHealth != 0, FailedOutlierCheck: flags&endpoint.FailedOutlier != 0,
+		FailedActiveDegradedCheck: flags&endpoint.DegradedActive != 0, PendingActiveHc: flags&endpoint.PendingActive != 0,
+		ActiveHcTimeout: flags&endpoint.TimedOut != 0, ExcludedViaImmediateHcFail: flags&endpoint.Excluded != 0,
+		PendingDynamicRemoval: flags&endpoint.PendingRemoval != 0,
 	}
 	switch {
 	case flags&endpoint.FailedEDSHealth != 0:
@@ -182,10 +220,11 @@ func (s *server) certificates() *adminpb.Certificates {
 		c := &adminpb.Certificate{}
 		for i, x := range v.Certificates {
 			d := certificateDetails(x, v.Name)
-			if i == 0 && !v.Validation {
-				c.CertChain = append(c.CertChain, d)
-			} else {
+			switch {
+			case v.Validation:
 				c.CaCert = append(c.CaCert, d)
+			case i == 0: // who signed it is not told
+				c.CertChain = append(c.CertChain, d)
 			}
 		}
 		if len(v.Certificates) > 0 {
@@ -242,21 +281,4 @@ func (s *server) unready() *adminpb.UnreadyTargetsDumps {
 	add("listener", listeners)
 	add("secret", secrets)
 	return out
-}
-
-func (s *server) runtimeValues() ([]string, map[string][]string) {
-	var layers []string
-	for _, l := range s.boot.Proto.GetLayeredRuntime().GetLayers() {
-		layers = append(layers, l.GetName())
-	}
-	entries := map[string][]string{}
-	for i, l := range s.boot.Proto.GetLayeredRuntime().GetLayers() {
-		for key, v := range l.GetStaticLayer().GetFields() {
-			if entries[key] == nil {
-				entries[key] = make([]string, len(layers))
-			}
-			entries[key][i] = fmt.Sprint(v.AsInterface())
-		}
-	}
-	return layers, entries
 }

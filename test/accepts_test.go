@@ -36,7 +36,7 @@ func TestEnvoyAccepts(t *testing.T) {
 	if envoy == "" {
 		t.Skip("the real Envoy is not installed: run `make peers`")
 	}
-	extensions := stockExtensions(t, envoy)
+	extensions := extensionsOf(t, envoy)
 	pem := writePEMs(t)
 	wrong := newStaticBootstrap(pem)
 	wrong.StaticResources.Clusters = []*clusterpb.Cluster{{Name: "x"}, {Name: "x"}}
@@ -61,17 +61,17 @@ func TestEnvoyAccepts(t *testing.T) {
 	}
 }
 
-// stockExtensions are those that the binary itself lists, as in the node of its
+// extensionsOf are those that the binary itself lists, as in the node of its
 // first discovery request.
-func stockExtensions(t *testing.T, envoy string) []*corepb.Extension {
+func extensionsOf(t *testing.T, proxy string) []*corepb.Extension {
 	t.Helper()
 	port := ports.One()
 	bootstrap := fmt.Sprintf(`{node: {id: x, cluster: x}, admin: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}`, port)
 	g := fixture.Gateway{Admin: fmt.Sprintf("http://127.0.0.1:%d", port)}
-	g.Process = fixture.Start(t, "envoy", []string{envoy, "--config-yaml", bootstrap, "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"})
+	g.Process = fixture.Start(t, "proxy", []string{proxy, "--config-yaml", bootstrap, "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"})
 	defer g.Kill()
 	var page string
-	fixture.Eventually(t, "envoy lists its extensions", func() (err error) {
+	fixture.Eventually(t, "the proxy lists its extensions", func() (err error) {
 		page, err = g.Get("/server_info")
 		return err
 	})
@@ -80,7 +80,7 @@ func stockExtensions(t *testing.T, envoy string) []*corepb.Extension {
 		t.Fatal(err)
 	}
 	if len(info.GetNode().GetExtensions()) == 0 {
-		t.Fatal("envoy lists no extensions")
+		t.Fatal("the proxy lists no extensions")
 	}
 	return info.GetNode().GetExtensions()
 }

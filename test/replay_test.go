@@ -16,7 +16,8 @@ import (
 )
 
 var (
-	scenariosFlag = flag.String("scenarios", "short", "which scenarios replay in a mesh with pods: short, those of every run; all")
+	scenariosFlag = flag.String("scenarios", "short", "which scenarios replay in a mesh with pods: short, those of every run; all; or their numbers, with commas")
+	timesFlag     = flag.Int("times", 1, "how often each scenario replays, one time right after the other")
 	proxyFlag     = flag.String("proxy", "lateen", "the proxy of all pods: lateen, or envoy, a real one")
 )
 
@@ -45,25 +46,40 @@ func TestReplayPods(t *testing.T) {
 	place := replayMesh(t, shared)
 	for _, file := range scripts {
 		number := strings.TrimSuffix(filepath.Base(file), ".txtar")
-		if *scenariosFlag != "all" && !slices.Contains(short, number) {
+		if !asked(number) {
 			continue
 		}
-		t.Run("scenario "+number, func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			script, err := replay.Parse(number, text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			folders, _ := filepath.Glob(filepath.Join(shared, "scenarios", number+"-*"))
-			if len(folders) != 1 {
-				t.Fatalf("scenario %s is in %d folders", number, len(folders))
-			}
-			script.Run(t, place, folders[0])
-		})
+		for range *timesFlag {
+			t.Run("scenario "+number, func(t *testing.T) { replayOne(t, place, shared, file, number) })
+		}
 	}
+}
+
+// asked reports whether the flag names a scenario.
+func asked(number string) bool {
+	switch *scenariosFlag {
+	case "all":
+		return true
+	case "short":
+		return slices.Contains(short, number)
+	}
+	return slices.Contains(strings.Split(*scenariosFlag, ","), number)
+}
+
+func replayOne(t *testing.T, place replay.Place, shared, file, number string) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := replay.Parse(number, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folders, _ := filepath.Glob(filepath.Join(shared, "scenarios", number+"-*"))
+	if len(folders) != 1 {
+		t.Fatalf("scenario %s is in %d folders", number, len(folders))
+	}
+	script.Run(t, place, folders[0])
 }
 
 // replayMesh brings up a mesh with nothing but what `lateen up` starts with, and the sites
@@ -78,6 +94,9 @@ func replayMesh(t *testing.T, shared string) replay.Place {
 	work := openTemp(t)
 	state, sites := filepath.Join(work, "state"), filepath.Join(work, "sites")
 	argv := []string{"up", "--detach", "--pods", "--state", state}
+	if fortio := fixture.FortioImage(); fortio != "" {
+		argv = append(argv, "--image", "fortio/fortio=oci:"+fortio)
+	}
 	argv = append(argv, startSites(t, filepath.Join(bin, "lateen-sample"), sites)...)
 	switch *proxyFlag {
 	case "lateen":

@@ -142,15 +142,36 @@ func (p *proxyPart) inlineRoutes(config *anypb.Any) error {
 
 // ownTracer has a tracer send to the proxy's own cluster.
 func (p *proxyPart) ownTracer(tracer *tracepb.Tracing_Http) error {
+	config := tracer.GetTypedConfig()
 	var z tracepb.ZipkinConfig
-	if !tracer.GetTypedConfig().MessageIs(&z) {
-		return nil
+	var o tracepb.OpenTelemetryConfig
+	switch {
+	case config.MessageIs(&z):
+		if err := config.UnmarshalTo(&z); err != nil {
+			return err
+		}
+		if z.CollectorCluster != "" {
+			z.CollectorCluster = p.name + "/" + z.CollectorCluster
+		}
+		p.ownSpans(z.GetCollectorService())
+		return config.MarshalFrom(&z)
+	case config.MessageIs(&o):
+		if err := config.UnmarshalTo(&o); err != nil {
+			return err
+		}
+		if g := o.GetGrpcService().GetEnvoyGrpc(); g != nil {
+			g.ClusterName = p.name + "/" + g.ClusterName
+		}
+		p.ownSpans(o.GetHttpService())
+		return config.MarshalFrom(&o)
 	}
-	if err := tracer.GetTypedConfig().UnmarshalTo(&z); err != nil {
-		return err
+	return nil
+}
+
+func (p *proxyPart) ownSpans(s *corepb.HttpService) {
+	if u := s.GetHttpUri(); u != nil {
+		u.HttpUpstreamType = &corepb.HttpUri_Cluster{Cluster: p.name + "/" + u.GetCluster()}
 	}
-	z.CollectorCluster = p.name + "/" + z.CollectorCluster
-	return tracer.GetTypedConfig().MarshalFrom(&z)
 }
 
 // static makes a TLS socket's secrets static, and its files ours.

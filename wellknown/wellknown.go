@@ -9,6 +9,10 @@ const (
 	ClusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	EndpointType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	SecretType   = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+
+	ExtensionType   = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+	RuntimeType     = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
+	VirtualHostType = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
 )
 
 // Names of clusters that the mesh makes by itself.
@@ -31,10 +35,6 @@ const (
 // bootstrap sets it for all clusters but those that configure their sockets themselves.
 const MarkKey = "LATEEN_MARK"
 
-// HTTP1Feature is among the client features of a node that speaks no HTTP/2. It gets the ports
-// that would be spoken to so as ports of bytes.
-const HTTP1Feature = "lateen.http.does_not_support_http2"
-
 // UnsentHeader is on a server's sidecar's answer that its application has refused the
 // connection: the application has seen nothing of the request. The client's sidecar takes that
 // for the failed connection that it is, so that routes that repeat those try another endpoint:
@@ -51,6 +51,11 @@ const (
 	DrainIdentifier = `"Lateen"`
 )
 
+// HealthType is the type of requests by which an agent tells, on its ADS stream, how the
+// workload beside its proxy is: well, or in the request's error_detail what is wrong. They
+// are not answered.
+const HealthType = "type.googleapis.com/istio.v1.HealthInformation"
+
 // SocketDirectory is where the local engine gives each proxy container the sockets of the
 // mesh: xds.sock, the control plane's discovery service, and outside.sock, the machine's own
 // sockets by descriptor. On Kubernetes it does not exist.
@@ -65,4 +70,12 @@ const (
 	DNSPort          = 15053
 	ProxyStatusPort  = 15021
 	ProxyMetricsPort = 15090
+)
+
+// GRPCGenerator is the value of the node metadata GENERATOR by which a gRPC program that
+// speaks xDS itself is known. It asks for GRPCInboundListener and an address to learn how it
+// is to serve there.
+const (
+	GRPCGenerator       = "grpc"
+	GRPCInboundListener = "xds.istio.io/grpc/lds/inbound/"
 )

@@ -24,6 +24,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/format"
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/runtime"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 )
 
@@ -42,6 +43,8 @@ type Logger interface {
 // Env is what loggers may use of the proxy around them.
 type Env struct {
 	Files *Files
+	// Runtime has values that may change; nil has none.
+	Runtime *runtime.Values
 }
 
 // defaultFormat is Envoy's for an entry without one.
@@ -68,7 +71,7 @@ func build(entry *accesslogv3.AccessLog, env Env) (Logger, error) {
 	if err := entry.Validate(); err != nil {
 		return nil, err
 	}
-	f, err := newFilter(entry.GetFilter())
+	f, err := newFilter(entry.GetFilter(), env.Runtime)
 	if err != nil {
 		return nil, fmt.Errorf("filter: %w", err)
 	}

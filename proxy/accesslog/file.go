@@ -18,9 +18,11 @@ const (
 
 // Files owns the open log files of a proxy. It is safe for concurrent use.
 type Files struct {
-	buffered, completed, dropped, failed, reopenFailed *stats.Counter
+	buffered, completed, dropped, failed, reopenFailed, byTimer *stats.Counter
+	waiting                                                     *stats.Gauge // bytes in buffers
 
 	interval time.Duration
+	mute     bool // all paths lead nowhere
 
 	mu     sync.Mutex
 	byPath map[string]*file
@@ -28,15 +30,19 @@ type Files struct {
 
 // NewFiles returns a set without open files, whose lines are written at the latest
 // when interval has passed (Envoy's --file-flush-interval-msec). Its stats in scope are Envoy's
-// filesystem.write_buffered, write_completed, write_failed and reopen_failed, and
-// write_dropped for lines that found their buffer full.
+// filesystem.write_buffered, write_completed, write_failed, reopen_failed, flushed_by_timer and
+// write_total_buffered, and write_dropped for lines that found their buffer full.
 func NewFiles(scope *stats.Scope, interval time.Duration) *Files {
 	s := scope.Scope("filesystem")
 	return &Files{
 		buffered: s.Counter("write_buffered"), completed: s.Counter("write_completed"), dropped: s.Counter("write_dropped"),
+		byTimer: s.Counter("flushed_by_timer"), waiting: s.Gauge("write_total_buffered"),
 		failed: s.Counter("write_failed"), reopenFailed: s.Counter("reopen_failed"), byPath: map[string]*file{}, interval: interval,
 	}
 }
+
+// Mute has files that are opened from now on lead nowhere: those of a proxy that serves nobody.
+func (fs *Files) Mute() { fs.mute = true }
 
 // open returns the file of a path, opened by the first who asks.
 func (fs *Files) open(path string) (*file, error) {
@@ -45,6 +51,9 @@ func (fs *Files) open(path string) (*file, error) {
 	if f := fs.byPath[path]; f != nil {
 		f.users++
 		return f, nil
+	}
+	if fs.mute {
+		path = os.DevNull
 	}
 	out, err := openFile(path)
 	if err != nil {
@@ -170,6 +179,7 @@ func (f *file) write(line []byte) {
 	after := len(f.active)
 	f.mu.Unlock()
 	f.stats.buffered.Inc()
+	f.stats.waiting.Add(int64(len(line)))
 	if before == 0 {
 		wake(f.dirty)
 	}
@@ -200,6 +210,7 @@ func (f *file) run() {
 		timer.Reset(f.stats.interval)
 		select {
 		case <-timer.C:
+			f.stats.byTimer.Inc()
 		case <-f.full:
 		case <-f.stop:
 			return
@@ -229,6 +240,7 @@ func (f *file) writeOut() {
 	if len(out) == 0 {
 		return
 	}
+	f.stats.waiting.Add(-int64(len(out)))
 	if _, err := f.out.Write(out); err != nil {
 		f.stats.failed.Inc()
 	} else {

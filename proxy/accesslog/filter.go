@@ -3,9 +3,11 @@ package accesslog
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
@@ -13,6 +15,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/format"
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/match"
+	"github.com/lateen-mesh/lateen/proxy/runtime"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 )
 
@@ -20,26 +23,26 @@ import (
 type filter interface{ passes(rec format.Record) bool }
 
 // newFilter compiles an AccessLogFilter; nil lets everything pass.
-func newFilter(f *accesslogv3.AccessLogFilter) (filter, error) {
+func newFilter(f *accesslogv3.AccessLogFilter, values *runtime.Values) (filter, error) {
 	if f == nil {
 		return nil, nil
 	}
 	switch s := f.GetFilterSpecifier().(type) {
 	case *accesslogv3.AccessLogFilter_StatusCodeFilter:
-		return newStatus(s.StatusCodeFilter.GetComparison()), nil
+		return status{newComparison(s.StatusCodeFilter.GetComparison(), values)}, nil
 	case *accesslogv3.AccessLogFilter_DurationFilter:
-		return newDuration(s.DurationFilter.GetComparison()), nil
+		return duration{newComparison(s.DurationFilter.GetComparison(), values)}, nil
 	case *accesslogv3.AccessLogFilter_NotHealthCheckFilter:
-		return all{}, nil // no filter of ours answers health checks
+		return notHealthCheck{}, nil
 	case *accesslogv3.AccessLogFilter_TraceableFilter:
 		return traceable{}, nil
 	case *accesslogv3.AccessLogFilter_RuntimeFilter:
-		return newSample(s.RuntimeFilter), nil
+		return newSample(s.RuntimeFilter, values), nil
 	case *accesslogv3.AccessLogFilter_AndFilter:
-		list, err := newFilters("and_filter", s.AndFilter.GetFilters())
+		list, err := newFilters("and_filter", s.AndFilter.GetFilters(), values)
 		return all(list), err
 	case *accesslogv3.AccessLogFilter_OrFilter:
-		list, err := newFilters("or_filter", s.OrFilter.GetFilters())
+		list, err := newFilters("or_filter", s.OrFilter.GetFilters(), values)
 		return anyOf(list), err
 	case *accesslogv3.AccessLogFilter_HeaderFilter:
 		h, err := match.NewHeader(s.HeaderFilter.GetHeader())
@@ -61,10 +64,10 @@ func newFilter(f *accesslogv3.AccessLogFilter) (filter, error) {
 	return nil, errors.New("filter_specifier: not set")
 }
 
-func newFilters(field string, list []*accesslogv3.AccessLogFilter) ([]filter, error) {
+func newFilters(field string, list []*accesslogv3.AccessLogFilter, values *runtime.Values) ([]filter, error) {
 	var out []filter
 	for i, f := range list {
-		one, err := newFilter(f)
+		one, err := newFilter(f, values)
 		if err != nil {
 			return nil, fmt.Errorf("%s.filters[%d]: %w", field, i, err)
 		}
@@ -72,6 +75,11 @@ func newFilters(field string, list []*accesslogv3.AccessLogFilter) ([]filter, er
 	}
 	return out, nil
 }
+
+// notHealthCheck lets pass what no filter took for a health check.
+type notHealthCheck struct{}
+
+func (notHealthCheck) passes(rec format.Record) bool { return !rec.Info.HealthCheck }
 
 type (
 	all   []filter
@@ -96,41 +104,43 @@ func (list anyOf) passes(rec format.Record) bool {
 	return false
 }
 
-// A comparison is a ComparisonFilter; the runtime key of its value is not looked up.
+// A comparison is a ComparisonFilter; the runtime may have another value for it.
 type comparison struct {
-	op    accesslogv3.ComparisonFilter_Op
-	value int64
+	op        accesslogv3.ComparisonFilter_Op
+	values    *runtime.Values
+	key       string
+	otherwise uint64
 }
 
-func newComparison(c *accesslogv3.ComparisonFilter) comparison {
-	return comparison{c.GetOp(), int64(c.GetValue().GetDefaultValue())}
+func newComparison(c *accesslogv3.ComparisonFilter, values *runtime.Values) comparison {
+	return comparison{c.GetOp(), values, c.GetValue().GetRuntimeKey(), uint64(c.GetValue().GetDefaultValue())}
 }
 
 func (c comparison) holds(n int64) bool {
+	value := int64(min(c.values.Whole(c.key, c.otherwise), math.MaxInt64))
 	switch c.op {
 	case accesslogv3.ComparisonFilter_GE:
-		return n >= c.value
+		return n >= value
 	case accesslogv3.ComparisonFilter_LE:
-		return n <= c.value
+		return n <= value
 	case accesslogv3.ComparisonFilter_NE:
-		return n != c.value
+		return n != value
 	}
-	return n == c.value
+	return n == value
 }
 
 type status struct{ comparison }
 
-func newStatus(c *accesslogv3.ComparisonFilter) filter { return status{newComparison(c)} }
-
 func (f status) passes(rec format.Record) bool { return f.holds(int64(rec.Info.Code)) }
 
-// duration compares milliseconds; a stream that has not ended passes nowhere.
+// duration compares milliseconds, of a stream that has not ended those so far.
 type duration struct{ comparison }
 
-func newDuration(c *accesslogv3.ComparisonFilter) filter { return duration{newComparison(c)} }
-
 func (f duration) passes(rec format.Record) bool {
-	return !rec.Info.End.IsZero() && f.holds(rec.Info.End.Sub(rec.Info.Start).Milliseconds())
+	if rec.Info.End.IsZero() {
+		return f.holds(time.Since(rec.Info.Start).Milliseconds())
+	}
+	return f.holds(rec.Info.End.Sub(rec.Info.Start).Milliseconds())
 }
 
 // traceable passes requests whose tracing an operator forced: the request id says so.
@@ -153,14 +163,17 @@ func requestID(rec format.Record) []byte {
 // their request id.
 type sample struct {
 	share       match.Fraction
+	values      *runtime.Values
+	key         string // of another numerator
 	independent bool
 }
 
-func newSample(f *accesslogv3.RuntimeFilter) filter {
-	return sample{match.NewFraction(f.GetPercentSampled()), f.GetUseIndependentRandomness()}
+func newSample(f *accesslogv3.RuntimeFilter, values *runtime.Values) filter {
+	return sample{match.NewFraction(f.GetPercentSampled()), values, f.GetRuntimeKey(), f.GetUseIndependentRandomness()}
 }
 
 func (f sample) passes(rec format.Record) bool {
+	f.share.Numerator = uint32(min(f.values.Whole(f.key, uint64(f.share.Numerator)), uint64(f.share.Denominator)))
 	if id := requestID(rec); !f.independent && len(id) >= 8 {
 		if n, err := strconv.ParseUint(string(id[:8]), 16, 64); err == nil {
 			return f.share.Of(n)
@@ -261,5 +274,21 @@ func (f logTypes) passes(rec format.Record) bool {
 	if rec.Request == nil {
 		is = datav3.AccessLogType_TcpConnectionEnd
 	}
+	if known, ok := datav3.AccessLogType_value[rec.Info.LogType]; ok {
+		is = datav3.AccessLogType(known)
+	}
 	return slices.Contains(f.types, is) != f.exclude
 }
+
+// A Filter is a compiled AccessLogFilter for others than access logs: local replies are
+// chosen by the same. The zero value lets everything pass.
+type Filter struct{ filter filter }
+
+// NewFilter compiles f; nil lets everything pass, and nil values are none.
+func NewFilter(f *accesslogv3.AccessLogFilter, values *runtime.Values) (Filter, error) {
+	out, err := newFilter(f, values)
+	return Filter{out}, err
+}
+
+// Passes reports that the filter takes the record.
+func (f Filter) Passes(rec format.Record) bool { return f.filter == nil || f.filter.passes(rec) }

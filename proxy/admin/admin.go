@@ -11,13 +11,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
+	"runtime/pprof"
 	"sort"
-	"strings"
 	"time"
 
 	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
@@ -35,12 +35,16 @@ type View struct {
 	// Dump returns the parts of /config_dump in their order.
 	Dump      func(includeEDS bool) []proto.Message
 	Clusters  func() *adminpb.Clusters
+	Outliers  func() map[string][2]float64 // mean success rates of clusters with outlier detection, by name, and of local origin; nil: none
 	Listeners func() *adminpb.Listeners
 	Certs     func() *adminpb.Certificates
 	// Unready names what the proxy still waits for, by kind of thing ("listener eds").
 	Unready func() *adminpb.UnreadyTargetsDumps
 	// Runtime returns the layers' names and, for each key, its value in each layer.
 	Runtime func() (layers []string, entries map[string][]string)
+	// Modify overrides runtime values, an empty one ends an override. It fails where no
+	// layer may be written.
+	Modify func(values map[string]string) error
 
 	Drain            func(graceful, inboundOnly, skipExit bool)
 	Quit             func()
@@ -149,13 +153,18 @@ func help(s *Server, w http.ResponseWriter, _ *http.Request) { s.writeHelp(w) }
 
 func home(s *Server, w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("content-type", "text/html; charset=UTF-8")
-	write(w, "<!DOCTYPE html>\n<html><head><title>Lateen proxy admin</title></head><body><ul>\n")
+	write(w, "<!DOCTYPE html>\n<html lang='en'>\n<head>\n  <title>Envoy Admin</title>\n</head>\n<body>\n<table>\n")
 	for _, p := range s.pages {
-		if !p.post {
-			write(w, fmt.Sprintf("<li><a href=\"%s\">%s</a>: %s</li>\n", p.path, p.path, p.help))
+		if p.path == "/" {
+			continue
 		}
+		what := fmt.Sprintf(`<a href="%s">%s</a>`, p.path, p.path[1:])
+		if p.post {
+			what = fmt.Sprintf(`<form action="%s" method="post"><button>%s</button></form>`, p.path, p.path[1:])
+		}
+		write(w, "<tr><td>"+what+"</td><td>"+html.EscapeString(p.help)+"</td></tr>\n")
 	}
-	write(w, "</ul></body></html>\n")
+	write(w, "</table>\n</body>\n</html>\n")
 }
 
 func ready(s *Server, w http.ResponseWriter, _ *http.Request) {
@@ -217,6 +226,59 @@ func runtimePage(s *Server, w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, out)
 }
 
+const modifyUsage = `usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN
+       or send the parameters as form values
+use an empty value to remove a previously added override`
+
+func modifyRuntime(s *Server, w http.ResponseWriter, r *http.Request) {
+	values := map[string]string{}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		fail(w, http.StatusBadRequest, err.Error()+"\n")
+		return
+	}
+	for key, v := range r.Form {
+		values[key] = v[0]
+	}
+	if len(values) == 0 {
+		fail(w, http.StatusBadRequest, modifyUsage)
+		return
+	}
+	if err := s.view.Modify(values); err != nil {
+		fail(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	ok(w)
+}
+
+// maxForm is how large a form may be.
+const maxForm = 64 << 10
+
+func contention(_ *Server, w http.ResponseWriter, _ *http.Request) {
+	write(w, "Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing.")
+}
+
+// heapDump is the heap in the form of Go's profiles.
+func heapDump(_ *Server, w http.ResponseWriter, _ *http.Request) {
+	_ = pprof.WriteHeapProfile(w) // who leaves misses it
+}
+
+func recentLookups(s *Server, w http.ResponseWriter, _ *http.Request) {
+	s.send(s.view.Stats.WriteLookups(w))
+}
+
+func trackLookups(on bool) func(*Server, http.ResponseWriter, *http.Request) {
+	return func(s *Server, w http.ResponseWriter, _ *http.Request) {
+		s.view.Stats.TrackLookups(on)
+		ok(w)
+	}
+}
+
+func clearLookups(s *Server, w http.ResponseWriter, _ *http.Request) {
+	s.view.Stats.ClearLookups()
+	ok(w)
+}
+
 // sortedKeys is for pages that list maps.
 func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
@@ -225,16 +287,4 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	sort.Strings(keys)
 	return keys
-}
-
-// oneOf reads an enumerated parameter; the second result is an error text.
-func oneOf(r *http.Request, name string, values ...string) (string, string) {
-	v := r.URL.Query().Get(name)
-	if v == "" {
-		return "", ""
-	}
-	if slices.Contains(values, v) {
-		return v, ""
-	}
-	return "", "usage: " + r.URL.Path + "?" + name + "=(" + strings.Join(values, "|") + ")\n"
 }

@@ -2,11 +2,14 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"regexp"
 	"strings"
 
+	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // configDump prints the configuration in force. Each part is an object; with resource
@@ -14,28 +17,33 @@ import (
 // fields, with name_regex only elements of that name.
 func configDump(s *Server, w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	parts := s.view.Dump(q.Has("include_eds"))
-	var name *regexp.Regexp
+	d := dump{resource: q.Get("resource")}
 	if text := q.Get("name_regex"); text != "" {
-		re, bad := compileRegexp(text)
-		if bad != "" {
-			fail(w, http.StatusBadRequest, "Error while parsing name_regex from "+text+"\n")
+		_, bad := compileRegexp(text)
+		if d.name, _ = regexp.Compile("^(?:" + text + ")$"); bad != "" {
+			refuse(w, http.StatusBadRequest, "INVALID_ARGUMENT: Error while parsing name_regex from "+text+strings.TrimPrefix(bad, "Invalid re2 regex"))
 			return
 		}
-		name = re
 	}
-	d := dump{resource: q.Get("resource"), name: name}
 	if m := q.Get("mask"); m != "" {
 		d.mask = strings.Split(m, ",")
 	}
-	for _, p := range parts {
+	for _, p := range s.view.Dump(q.Has("include_eds")) {
 		if err := d.add(p); err != nil {
-			fail(w, http.StatusInternalServerError, err.Error()+"\n")
+			refuse(w, http.StatusBadRequest, err.Error())
 			return
 		}
 	}
-	if d.resource != "" && !d.found {
-		fail(w, http.StatusNotFound, d.resource+" not found in config dump\n")
+	switch {
+	case d.resource != "" && !d.found:
+		refuse(w, http.StatusNotFound, d.resource+" not found in config dump")
+		return
+	case d.mask != nil && !d.applied:
+		refuse(w, http.StatusBadRequest, "FieldMask "+q.Get("mask")+" could not be successfully applied to any configs.")
+		return
+	}
+	if len(d.out) == 0 {
+		writeJSON(w, struct{}{})
 		return
 	}
 	b, err := json.Marshal(map[string]any{"configs": append([]json.RawMessage{}, d.out...)})
@@ -47,12 +55,20 @@ func configDump(s *Server, w http.ResponseWriter, r *http.Request) {
 	s.send(indent(w, b))
 }
 
+// refuse is fail without a charset, as Envoy answers here.
+func refuse(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("content-type", "text/plain")
+	w.WriteHeader(status)
+	write(w, text)
+}
+
 // dump gathers what was asked for.
 type dump struct {
 	resource string
 	mask     []string
 	name     *regexp.Regexp
 	found    bool
+	applied  bool // some field of the mask is there
 	out      []json.RawMessage
 }
 
@@ -61,7 +77,8 @@ var elementTypes = map[string]string{
 	"static_listeners": "StaticListener", "dynamic_listeners": "DynamicListener",
 	"static_clusters": "StaticCluster", "dynamic_active_clusters": "DynamicCluster", "dynamic_warming_clusters": "DynamicCluster",
 	"static_route_configs": "StaticRouteConfig", "dynamic_route_configs": "DynamicRouteConfig",
-	"static_secrets": "StaticSecret", "dynamic_active_secrets": "DynamicSecret", "dynamic_warming_secrets": "DynamicSecret",
+	"inline_scoped_route_configs": "InlineScopedRouteConfigs",
+	"static_secrets":              "StaticSecret", "dynamic_active_secrets": "DynamicSecret", "dynamic_warming_secrets": "DynamicSecret",
 	"static_endpoint_configs": "StaticEndpointConfig", "dynamic_endpoint_configs": "DynamicEndpointConfig",
 }
 
@@ -76,9 +93,10 @@ func (d *dump) add(p proto.Message) error {
 	}
 	url := "type.googleapis.com/" + string(p.ProtoReflect().Descriptor().FullName())
 	if d.resource != "" {
+		d.found = d.found || p.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(d.resource)) != nil
 		return d.addElements(url, fields)
 	}
-	if d.name != nil {
+	if _, is := p.(*adminpb.BootstrapConfigDump); d.name != nil && !is {
 		if fields, err = d.filterLists(fields); err != nil {
 			return err
 		}
@@ -97,10 +115,9 @@ func (d *dump) addElements(url string, fields []member) error {
 		if f.name != d.resource {
 			continue
 		}
-		d.found = true
 		var list []json.RawMessage
-		if json.Unmarshal(f.value, &list) != nil { // a single message, bootstrap
-			list = []json.RawMessage{f.value}
+		if json.Unmarshal(f.value, &list) != nil {
+			return errors.New(f.name + " is not a repeated field. Use ?mask=" + f.name + " to get only this field")
 		}
 		for _, e := range list {
 			m, err := members(e)
@@ -139,6 +156,9 @@ func (d *dump) filterLists(fields []member) ([]member, error) {
 			if d.named(e) {
 				kept = append(kept, e)
 			}
+		}
+		if len(kept) == 0 {
+			continue
 		}
 		b, err := json.Marshal(kept)
 		if err != nil {
@@ -208,6 +228,7 @@ func (d *dump) keep(fields []member, paths []string) ([]member, error) {
 	if len(out) == 1 && out[0].name == "@type" {
 		return nil, nil
 	}
+	d.applied = d.applied || len(out) > 0
 	return out, nil
 }
 

@@ -2,21 +2,22 @@ package admin
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 )
 
-// loggers are the names that Envoy has and istioctl offers; what this proxy logs is
-// under some of them, the others may be set to no effect.
+// loggers are the names that Envoy 1.40 has, in its order; what this proxy logs is under
+// some of them, the others may be set to no effect.
 var loggers = []string{
-	"admin", "alternate_protocols_cache", "aws", "assert", "backtrace", "basic_auth", "cache_filter", "client", "config", "connection",
-	"conn_handler", "compression", "credential_injector", "decompression", "dns", "dubbo", "dynamic_modules", "envoy_bug", "ext_authz",
-	"ext_proc", "file", "filter", "forward_proxy", "geolocation", "golang", "grpc", "happy_eyeballs", "hc", "health_checker", "http", "http2",
-	"hystrix", "init", "io", "jwt", "kafka", "key_value_store", "lua", "main", "matcher", "misc", "mongo", "multi_connection", "oauth2",
-	"pool", "quic", "quic_stream", "rate_limit_quota", "rbac", "rds", "redis", "rocketmq", "router", "runtime", "secret", "stateful_session",
-	"stats", "tap", "testing", "tcp", "thrift", "tracing", "udp", "upstream", "wasm", "websocket",
+	"a2a", "admin", "ai_protocol_manager", "alternate_protocols_cache", "aws", "assert", "backtrace", "basic_auth", "cache_filter", "client",
+	"config", "connection", "conn_handler", "compression", "credential_injector", "decompression", "dns", "dubbo", "envoy_bug", "ext_authz",
+	"ext_proc", "rocketmq", "file", "filter", "forward_proxy", "geolocation", "grpc", "happy_eyeballs", "hc", "health_checker", "http", "http2",
+	"hystrix", "init", "io", "jwt", "json_rpc", "kafka", "key_value_store", "lua", "local_rate_limit", "main", "matcher", "mcp", "misc", "mongo",
+	"multi_connection", "notification", "oauth2", "quic", "quic_stream", "pool", "rate_limit_quota", "rbac", "rds", "redis", "router", "runtime",
+	"stats", "secret", "sse", "tap", "testing", "thrift", "tracing", "upstream", "udp", "wasm", "websocket", "golang", "stats_sinks",
+	"dynamic_modules", "ip_tagging",
 }
 
 // levelNames maps Envoy's level names to those of package logging.
@@ -58,26 +59,39 @@ func (s *Server) SetLevel(logger, level string) bool {
 const loggingUsage = `usage: /logging?<name>=<level> (change single level)
 usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)
 usage: /logging?level=<level> (change all levels)
+usage: /logging?group=<group_name>:<level> (change group of loggers)
 levels: trace debug info warning error critical off 
 `
 
 func loggingPage(s *Server, w http.ResponseWriter, r *http.Request) {
-	var bad strings.Builder
-	for key, values := range r.URL.Query() {
-		switch key {
-		case "level":
-			bad.WriteString(s.setLevels(map[string]string{"": values[0]}))
-		case "paths":
-			bad.WriteString(s.setPaths(values[0]))
-		default:
-			bad.WriteString(s.setLevels(map[string]string{key: values[0]}))
-		}
-	}
-	if bad.Len() > 0 {
+	if bad := s.changeLevels(r.URL.Query()); bad != "" {
 		w.WriteHeader(http.StatusBadRequest)
-		write(w, bad.String()+loggingUsage)
+		write(w, bad+loggingUsage)
 	}
 	s.writeLoggers(w)
+}
+
+// changeLevels does what one parameter says.
+func (s *Server) changeLevels(q url.Values) (bad string) {
+	if len(q) > 1 {
+		return "error: invalid number of parameters\n\n"
+	}
+	for key, values := range q {
+		switch value := values[0]; key {
+		case "level":
+			if value == "" {
+				return ""
+			}
+			return s.setLevels(map[string]string{"": value})
+		case "paths":
+			return s.setPaths(value)
+		case "group":
+			return "error: group parameter requires fine-grain logging to be enabled\n\n"
+		default:
+			return s.setLevels(map[string]string{key: value})
+		}
+	}
+	return ""
 }
 
 func (s *Server) setPaths(list string) string {
@@ -111,10 +125,8 @@ func (s *Server) setLevels(asked map[string]string) string {
 func (s *Server) writeLoggers(w http.ResponseWriter) {
 	s.level.mu.Lock()
 	defer s.level.mu.Unlock()
-	names := append([]string{}, loggers...)
-	sort.Strings(names)
 	write(w, "active loggers:\n")
-	for _, name := range names {
+	for _, name := range loggers {
 		level := s.level.named[name]
 		if level == "" {
 			level = s.level.all

@@ -9,6 +9,7 @@ import (
 
 	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	typepb "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 )
 
 var errNotObject = errors.New("not an object")
@@ -26,13 +27,8 @@ func initDump(s *Server, w http.ResponseWriter, _ *http.Request) {
 }
 
 func listeners(s *Server, w http.ResponseWriter, r *http.Request) {
-	format, bad := oneOf(r, "format", "text", "json")
-	if bad != "" {
-		fail(w, http.StatusBadRequest, bad)
-		return
-	}
 	list := s.view.Listeners()
-	if format == "json" {
+	if r.URL.Query().Get("format") == formJSON {
 		s.writeProto(w, list, false)
 		return
 	}
@@ -57,23 +53,26 @@ func addressText(a *corepb.Address) string {
 }
 
 func clusters(s *Server, w http.ResponseWriter, r *http.Request) {
-	format, bad := oneOf(r, "format", "text", "json")
 	all := s.view.Clusters()
-	if f := r.URL.Query().Get("filter"); f != "" && bad == "" {
-		re, wrong := compileRegexp(f)
-		if bad = wrong; bad == "" {
-			all = filterClusters(all, re.MatchString)
+	if f := r.URL.Query().Get("filter"); f != "" {
+		re, bad := compileRegexp(f)
+		if bad != "" {
+			fail(w, http.StatusBadRequest, "Invalid re2 regex")
+			return
 		}
+		all = filterClusters(all, re.MatchString)
 	}
-	switch {
-	case bad != "":
-		fail(w, http.StatusBadRequest, bad)
-	case format == "json":
+	if r.URL.Query().Get("format") == formJSON {
 		s.writeProto(w, all, false)
-	default:
-		for _, c := range all.GetClusterStatuses() {
-			write(w, clusterText(c))
-		}
+		return
+	}
+	var outliers map[string][2]float64
+	if s.view.Outliers != nil {
+		outliers = s.view.Outliers()
+	}
+	for _, c := range all.GetClusterStatuses() {
+		averages, detects := outliers[c.GetName()]
+		write(w, clusterText(c, detects, averages))
 	}
 }
 
@@ -89,7 +88,7 @@ func filterClusters(all *adminpb.Clusters, keep func(string) bool) *adminpb.Clus
 
 // clusterText prints "name::key::value" lines, and "name::address::key::value" for
 // each endpoint.
-func clusterText(c *adminpb.ClusterStatus) string {
+func clusterText(c *adminpb.ClusterStatus, outlier bool, averages [2]float64) string {
 	var b strings.Builder
 	line := func(parts ...any) {
 		b.WriteString(c.GetName())
@@ -100,6 +99,12 @@ func clusterText(c *adminpb.ClusterStatus) string {
 		b.WriteByte('\n')
 	}
 	line("observability_name", c.GetObservabilityName())
+	if outlier {
+		line("outlier", "success_rate_average", short(averages[0]))
+		line("outlier", "success_rate_ejection_threshold", percent(c.GetSuccessRateEjectionThreshold()))
+		line("outlier", "local_origin_success_rate_average", short(averages[1]))
+		line("outlier", "local_origin_success_rate_ejection_threshold", percent(c.GetLocalOriginSuccessRateEjectionThreshold()))
+	}
 	for _, t := range c.GetCircuitBreakers().GetThresholds() {
 		priority := strings.ToLower(t.GetPriority().String()) + "_priority"
 		line(priority, "max_connections", t.GetMaxConnections().GetValue())
@@ -140,6 +145,16 @@ func hostText(line func(...any), h *adminpb.HostStatus) {
 	line(a, "success_rate", rate(h.GetSuccessRate().GetValue(), h.GetSuccessRate() != nil))
 	line(a, "local_origin_success_rate", rate(h.GetLocalOriginSuccessRate().GetValue(), h.GetLocalOriginSuccessRate() != nil))
 }
+
+func percent(p *typepb.Percent) string {
+	if p == nil {
+		return "-1"
+	}
+	return short(p.GetValue())
+}
+
+// short is a number with six digits, which are enough for a whole cluster.
+func short(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 
 func rate(v float64, known bool) string {
 	if !known {

@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -24,6 +26,9 @@ type assignment struct {
 	members          []member
 	weights          map[lb.LocalityKey]uint32
 	overProvisioning uint32
+	weightedHealth   bool
+	staleAfter       time.Duration // 0: never
+	drop             uint32        // of a million requests
 }
 
 // A member is one lb_endpoint. For DNS clusters host and port are still to be resolved.
@@ -32,9 +37,12 @@ type member struct {
 	port     uint16
 	pipe     string
 	hostname string
+	more     []string // further addresses, "ip:port"
 	weight   uint32
+	locality map[string]map[string]any // metadata of the locality
 	key      lb.LocalityKey
 	metadata map[string]map[string]any
+	check    checkConfig
 	health   uint32 // flags of endpoint.Unhealthy that EDS sets
 }
 
@@ -50,9 +58,9 @@ func (m *member) address(ip string) string {
 const maxPriority = 128
 
 func (cfg *config) decodeEndpoints(c *clusterv3.Cluster) error {
-	if cfg.kind == eds || cfg.kind == originalDst {
+	if cfg.kind != static && cfg.kind != strictDNS && cfg.kind != logicalDNS {
 		if c.GetLoadAssignment() != nil {
-			return fmt.Errorf("load_assignment: not allowed in a cluster of type %s", c.GetType())
+			return fmt.Errorf("load_assignment: not allowed in a cluster of type %s", typeName(c))
 		}
 		return nil
 	}
@@ -72,10 +80,15 @@ func decodeAssignment(a *endpointv3.ClusterLoadAssignment, literal bool) (*assig
 	if err := xds.Only(a, "cluster_name", "endpoints", "policy"); err != nil {
 		return nil, err
 	}
-	if err := xds.Only(a.GetPolicy(), "overprovisioning_factor"); err != nil {
+	p := a.GetPolicy()
+	if err := xds.Only(p, "overprovisioning_factor", "endpoint_stale_after", "weighted_priority_health", "drop_overloads"); err != nil {
 		return nil, at("policy", err)
 	}
-	out := &assignment{overProvisioning: a.GetPolicy().GetOverprovisioningFactor().GetValue()}
+	out := &assignment{overProvisioning: p.GetOverprovisioningFactor().GetValue(), weightedHealth: p.GetWeightedPriorityHealth(),
+		staleAfter: p.GetEndpointStaleAfter().AsDuration()}
+	if err := out.decodeDrops(p.GetDropOverloads()); err != nil {
+		return nil, at("policy.drop_overloads", err)
+	}
 	for i, group := range a.GetEndpoints() {
 		if err := out.addGroup(group, literal); err != nil {
 			return nil, at(fmt.Sprintf("endpoints[%d]", i), err)
@@ -97,12 +110,13 @@ func (a *assignment) addGroup(g *endpointv3.LocalityLbEndpoints, literal bool) e
 		a.weights = map[lb.LocalityKey]uint32{}
 	}
 	a.weights[key] = g.GetLoadBalancingWeight().GetValue()
+	metadata := filterMetadata(g.GetMetadata())
 	for i, e := range g.GetLbEndpoints() {
 		m, err := decodeMember(e, literal)
 		if err != nil {
 			return at(fmt.Sprintf("lb_endpoints[%d]", i), err)
 		}
-		m.key = key
+		m.key, m.locality = key, metadata
 		a.members = append(a.members, m)
 	}
 	return nil
@@ -112,23 +126,44 @@ func decodeMember(e *endpointv3.LbEndpoint, literal bool) (member, error) {
 	if err := xds.Only(e, "endpoint", "health_status", "metadata", "load_balancing_weight"); err != nil {
 		return member{}, err
 	}
-	// Settings of health checks mean nothing without them.
-	if err := xds.Only(e.GetEndpoint(), "address", "hostname", "health_check_config"); err != nil {
+	if err := xds.Only(e.GetEndpoint(), "address", "hostname", "health_check_config", "additional_addresses"); err != nil {
 		return member{}, at("endpoint", err)
 	}
 	m := member{hostname: e.GetEndpoint().GetHostname(), weight: 1, health: healthFlags(e.GetHealthStatus())}
+	var err error
+	if m.check, err = decodeCheck(e.GetEndpoint().GetHealthCheckConfig()); err != nil {
+		return m, at("endpoint.health_check_config", err)
+	}
 	if w := e.GetLoadBalancingWeight(); w != nil {
 		if m.weight = w.GetValue(); m.weight == 0 {
 			return m, errors.New("load_balancing_weight: value must be at least 1")
 		}
 	}
-	if f := e.GetMetadata().GetFilterMetadata(); len(f) > 0 {
-		m.metadata = make(map[string]map[string]any, len(f))
-		for k, v := range f {
-			m.metadata[k] = v.AsMap()
-		}
+	m.metadata = filterMetadata(e.GetMetadata())
+	if err := m.decodeAddress(e.GetEndpoint().GetAddress(), literal); err != nil {
+		return m, at("endpoint.address", err)
 	}
-	return m, at("endpoint.address", m.decodeAddress(e.GetEndpoint().GetAddress(), literal))
+	for i, more := range e.GetEndpoint().GetAdditionalAddresses() {
+		var other member
+		if err := other.decodeAddress(more.GetAddress(), true); err != nil || other.pipe != "" {
+			return m, at(fmt.Sprintf("endpoint.additional_addresses[%d].address", i), cmp.Or(err, errors.New("must be an IP address")))
+		}
+		m.more = append(m.more, other.address(other.host))
+	}
+	return m, nil
+}
+
+// filterMetadata is filter_metadata as JSON-like values, nil when empty.
+func filterMetadata(m *corev3.Metadata) map[string]map[string]any {
+	f := m.GetFilterMetadata()
+	if len(f) == 0 {
+		return nil
+	}
+	out := make(map[string]map[string]any, len(f))
+	for k, v := range f {
+		out[k] = v.AsMap()
+	}
+	return out
 }
 
 func (m *member) decodeAddress(a *corev3.Address, literal bool) error {

@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -90,18 +92,15 @@ func (cfg *config) bind(b *corev3.BindConfig) error {
 	if b == nil {
 		return nil
 	}
-	if err := xds.Only(b, "source_address", "freebind", "socket_options"); err != nil {
+	if err := xds.Only(b, "source_address", "freebind", "socket_options", "extra_source_addresses", "additional_source_addresses",
+		"local_address_selector"); err != nil {
 		return err
 	}
-	if a := b.GetSourceAddress(); a != nil {
-		ip, err := netip.ParseAddr(a.GetAddress())
-		if err != nil {
-			return fmt.Errorf("source_address: malformed IP address: %s", a.GetAddress())
-		}
-		if a.GetPortValue() > 65535 {
-			return fmt.Errorf("source_address: port_value: must be at most 65535, got %d", a.GetPortValue())
-		}
-		cfg.dialer.Source = netip.AddrPortFrom(ip, uint16(a.GetPortValue()))
+	if s := b.GetLocalAddressSelector(); s != nil && s.GetTypedConfig().GetTypeUrl() != defaultSelector {
+		return fmt.Errorf("local_address_selector: %s is not supported", s.GetTypedConfig().GetTypeUrl())
+	}
+	if err := cfg.sources(b); err != nil {
+		return err
 	}
 	if b.GetFreebind().GetValue() {
 		cfg.dialer.Options = append(cfg.dialer.Options, transport.FreeBind)
@@ -115,4 +114,46 @@ func (cfg *config) bind(b *corev3.BindConfig) error {
 			transport.SocketOption{Level: int(s.GetLevel()), Name: int(s.GetName()), Value: int(v.IntValue)})
 	}
 	return nil
+}
+
+// defaultSelector chooses the source address by the family of the endpoint's.
+const defaultSelector = "type.googleapis.com/envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector"
+
+// sources reads the source address and those for the other family.
+func (cfg *config) sources(b *corev3.BindConfig) error {
+	var err error
+	if b.GetSourceAddress() != nil {
+		if cfg.dialer.Source, err = sourceAddress("source_address", b.GetSourceAddress()); err != nil {
+			return err
+		}
+	}
+	more := slices.Clone(b.GetAdditionalSourceAddresses())
+	for i, x := range b.GetExtraSourceAddresses() {
+		if x.GetSocketOptions() != nil {
+			return fmt.Errorf("extra_source_addresses[%d].socket_options: not supported", i)
+		}
+		more = append(more, x.GetAddress())
+	}
+	if len(more) > 0 && b.GetSourceAddress() == nil {
+		return errors.New("Bootstrap's upstream binding config has extra/additional source addresses but no source_address. Extra/additional addresses cannot be specified if source_address is not set.") //nolint:revive,staticcheck // Envoy's words
+	}
+	for i, a := range more {
+		s, err := sourceAddress(fmt.Sprintf("extra_source_addresses[%d]", i), a)
+		if err != nil {
+			return err
+		}
+		cfg.dialer.Extra = append(cfg.dialer.Extra, s)
+	}
+	return nil
+}
+
+func sourceAddress(field string, a *corev3.SocketAddress) (netip.AddrPort, error) {
+	ip, err := netip.ParseAddr(a.GetAddress())
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%s: malformed IP address: %s", field, a.GetAddress())
+	}
+	if a.GetPortValue() > 65535 {
+		return netip.AddrPort{}, fmt.Errorf("%s: port_value: must be at most 65535, got %d", field, a.GetPortValue())
+	}
+	return netip.AddrPortFrom(ip, uint16(a.GetPortValue())), nil
 }

@@ -75,7 +75,7 @@ func TestInheritedBind(t *testing.T) {
 			if c.cluster != "" {
 				text = `{"name": "a", "upstream_bind_config": {` + c.cluster + `}}`
 			}
-			cfg, err := decode(newCluster(t, text), shared, true)
+			cfg, err := decode(newCluster(t, text), shared)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,8 +11,11 @@
 //
 // Pools, stats and circuit breakers come into being on first use: what is configured
 // and not used costs little. What a resource asks for and is not supported here is an
-// error that names the field. Not here yet: active health checks, subsets, aggregate
-// clusters, zone aware routing, slow start.
+// error that names the field.
+//
+// An aggregate has no endpoints of its own: it chooses among those of others, whose pools
+// and circuit breakers count. A dynamic forward proxy has those that requests name, found
+// by DNS when they are first asked for (Reach).
 package cluster
 
 import (
@@ -27,8 +30,11 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/dns"
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
+	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/http2"
 	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/stats"
+	"github.com/lateen-mesh/lateen/proxy/transport"
 	"github.com/lateen-mesh/lateen/proxy/upstream"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
@@ -42,8 +48,10 @@ type Cluster struct {
 	config   *config
 	parent   *Clusters
 	scope    *stats.Scope
-	sockets  []match
+	sockets  []matched
+	tells    bool // some of sockets tell for whom a connection is made
 	balancer atomic.Pointer[lb.Balancer]
+	shed     atomic.Uint32 // of a million requests
 	added    time.Time
 	version  string
 	dynamic  bool
@@ -64,28 +72,31 @@ type Cluster struct {
 	order            []*host
 	weights          map[lb.LocalityKey]uint32
 	overProvisioning uint32
+	weightedHealth   bool
 	membership       *membership
 	original         originals
 	targets          []*target
 	warmed           bool // every DNS target has had an answer
-	outlier          outlierStats
+	checking         checking
+	outlier          outliers
+	forward          forwarding
+	changes          uint64      // of the set of endpoints
+	stale            *time.Timer // until the assignment is too old
 
-	once   sync.Once
-	stats  *upstream.Stats
-	limits *breakers
-}
-
-// breakers are the circuit breakers by priority. They outlive updates of a cluster,
-// so that what is in use stays counted.
-type breakers struct {
-	mu     sync.Mutex
-	limits [2]atomic.Pointer[upstream.Limits]
+	once      sync.Once
+	stats     *upstream.Stats
+	codecOnce sync.Once
+	codecs    *http2.Stats
+	limits    *breakers
+	lbStats   *lb.Stats
+	combined  atomic.Pointer[combination] // of an aggregate
 }
 
 // membership are the gauges of the endpoint set.
 type membership struct {
 	change                   *stats.Counter
 	total, healthy, degraded *stats.Gauge
+	excluded, heaviest       *stats.Gauge
 }
 
 // Name is the cluster's name.
@@ -93,8 +104,13 @@ func (c *Cluster) Name() string { return c.config.name }
 
 // Pick chooses an endpoint, nil when none may take traffic (UH).
 func (c *Cluster) Pick(x *lb.Context) *endpoint.Endpoint {
-	if c.config.kind == originalDst {
+	switch c.config.kind {
+	case originalDst:
 		return c.pickOriginal(x)
+	case dynamicForward:
+		return c.pickForward(x)
+	case aggregate:
+		return c.combine().Pick(x)
 	}
 	if b := c.balancer.Load(); b != nil {
 		return (*b).Pick(x)
@@ -103,24 +119,52 @@ func (c *Cluster) Pick(x *lb.Context) *endpoint.Endpoint {
 }
 
 // HTTP is the pool of HTTP connections to ep, an endpoint of this cluster, for requests
-// of a priority (0 default, 1 high), made on first use. It takes no lock after that.
-func (c *Cluster) HTTP(ep *endpoint.Endpoint, priority int) *upstream.Pool {
-	return ep.Owner.(*host).http(priority)
+// of that kind, made on first use. It takes no lock after that unless the request is to
+// have connections that others may not use.
+func (c *Cluster) HTTP(ep *endpoint.Endpoint, w upstream.Wish) *upstream.Pool {
+	h := ep.Owner.(*host)
+	c = h.cluster // another one, of an aggregate
+	if !c.config.http.particular() && !c.tells && w.State == nil && c.config.kind != dynamicForward {
+		return h.http(w.Priority)
+	}
+	name := c.named(h, &w)
+	if name == (named{priority: w.Priority, version: c.config.http.version}) {
+		return h.http(w.Priority)
+	}
+	return h.httpFor(name, &w)
 }
 
-// AutoSNI reports that TLS connections ask for the host of the request (auto_sni);
-// the router then takes its pool from HTTPFor instead of HTTP.
-func (c *Cluster) AutoSNI() bool { return c.config.http.autoSNI }
-
-// HTTPFor is the pool of connections to ep whose server name is the host of authority.
-// Without TLS, and for an address, which is no server name, it is the pool of HTTP.
-func (c *Cluster) HTTPFor(ep *endpoint.Endpoint, priority int, authority string) *upstream.Pool {
-	h := ep.Owner.(*host)
-	name := serverName(authority)
-	if name == "" || !h.socket.Secure() {
-		return h.http(priority)
+// named tells which pool of a host a request goes to.
+func (c *Cluster) named(h *host, w *upstream.Wish) named {
+	name := named{priority: w.Priority, version: c.config.http.version}
+	if c.config.http.follow {
+		name.version = upstream.HTTP1
+		if w.Client == http.HTTP2 {
+			name.version = upstream.HTTP2
+		}
 	}
-	return h.httpFor(named{name, priority})
+	socket := h.transport()
+	if _, ok := socket.(transport.Teller); ok {
+		if p := w.Proxied(); p != nil {
+			name.from, name.to = p.From, p.To
+		}
+	}
+	if !socket.Secure() {
+		return name
+	}
+	if w.ALPN != "" {
+		name.alpn = w.ALPN
+	} else if alpn, ok := w.State[upstream.ALPNKey].([]string); ok {
+		name.alpn = strings.Join(alpn, ",")
+	}
+	if server, ok := w.State[upstream.NameKey].(string); ok {
+		name.server = server
+	} else if c.config.kind == dynamicForward {
+		name.server = serverName(h.ep.Hostname)
+	} else if c.config.http.autoSNI {
+		name.server = serverName(string(w.Authority))
+	}
+	return name
 }
 
 // serverName is the host of an authority without its port, "" for an address.
@@ -138,57 +182,47 @@ func serverName(authority string) string {
 func (c *Cluster) ConnectTimeout() time.Duration { return c.config.connectTimeout }
 
 // Secure reports that connections to ep are TLS.
-func (c *Cluster) Secure(ep *endpoint.Endpoint) bool { return ep.Owner.(*host).socket.Secure() }
-
-// Limits are the circuit breakers of a priority: 0 default, 1 high.
-func (c *Cluster) Limits(priority int) *upstream.Limits {
-	if priority != 1 {
-		priority = 0
-	}
-	if l := c.limits.limits[priority].Load(); l != nil {
-		return l
-	}
-	c.limits.mu.Lock()
-	defer c.limits.mu.Unlock()
-	l := c.limits.limits[priority].Load()
-	if l == nil {
-		name := [...]string{"default", "high"}[priority]
-		l = upstream.NewLimits(c.config.thresholds[priority], c.scope.Scope("circuit_breakers").Scope(name))
-		c.limits.limits[priority].Store(l)
-	}
-	return l
-}
-
-// setMax gives limits that are in use already the maxima of a new configuration.
-func (b *breakers) setMax(thresholds [2]upstream.Thresholds) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for i, t := range thresholds {
-		if l := b.limits[i].Load(); l != nil {
-			l.Connections.SetMax(t.Connections)
-			l.Pending.SetMax(t.Pending)
-			l.Requests.SetMax(t.Requests)
-			l.Retries.SetMax(t.Retries)
-		}
-	}
-}
+func (c *Cluster) Secure(ep *endpoint.Endpoint) bool { return ep.Owner.(*host).transport().Secure() }
 
 // Stats are the cluster's upstream stats, made on first use.
 func (c *Cluster) Stats() *upstream.Stats {
 	c.once.Do(func() {
 		c.stats = upstream.NewStats(c.scope)
+		c.Limits(0)
+		c.Limits(1) // its gauges are shown, whether or not such a request has come
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.membership = newMembership(c.scope)
+		c.membership.change.Add(c.changes)
 		c.showMembership()
+		c.lbStats.Open()
+		if c.config.outlier != nil {
+			c.outlier.open(c.scope)
+		}
+		for _, name := range atRest {
+			c.scope.Counter(name)
+		}
 	})
 	return c.stats
 }
 
+// atRest are further counters of a cluster that is used: monitoring finds them before
+// something happens that they count.
+var atRest = [...]string{
+	"assignment_stale", "assignment_timeout_received", "assignment_use_cached", "bind_errors", "original_dst_host_invalid",
+	"update_attempt", "update_empty", "update_failure", "update_no_rebuild", "update_rejected", "update_success",
+	"upstream_internal_redirect_failed_total", "upstream_internal_redirect_succeeded_total",
+}
+
+// codec are the stats of the cluster's HTTP/2 connections, made on first use.
+func (c *Cluster) codec() *http2.Stats {
+	c.codecOnce.Do(func() { c.codecs = http2.NewStats(c.scope) })
+	return c.codecs
+}
+
 func newMembership(s *stats.Scope) *membership {
-	s.Gauge("membership_excluded")
 	return &membership{
-		change: s.Counter("membership_change"), total: s.Gauge("membership_total"),
+		heaviest: s.Gauge("max_host_weight"), excluded: s.Gauge("membership_excluded"), change: s.Counter("membership_change"), total: s.Gauge("membership_total"),
 		healthy: s.Gauge("membership_healthy"), degraded: s.Gauge("membership_degraded"),
 	}
 }

@@ -15,12 +15,15 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/proxy/dns"
+	"github.com/lateen-mesh/lateen/proxy/endpoint"
 	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/outside"
+	"github.com/lateen-mesh/lateen/proxy/runtime"
 	"github.com/lateen-mesh/lateen/proxy/stats"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 	"github.com/lateen-mesh/lateen/proxy/xds"
@@ -30,6 +33,8 @@ import (
 // Options are what Clusters use of the proxy around them.
 type Options struct {
 	Stats *stats.Store // nil: a store of its own
+	// Exchange begins a TCP connection with what peers tell each other; nil: nothing is told.
+	Exchange func(transport.Conn) transport.Conn
 	// Source gives the xDS client for a config source of EDS; nil: no EDS.
 	Source func(*corev3.ConfigSource) (*xds.Client, error)
 	// Secrets are those of transport sockets; nil: no SDS.
@@ -41,6 +46,16 @@ type Options struct {
 	Bind *corev3.BindConfig
 	// Outside connects to addresses beyond the mesh; nil: they are dialled like others.
 	Outside *outside.Door
+	// Locality is where the proxy runs, and Local the name of the cluster of its like
+	// (local_cluster_name): with both there is zone aware routing.
+	Locality endpoint.Locality
+	Local    string
+	// Still, if not nil, keeps the clusters from doing anything by themselves: no name is
+	// resolved, no endpoint checked, nothing subscribed to or waited for. It gives what EDS
+	// would, nil for nothing. Endpoints of DNS clusters then have their names for addresses.
+	Still func(service string) *endpointv3.ClusterLoadAssignment
+	// Runtime may have other maxima of circuit breakers; nil: it has none.
+	Runtime *runtime.Values
 	Logger  *slog.Logger
 }
 
@@ -60,8 +75,9 @@ type Clusters struct {
 	calm         chan struct{} // closed when none warms any more; nil while none does
 	static       map[string]bool
 	resolvers    map[string]*dns.Resolver
-	initializing int           // clusters that Initialized waits for, and CDS itself
-	initialized  chan struct{} // closed when there is none
+	caches       map[string]*sharedCache // of dynamic forward proxies
+	initializing int                     // clusters that Initialized waits for, and CDS itself
+	initialized  chan struct{}           // closed when there is none
 	gauges       struct{ active, warming *stats.Gauge }
 	counts       struct{ added, modified, removed *stats.Counter }
 }
@@ -88,19 +104,30 @@ func New(o Options) *Clusters {
 	cs := &Clusters{
 		control: ControlOf(o.Bind),
 		opts:    o, log: o.Logger, store: o.Stats, warming: map[string]*Cluster{}, static: map[string]bool{},
-		resolvers: map[string]*dns.Resolver{}, initializing: 1, initialized: make(chan struct{}),
+		resolvers: map[string]*dns.Resolver{}, caches: map[string]*sharedCache{}, initializing: 1, initialized: make(chan struct{}),
 		live: index{seed: maphash.MakeSeed()},
 	}
 	cs.ctx, cs.stop = context.WithCancel(context.Background())
 	scope := o.Stats.Scope("cluster_manager.")
 	cs.gauges.active, cs.gauges.warming = scope.Gauge("active_clusters"), scope.Gauge("warming_clusters")
 	cs.counts.added, cs.counts.modified, cs.counts.removed = scope.Counter("cluster_added"), scope.Counter("cluster_modified"), scope.Counter("cluster_removed")
+	o.Runtime.OnChange(cs.takeRuntime)
 	return cs
 }
 
 // Get returns the live cluster of that name, nil when there is none (or it is still
 // warming for the first time). It takes no lock and does not allocate.
 func (cs *Clusters) Get(name string) *Cluster { return cs.live.get(name) }
+
+// Has reports a cluster of that name, live or warming.
+func (cs *Clusters) Has(name string) bool {
+	if cs.Get(name) != nil {
+		return true
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.warming[name] != nil || cs.Get(name) != nil // it may have become live between the two looks
+}
 
 // Soon is Get that waits for a cluster that warms for the first time: a route may
 // arrive before what it names is warm, and its first requests are not to be lost. One
@@ -208,7 +235,7 @@ func (cs *Clusters) isStatic(name string) bool {
 
 // build makes a cluster of its resource, up to what can be refused.
 func (cs *Clusters) build(pb *clusterv3.Cluster, bootstrap bool) (*Cluster, error) {
-	cfg, err := decode(pb, cs.opts.Bind, bootstrap)
+	cfg, err := decode(pb, cs.opts.Bind)
 	if err != nil {
 		return nil, err
 	}
@@ -281,6 +308,7 @@ func (cs *Clusters) make(cfg *config) *Cluster {
 		config: cfg, parent: cs, scope: cs.store.Scope(statPrefix(cfg.statName)), added: time.Now(),
 		live: make(chan struct{}), hosts: map[identity]*host{}, limits: &breakers{}, resolver: cs.resolver(cfg.dns.resolver), settle: func() {},
 	}
+	c.lbStats = lb.NewStats(c.scope)
 	c.ctx, c.stop = context.WithCancel(cs.ctx)
 	if old := cs.Get(cfg.name); old != nil && old.config.tracksAs(cfg) {
 		c.limits = old.limits
@@ -327,7 +355,7 @@ func (cs *Clusters) activate(c *Cluster) {
 		return
 	}
 	delete(cs.warming, c.Name())
-	c.limits.setMax(c.config.thresholds)
+	c.limits.setMax(c.thresholdsNow())
 	old := cs.live.put(c.Name(), c)
 	cs.showWarming()
 	cs.gauges.active.Set(int64(cs.live.len()))
@@ -337,6 +365,7 @@ func (cs *Clusters) activate(c *Cluster) {
 	if old != nil {
 		old.close()
 	}
+	cs.localChanged(c)
 }
 
 // remove drops a cluster. Streams that hold it finish.
@@ -432,6 +461,12 @@ func (cs *Clusters) Close() {
 	cs.stop()
 	for _, c := range cs.all() {
 		c.close()
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for key, c := range cs.caches { // that only filters look names up in
+		c.Close()
+		delete(cs.caches, key)
 	}
 }
 

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"time"
 
+	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 	"github.com/lateen-mesh/lateen/proxy/upstream"
 	"github.com/lateen-mesh/lateen/proxy/xds"
@@ -21,20 +21,26 @@ type config struct {
 	name, statName string
 	kind           kind
 	connectTimeout time.Duration
-	policy         lb.Policy
-	panic          uint32
-	byLocality     bool // locality_weighted_lb_config
+	balancing      balancing
+	ignoreNew      bool // ignore_new_hosts_until_first_hc
+	closeOnChange  bool // close_connections_on_host_set_change
 	thresholds     [2]upstream.Thresholds
+	perHost        [2]uint32 // max_connections of one endpoint, 0: no limit
 	http           httpOptions
 	dialer         transport.Dialer
 	socket         *corev3.TransportSocket
 	matches        []*clusterv3.Cluster_TransportSocketMatch
 	outlier        *outlierConfig // nil: off
+	health         healthConfig
 	dns            dnsConfig
 	eds            *edsConfig
 	original       originalConfig
-	assignment     *assignment // of the resource itself, nil for EDS
-	external       bool        // not of the mesh, as its metadata say
+	members        []string      // of an aggregate
+	forward        forwardConfig // of a dynamic forward proxy
+	assignment     *assignment   // of the resource itself, nil for EDS
+	external       bool          // not of the mesh, as its metadata say
+	meshService    meshService   // what they say it serves
+	exchange       string        // ALPN protocol of TCP connections that begin with what peers tell each other, "" for none
 }
 
 // A kind says where endpoints come from.
@@ -46,16 +52,18 @@ const (
 	logicalDNS
 	eds
 	originalDst
+	aggregate
+	dynamicForward
 )
 
 type edsConfig struct {
-	service string
+	service string // what is asked for
+	named   string // service_name, "" for none
 	source  *corev3.ConfigSource
 }
 
 // fields of a Cluster that are understood. Some change nothing here: buffers are
-// bounded on their own, jitter and merge windows have no counterpart, and without
-// active health checks nothing waits for the first of them.
+// bounded on their own, jitter and merge windows have no counterpart.
 var fields = []protoreflect.Name{
 	"name", "alt_stat_name", "type", "cluster_type", "eds_cluster_config", "connect_timeout", "per_connection_buffer_limit_bytes",
 	"lb_policy", "load_assignment", "circuit_breakers", "max_requests_per_connection", "common_http_protocol_options",
@@ -65,7 +73,7 @@ var fields = []protoreflect.Name{
 	"cleanup_interval", "upstream_bind_config", "common_lb_config", "transport_socket", "transport_socket_matches", "metadata",
 	"upstream_connection_options", "ignore_health_on_host_removal", "filters", "load_balancing_policy", "protocol_selection",
 	"ring_hash_lb_config", "maglev_lb_config", "original_dst_lb_config", "least_request_lb_config", "round_robin_lb_config",
-	"track_cluster_stats",
+	"track_cluster_stats", "health_checks", "close_connections_on_host_health_failure", "lb_subset_config",
 }
 
 // at puts a field name in front of an error.
@@ -76,9 +84,8 @@ func at(field string, err error) error {
 	return fmt.Errorf("%s.%w", field, err)
 }
 
-// decode compiles a Cluster; shared is the bind config of those without one. A cluster
-// of the bootstrap may also be one that only gRPC uses (explicit HTTP/2).
-func decode(c *clusterv3.Cluster, shared *corev3.BindConfig, bootstrap bool) (*config, error) {
+// decode compiles a Cluster; shared is the bind config of those without one.
+func decode(c *clusterv3.Cluster, shared *corev3.BindConfig) (*config, error) {
 	if err := xds.Only(c, fields...); err != nil {
 		return nil, err
 	}
@@ -90,6 +97,7 @@ func decode(c *clusterv3.Cluster, shared *corev3.BindConfig, bootstrap bool) (*c
 		socket: c.GetTransportSocket(), matches: c.GetTransportSocketMatches(),
 	}
 	cfg.external = c.GetType() == clusterv3.Cluster_ORIGINAL_DST || c.GetMetadata().GetFilterMetadata()["istio"].GetFields()["external"].GetBoolValue()
+	cfg.meshService = serviceOf(c)
 	if cfg.statName == "" {
 		cfg.statName = cfg.name
 	}
@@ -101,14 +109,11 @@ func decode(c *clusterv3.Cluster, shared *corev3.BindConfig, bootstrap bool) (*c
 	for _, step := range []func(*clusterv3.Cluster) error{
 		cfg.decodeKind, cfg.decodePolicy, cfg.decodeCommonLB, cfg.decodeBreakers, cfg.decodeHTTP,
 		func(c *clusterv3.Cluster) error { return cfg.decodeConnect(c, shared) },
-		cfg.decodeDNS, cfg.decodeOutlier, cfg.decodeFilters, cfg.decodeEndpoints,
+		cfg.decodeDNS, cfg.decodeOutlier, cfg.decodeHealth, cfg.decodeFilters, cfg.decodeEndpoints,
 	} {
 		if err := step(c); err != nil {
 			return nil, err
 		}
-	}
-	if cfg.http.h2 && !bootstrap {
-		return nil, errors.New("typed_extension_protocol_options: explicit HTTP/2 to the upstream is not supported")
 	}
 	if err := c.Validate(); err != nil { // the constraints that the schema itself states
 		return nil, err
@@ -118,7 +123,7 @@ func decode(c *clusterv3.Cluster, shared *corev3.BindConfig, bootstrap bool) (*c
 
 func (cfg *config) decodeKind(c *clusterv3.Cluster) error {
 	if t := c.GetClusterType(); t != nil {
-		return fmt.Errorf("cluster_type: %s is not supported", t.GetName())
+		return at("cluster_type", cfg.decodeType(c, t))
 	}
 	switch c.GetType() {
 	case clusterv3.Cluster_STATIC:
@@ -139,56 +144,41 @@ func (cfg *config) decodeKind(c *clusterv3.Cluster) error {
 	return nil
 }
 
+// decodeType reads a type that is an extension.
+func (cfg *config) decodeType(c *clusterv3.Cluster, t *clusterv3.Cluster_CustomClusterType) error {
+	switch t.GetName() {
+	case "envoy.clusters.aggregate":
+		return cfg.decodeAggregate(t.GetTypedConfig())
+	case "envoy.clusters.dynamic_forward_proxy":
+		return cfg.decodeForward(c, t.GetTypedConfig())
+	case "envoy.clusters.dns", "envoy.cluster.dns":
+		return cfg.decodeDNSType(t.GetTypedConfig())
+	}
+	return fmt.Errorf("%s is not supported", t.GetName())
+}
+
 func (cfg *config) decodeEDS(e *clusterv3.Cluster_EdsClusterConfig) error {
 	if e.GetEdsConfig() == nil {
 		return errors.New("eds_cluster_config: cannot create an EDS cluster without an EDS config")
 	}
-	cfg.eds = &edsConfig{service: e.GetServiceName(), source: e.GetEdsConfig()}
+	cfg.eds = &edsConfig{service: e.GetServiceName(), named: e.GetServiceName(), source: e.GetEdsConfig()}
 	if cfg.eds.service == "" {
 		cfg.eds.service = cfg.name
 	}
 	return nil
 }
 
-func (cfg *config) decodeBreakers(c *clusterv3.Cluster) error {
-	cfg.thresholds = [2]upstream.Thresholds{upstream.DefaultThresholds, upstream.DefaultThresholds}
-	if err := xds.Only(c.GetCircuitBreakers(), "thresholds"); err != nil {
-		return at("circuit_breakers", err)
-	}
-	for i, t := range c.GetCircuitBreakers().GetThresholds() {
-		if err := xds.Only(t, "priority", "max_connections", "max_pending_requests", "max_requests", "max_retries", "track_remaining"); err != nil {
-			return at(fmt.Sprintf("circuit_breakers.thresholds[%d]", i), err)
-		}
-		if t.GetPriority() > corev3.RoutingPriority_HIGH {
-			return fmt.Errorf("circuit_breakers.thresholds[%d].priority: unknown value %d", i, t.GetPriority())
-		}
-		out := &cfg.thresholds[t.GetPriority()]
-		*out = upstream.DefaultThresholds
-		out.TrackRemaining = t.GetTrackRemaining()
-		if v := t.GetMaxConnections(); v != nil {
-			out.Connections = v.GetValue()
-		}
-		if v := t.GetMaxPendingRequests(); v != nil {
-			out.Pending = v.GetValue()
-		}
-		if v := t.GetMaxRequests(); v != nil {
-			out.Requests = v.GetValue()
-		}
-		if v := t.GetMaxRetries(); v != nil {
-			out.Retries = v.GetValue()
-		}
-	}
-	return nil
-}
-
-// decodeFilters looks at upstream network filters. The original's peer metadata
-// exchange needs its own ALPN, which is not offered: without it the filter does
-// nothing in the original either.
+// decodeFilters looks at upstream network filters.
 func (cfg *config) decodeFilters(c *clusterv3.Cluster) error {
 	for i, f := range c.GetFilters() {
 		if f.GetName() != "istio.metadata_exchange" {
 			return fmt.Errorf("filters[%d]: %s is not supported", i, f.GetName())
 		}
+		var s udpav1.TypedStruct
+		if err := f.GetTypedConfig().UnmarshalTo(&s); err != nil {
+			return fmt.Errorf("filters[%d]: %w", i, err)
+		}
+		cfg.exchange = s.GetValue().GetFields()["protocol"].GetStringValue()
 	}
 	return nil
 }

@@ -60,9 +60,7 @@ func each[T proto.Message](t *testing.T, file string, fresh func() T, f func(T))
 // Every cluster that the original generates is taken, but for what is listed here.
 func TestGoldenClusters(t *testing.T) {
 	refused := map[string]string{
-		"explicit HTTP/2":                      "typed_extension_protocol_options: explicit HTTP/2 to the upstream is not supported",
-		"envoy.clusters.dynamic_forward_proxy": "cluster_type: envoy.clusters.dynamic_forward_proxy is not supported",
-		"slow_start_config":                    "least_request_lb_config.slow_start_config: not supported",
+		"explicit HTTP/2": "typed_extension_protocol_options: explicit HTTP/2 to the upstream is not supported",
 	}
 	idle := xds.New(xds.Options{})
 	for _, file := range golden(t, "*/*/cds.json") {

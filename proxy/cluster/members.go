@@ -1,7 +1,10 @@
 package cluster
 
 import (
+	"maps"
 	"reflect"
+	"slices"
+	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
 	"github.com/lateen-mesh/lateen/proxy/lb"
@@ -13,76 +16,184 @@ type placed struct {
 	address string
 }
 
-// identity is what makes two members of an assignment the same one.
+// identity is what makes two members of an assignment the same one: the address, and but
+// for EDS, which lists none twice, where they are.
 type identity struct {
 	address string
 	key     lb.LocalityKey
 }
 
-// set replaces the endpoints by list. One that is as it was stays the same, with its
-// pools and counts; the others' pools are closed once the new set is in force.
-func (c *Cluster) set(list []placed, a *assignment) {
+func (c *Cluster) identity(p placed) identity {
+	if c.config.kind == eds {
+		return identity{address: p.address}
+	}
+	return identity{p.address, p.member.key}
+}
+
+// A change is what an update of the endpoints has done.
+type change struct {
+	fresh      []*host            // have come
+	old        map[identity]*host // are gone
+	priorities map[uint32]bool    // where some have come or gone
+	any        bool               // something is other than before
+}
+
+func (x *change) at(priority uint32) {
+	if x.priorities == nil {
+		x.priorities = map[uint32]bool{}
+	}
+	x.priorities[priority], x.any = true, true
+}
+
+// set replaces the endpoints by list, and reports whether anything is other than before.
+// One that is still there stays, with its pools and counts, whatever it is worth now; the
+// pools of those that are gone are closed once the new set is in force.
+func (c *Cluster) set(list []placed, a *assignment) bool {
 	c.mu.Lock()
-	old := c.hosts
+	x := c.replace(list)
+	c.keepRemoved(x)
+	c.checkHosts(x.fresh)
+	if !maps.Equal(c.weights, a.weights) || c.overProvisioning != a.overProvisioning || c.weightedHealth != a.weightedHealth {
+		c.weights, c.overProvisioning, c.weightedHealth, x.any = a.weights, a.overProvisioning, a.weightedHealth, true
+	}
+	if x.any || c.balancer.Load() == nil {
+		c.shed.Store(a.drop) // as in Envoy, one that changes alone waits for the next change
+		c.countEjected()
+		c.rebuild()
+		c.membershipChanged(len(x.priorities))
+	}
+	staying := c.order
+	c.mu.Unlock()
+	for _, h := range x.old {
+		h.close()
+	}
+	if c.config.closeOnChange && len(x.priorities) > 0 {
+		for _, h := range staying {
+			h.drain()
+		}
+	}
+	if x.any {
+		c.parent.localChanged(c)
+	}
+	return x.any
+}
+
+// replace makes c.hosts and c.order those of list. The caller holds mu.
+func (c *Cluster) replace(list []placed) *change {
+	x, now := &change{old: c.hosts}, time.Now().UnixNano()
 	c.hosts = make(map[identity]*host, len(list))
 	c.order = c.order[:0:0]
 	for _, p := range list {
-		id := identity{p.address, p.member.key}
+		id := c.identity(p)
 		if c.hosts[id] != nil { // listed twice
 			continue
 		}
-		h := old[id]
+		h := x.old[id]
 		if h != nil && h.is(p.member) {
-			h.setHealth(p.member.health)
-			delete(old, id)
+			h.revalue(p.member, x)
+			delete(x.old, id)
 		} else {
+			was := h
 			h = c.newHost(p)
+			h.ep.HealthySince.Store(now)
+			if was != nil {
+				h.wasWell = was.ep.Unhealthy.Load()&endpoint.FailedActiveHealth == 0
+			}
+			x.fresh = append(x.fresh, h)
+			x.at(p.member.key.Priority)
 		}
 		c.hosts[id] = h
 		c.order = append(c.order, h)
 	}
-	if c.weights = nil; c.config.byLocality {
-		c.weights = a.weights
-	}
-	c.overProvisioning = a.overProvisioning
-	c.rebuild()
-	c.mu.Unlock()
-	for _, h := range old {
-		h.close()
+	return x
+}
+
+// keepRemoved keeps hosts that are not assigned any more but whose checks pass; x.old are
+// then the others. The caller holds mu.
+func (c *Cluster) keepRemoved(x *change) {
+	for id, h := range x.old {
+		if c.hosts[id] != nil || !c.keepsRemoved(h) {
+			x.at(h.ep.Priority.Load())
+			continue
+		}
+		h.ep.Unhealthy.Or(endpoint.PendingRemoval)
+		c.hosts[id] = h
+		c.order = append(c.order, h)
+		delete(x.old, id)
 	}
 }
 
-// is reports that h was made of a member like m.
+// countEjected counts anew who is ejected: hosts may have gone. The caller holds mu.
+func (c *Cluster) countEjected() {
+	if !c.outlier.touched {
+		return
+	}
+	c.outlier.ejected = 0
+	for _, h := range c.order {
+		if h.ep.Unhealthy.Load()&endpoint.FailedOutlier != 0 {
+			c.outlier.ejected++
+		}
+	}
+	c.outlier.active.Set(int64(c.outlier.ejected))
+}
+
+// is reports that m is the endpoint that h is, whatever m is worth.
 func (h *host) is(m *member) bool {
-	return h.ep.Weight == m.weight && h.ep.Hostname == m.hostname && reflect.DeepEqual(h.ep.Metadata, m.metadata)
+	return h.ep.Locality == m.key.Locality && h.ep.Hostname == m.hostname && slices.Equal(h.ep.More, m.more) &&
+		(h.check == m.check || h.cluster.checking.checker == nil)
 }
 
-func (h *host) setHealth(flags uint32) {
-	h.ep.Unhealthy.And(^edsHealth)
-	h.ep.Unhealthy.Or(flags)
+// revalue takes what may change of an endpoint that stays. The cluster's mu is held.
+func (h *host) revalue(m *member, x *change) {
+	e, was := h.ep, h.ep.Unhealthy.Load()
+	e.Unhealthy.And(^edsHealth &^ endpoint.PendingRemoval)
+	e.Unhealthy.Or(m.health)
+	x.any = x.any || (was&^endpoint.PendingRemoval) != e.Unhealthy.Load() || e.Weight.Load() != m.weight
+	e.Weight.Store(m.weight)
+	if old := e.Priority.Swap(m.key.Priority); old != m.key.Priority {
+		x.at(old)
+		x.at(m.key.Priority)
+	}
+	if reflect.DeepEqual(e.Metadata.Load(), m.metadata) && reflect.DeepEqual(h.locality, m.locality) {
+		return
+	}
+	x.any, h.locality = true, m.locality
+	e.Metadata.Store(m.metadata)
+	socket := h.cluster.socketFor(m.metadata, m.locality)
+	h.socket.Store(&socket)
 }
 
 func (c *Cluster) newHost(p placed) *host {
-	h := &host{cluster: c, ep: &endpoint.Endpoint{
-		Address: p.address, Hostname: p.member.hostname, Weight: p.member.weight, Priority: p.member.key.Priority,
-		Locality: p.member.key.Locality, Metadata: p.member.metadata,
+	h := &host{cluster: c, check: p.member.check, locality: p.member.locality, ep: &endpoint.Endpoint{
+		Address: p.address, More: p.member.more, Hostname: p.member.hostname, Locality: p.member.key.Locality,
 	}}
 	h.ep.Owner = h
+	h.ep.Weight.Store(p.member.weight)
+	h.ep.Priority.Store(p.member.key.Priority)
+	h.ep.Metadata.Store(p.member.metadata)
 	h.ep.Unhealthy.Store(p.member.health)
-	h.socket = c.socketFor(p.member.metadata)
+	socket := c.socketFor(p.member.metadata, p.member.locality)
+	h.socket.Store(&socket)
 	return h
 }
 
 // rebuild makes the balancer for what is there now. The caller holds mu.
 func (c *Cluster) rebuild() {
-	s := lb.Set{LocalityWeights: c.weights, PanicThreshold: c.config.panic, OverProvisioning: c.overProvisioning}
+	s := lb.Set{
+		LocalityWeights: c.weights, OverProvisioning: c.overProvisioning, WeightedHealth: c.weightedHealth,
+		Stats: c.lbStats, Active: c.inFlight, Here: c.parent.opts.Locality, Local: c.parent.localEndpoints(c),
+		Endpoints: make([]*endpoint.Endpoint, 0, len(c.order)),
+	}
 	for _, h := range c.order {
 		s.Endpoints = append(s.Endpoints, h.ep)
 	}
-	b := lb.New(c.config.policy, s)
+	b := c.config.balancing.over(s)
 	c.balancer.Store(&b)
 	c.showMembership()
 }
+
+// inFlight is how many requests of the cluster are in flight.
+func (c *Cluster) inFlight() int64 { return c.Stats().RqActive.Value() }
 
 // Endpoints are the endpoints as they are now, in the order of the assignment.
 func (c *Cluster) Endpoints() []*endpoint.Endpoint {
@@ -95,6 +206,16 @@ func (c *Cluster) Endpoints() []*endpoint.Endpoint {
 	return list
 }
 
+// membershipChanged counts that endpoints have come or gone at so many priorities. The
+// caller holds mu.
+func (c *Cluster) membershipChanged(priorities int) {
+	c.changes += uint64(priorities)
+	if c.membership != nil {
+		c.membership.change.Add(uint64(priorities))
+	}
+	c.showMembership()
+}
+
 // showMembership sets the membership gauges, once the cluster has stats. The caller
 // holds mu.
 func (c *Cluster) showMembership() {
@@ -102,17 +223,23 @@ func (c *Cluster) showMembership() {
 	if m == nil {
 		return
 	}
-	var healthy, degraded int64
+	var healthy, degraded, excluded int64
+	var heaviest uint32
 	for _, h := range c.order {
-		switch h.ep.Unhealthy.Load() {
-		case 0:
+		heaviest = max(heaviest, h.ep.Weight.Load())
+		if !h.ep.Counts() {
+			excluded++
+		}
+		switch h.ep.State() {
+		case endpoint.Healthy:
 			healthy++
-		case endpoint.Degraded:
+		case endpoint.Worse:
 			degraded++
 		}
 	}
-	m.change.Inc()
 	m.total.Set(int64(len(c.order)))
 	m.healthy.Set(healthy)
 	m.degraded.Set(degraded)
+	m.excluded.Set(excluded)
+	m.heaviest.Set(int64(heaviest))
 }

@@ -66,9 +66,7 @@ func (c *Cluster) pickOriginal(x *lb.Context) *endpoint.Endpoint {
 		dst = netip.AddrPortFrom(dst.Addr(), p)
 	}
 	h := c.originalHost(dst)
-	if !h.used.Load() { // avoid the write when it changes nothing
-		h.used.Store(true)
-	}
+	h.touch()
 	return h.ep
 }
 
@@ -83,17 +81,17 @@ func (c *Cluster) originalHost(dst netip.AddrPort) *host {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.order = append(c.order, h)
-	c.showMembership()
+	c.membershipChanged(1)
 	if c.original.timer == nil && c.ctx.Err() == nil {
 		c.original.timer = time.AfterFunc(c.config.original.cleanup, c.sweepOriginals)
 	}
 	return h
 }
 
-// sweepOriginals drops endpoints that were not used since the last sweep.
-func (c *Cluster) sweepOriginals() {
-	c.mu.Lock()
-	var gone []*host
+// takeUnused takes out the endpoints that were not used since it was called last, of
+// clusters whose endpoints are made by their use. The caller holds mu, and closes them
+// without it.
+func (c *Cluster) takeUnused() (gone []*host) {
 	kept := c.order[:0:0]
 	for _, h := range c.order {
 		if h.used.Swap(false) || h.ep.Active.Load() > 0 {
@@ -103,11 +101,20 @@ func (c *Cluster) sweepOriginals() {
 		}
 	}
 	c.order = kept
+	return gone
+}
+
+// sweepOriginals drops endpoints that were not used since the last sweep.
+func (c *Cluster) sweepOriginals() {
+	c.mu.Lock()
+	gone := c.takeUnused()
 	c.original.timer = nil
-	if len(kept) > 0 && c.ctx.Err() == nil {
+	if len(gone) > 0 {
+		c.membershipChanged(1)
+	}
+	if len(c.order) > 0 && c.ctx.Err() == nil {
 		c.original.timer = time.AfterFunc(c.config.original.cleanup, c.sweepOriginals)
 	}
-	c.showMembership()
 	c.mu.Unlock()
 	for _, h := range gone {
 		dst, err := netip.ParseAddrPort(h.ep.Address)

@@ -1,126 +1,129 @@
 package cluster
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
-
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
 	"github.com/lateen-mesh/lateen/proxy/stats"
-	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
-// outlierConfig is outlier_detection by consecutive failures.
-type outlierConfig struct {
-	limits     [3]uint32 // failures in a row by cause, 0: off
-	enforce    [3]uint32 // percent of ejections that are carried out
-	split      bool      // local origin failures count on their own
-	interval   time.Duration
-	base, most time.Duration
-	maxPercent uint32
-	always     bool // always_eject_one_host
-}
-
-// The causes of ejection.
-const (
-	any5xx = iota
-	gateway
-	localOrigin
-)
-
-var causeNames = [...]string{"consecutive_5xx", "consecutive_gateway_failure", "consecutive_local_origin_failure"}
-
-// outlierState is what is known of one host.
+// outlierState is what is known of one host. The atomics are of streams; the rest is
+// under the cluster's mu.
 type outlierState struct {
-	inRow     [3]atomic.Uint32
-	ejections int       // so far, less one for each quiet interval
-	ejectedAt time.Time // while ejected
+	inRow           [3]atomic.Uint32
+	external, local tally
+
+	ejections  int // the multiple of base_ejection_time; each quiet interval takes one back
+	ejectedAt  time.Time
+	returnedAt time.Time // when the last ejection ended
+	extra      time.Duration
 }
 
-// outlierStats come into being with the first ejection.
-type outlierStats struct {
-	timer             *time.Timer
-	ejected           int
-	active            *stats.Gauge
-	enforced          *stats.Counter
-	overflow          *stats.Counter
-	detected, carried [3]*stats.Counter
+// tally counts the requests of the present interval.
+type tally struct{ total, good atomic.Uint64 }
+
+func (t *tally) add(good bool) {
+	t.total.Add(1)
+	if good {
+		t.good.Add(1)
+	}
 }
 
-func (cfg *config) decodeOutlier(c *clusterv3.Cluster) error {
-	o := c.GetOutlierDetection()
-	if o == nil {
-		return nil
-	}
-	if err := xds.Only(o, "consecutive_5xx", "interval", "base_ejection_time", "max_ejection_percent", "enforcing_consecutive_5xx",
-		"enforcing_success_rate", "success_rate_minimum_hosts", "success_rate_request_volume", "success_rate_stdev_factor",
-		"consecutive_gateway_failure", "enforcing_consecutive_gateway_failure", "split_external_local_origin_errors",
-		"consecutive_local_origin_failure", "enforcing_consecutive_local_origin_failure", "enforcing_local_origin_success_rate",
-		"failure_percentage_threshold", "enforcing_failure_percentage", "enforcing_failure_percentage_local_origin",
-		"failure_percentage_minimum_hosts", "failure_percentage_request_volume", "max_ejection_time", "always_eject_one_host"); err != nil {
-		return at("outlier_detection", err)
-	}
-	if number(o.GetEnforcingSuccessRate(), 100) > 0 {
-		return fmt.Errorf("outlier_detection.enforcing_success_rate: ejection by success rate is not supported; set it to 0")
-	}
-	for field, v := range map[string]*wrapperspb.UInt32Value{
-		"enforcing_failure_percentage":              o.GetEnforcingFailurePercentage(),
-		"enforcing_failure_percentage_local_origin": o.GetEnforcingFailurePercentageLocalOrigin(),
-	} {
-		if v.GetValue() > 0 {
-			return fmt.Errorf("outlier_detection.%s: not supported", field)
-		}
-	}
-	if o.GetSplitExternalLocalOriginErrors() && number(o.GetEnforcingLocalOriginSuccessRate(), 100) > 0 {
-		return fmt.Errorf("outlier_detection.enforcing_local_origin_success_rate: not supported; set it to 0")
-	}
-	cfg.outlier = &outlierConfig{
-		limits: [3]uint32{number(o.GetConsecutive_5Xx(), 5), number(o.GetConsecutiveGatewayFailure(), 5), number(o.GetConsecutiveLocalOriginFailure(), 5)},
-		enforce: [3]uint32{number(o.GetEnforcingConsecutive_5Xx(), 100), number(o.GetEnforcingConsecutiveGatewayFailure(), 0),
-			number(o.GetEnforcingConsecutiveLocalOriginFailure(), 100)},
-		split: o.GetSplitExternalLocalOriginErrors(), interval: seconds(o.GetInterval(), 10*time.Second),
-		base: seconds(o.GetBaseEjectionTime(), 30*time.Second), most: seconds(o.GetMaxEjectionTime(), 300*time.Second),
-		maxPercent: number(o.GetMaxEjectionPercent(), 10), always: o.GetAlwaysEjectOneHost().GetValue(),
-	}
-	cfg.outlier.most = max(cfg.outlier.most, cfg.outlier.base)
-	return nil
+// outliers is the detection of one cluster.
+type outliers struct {
+	running atomic.Bool // the timer is armed
+	timer   *time.Timer
+	ejected int
+	leaving []*host // ejected just now
+	rates   *Rates  // of the last interval, replaced whole; nil: there was none
+
+	active                        *stats.Gauge
+	enforced, overflow            *stats.Counter
+	total, consecutive, bySuccess *stats.Counter // older names
+	detected, carried             [causes]*stats.Counter
+	touched                       bool // there are counters
 }
 
-func number(v *wrapperspb.UInt32Value, otherwise uint32) uint32 {
-	if v == nil {
-		return otherwise
-	}
-	return v.GetValue()
-}
-
-// Report tells outlier detection how ep answered a request: the HTTP status, 504 for a
-// timeout, 503 for a reset. Failures to connect are noticed without it.
+// Report tells outlier detection that ep answered a request with an HTTP status.
 func (c *Cluster) Report(ep *endpoint.Endpoint, status int) {
-	if c.config.outlier == nil {
+	h := ep.Owner.(*host)
+	if c = h.cluster; c.config.outlier == nil {
 		return
 	}
+	c.watch()
+	if c.config.outlier.split {
+		h.reached()
+	}
+	h.answered(status)
+}
+
+// ReportFailure tells outlier detection that a request to ep got no answer: its time was
+// over, or the connection broke. Failures to connect are noticed without it.
+func (c *Cluster) ReportFailure(ep *endpoint.Endpoint, timeout bool) {
 	h := ep.Owner.(*host)
-	h.note(any5xx, status >= 500)
-	h.note(gateway, status >= 502 && status <= 504)
+	if c = h.cluster; c.config.outlier == nil {
+		return
+	}
+	c.watch()
+	switch {
+	case c.config.outlier.split: // it was connected, and then it failed
+		h.reached()
+		h.unreached()
+	case timeout:
+		h.answered(504)
+	default:
+		h.answered(503)
+	}
 }
 
 // connected notes the outcome of a connect, which without
-// split_external_local_origin_errors counts as a status of 503. A success ends a row of
-// failures of split counting only: otherwise answers tell, and for TCP streams Dial.
+// split_external_local_origin_errors counts as a status of 503. A success says nothing
+// yet: answers tell, and for TCP streams Dial.
 func (c *Cluster) connected(h *host, ok bool) {
-	switch o := c.config.outlier; {
-	case o == nil:
-	case o.split:
-		h.note(localOrigin, !ok)
-	case !ok:
-		c.Report(h.ep, 503)
+	if ok || c.config.outlier == nil {
+		return
 	}
+	c.watch()
+	if c.config.outlier.split {
+		h.unreached()
+		return
+	}
+	h.answered(503)
 }
 
+// opened notes that a TCP stream has its connection, more of which nobody will tell.
+func (c *Cluster) opened(h *host) {
+	if c.config.outlier == nil {
+		return
+	}
+	c.watch()
+	if c.config.outlier.split {
+		h.reached()
+		return
+	}
+	h.answered(200)
+}
+
+func (h *host) answered(status int) {
+	failed := status >= 500
+	h.outlier.external.add(!failed)
+	h.note(gateway, status >= 502 && status <= 504)
+	h.note(any5xx, failed)
+}
+
+func (h *host) reached() {
+	h.outlier.local.add(true)
+	h.note(localOrigin, false)
+}
+
+func (h *host) unreached() {
+	h.outlier.local.add(false)
+	h.note(localOrigin, true)
+}
+
+// note lengthens or ends a row of failures.
 func (h *host) note(cause int, failed bool) {
 	n, o := &h.outlier.inRow[cause], h.cluster.config.outlier
 	if !failed {
@@ -131,79 +134,165 @@ func (h *host) note(cause int, failed bool) {
 	}
 	if limit := o.limits[cause]; limit > 0 && n.Add(1) == limit {
 		n.Store(0)
-		h.cluster.eject(h, cause)
+		h.cluster.suspect(h, cause)
 	}
 }
 
-// eject takes a host out of the balancing, unless too many are out already.
-func (c *Cluster) eject(h *host, cause int) {
-	o := c.config.outlier
+// watch has intervals pass as long as there is traffic or somebody is ejected.
+func (c *Cluster) watch() {
+	if c.outlier.running.Load() {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := &c.outlier
-	s.open(c.scope)
+	if c.ctx.Err() == nil && !c.outlier.running.Swap(true) {
+		c.outlier.timer = time.AfterFunc(c.config.outlier.interval, c.interval)
+	}
+}
+
+// suspect ejects a host for a row of failures.
+func (c *Cluster) suspect(h *host, cause int) {
+	c.mu.Lock()
+	defer c.unlock()
+	if c.eject(h, cause) {
+		c.rebuild()
+	}
+}
+
+// unlock gives back mu and then ends connections of those that were ejected under it.
+func (c *Cluster) unlock() {
+	leaving := c.outlier.leaving
+	c.outlier.leaving = nil
+	c.mu.Unlock()
+	for _, h := range leaving {
+		h.fail()
+	}
+}
+
+// eject takes a host out of the balancing, unless too many are out already. The caller
+// holds mu, rebuilds when it is true, and gives mu back by unlock.
+func (c *Cluster) eject(h *host, cause int) bool {
+	o, s := c.config.outlier, &c.outlier
 	if h.ep.Unhealthy.Load()&endpoint.FailedOutlier != 0 {
-		return
+		return false
 	}
+	s.open(c.scope)
 	s.detected[cause].Inc()
-	if rand.Uint32N(100) >= o.enforce[cause] {
-		return
+	switch cause {
+	case any5xx:
+		s.consecutive.Inc()
+	case successRate:
+		s.bySuccess.Inc()
 	}
-	fits := 100*(s.ejected+1) <= int(o.maxPercent)*len(c.order)
+	fits := 100*(s.ejected+1) <= int(min(o.maxPercent, 100))*len(c.order)
 	if !fits && (s.ejected > 0 || !o.always) {
 		s.overflow.Inc()
-		return
+		return false
+	}
+	if cause == any5xx || cause == successRate {
+		s.total.Inc()
+	}
+	if rand.Uint32N(100) >= o.enforce[cause] {
+		return false
 	}
 	s.carried[cause].Inc()
 	s.enforced.Inc()
 	s.ejected++
 	s.active.Set(int64(s.ejected))
-	h.outlier.ejections++
-	h.outlier.ejectedAt = time.Now()
+	x := &h.outlier
+	x.ejectedAt = time.Now()
+	if time.Duration(x.ejections)*o.base < o.most+o.base {
+		x.ejections++
+	}
+	if o.jitter > 0 {
+		x.extra = rand.N(o.jitter)
+	}
 	h.ep.Unhealthy.Or(endpoint.FailedOutlier)
-	c.rebuild()
-	if s.timer == nil && c.ctx.Err() == nil {
-		s.timer = time.AfterFunc(o.interval, c.sweepOutliers)
+	c.outlier.leaving = append(c.outlier.leaving, h)
+	return true
+}
+
+// readmit ends the ejection of a host. The caller holds mu.
+func (c *Cluster) readmit(h *host) {
+	h.ep.Unhealthy.And(^endpoint.FailedOutlier)
+	for i := range h.outlier.inRow {
+		h.outlier.inRow[i].Store(0)
+	}
+	h.outlier.returnedAt = time.Now()
+	c.outlier.ejected--
+	c.outlier.active.Set(int64(c.outlier.ejected))
+}
+
+// healed ends the ejection of a host that has passed a health check.
+func (c *Cluster) healed(h *host) {
+	if o := c.config.outlier; o == nil || !o.healed {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h.ep.Unhealthy.Load()&endpoint.FailedOutlier != 0 {
+		c.readmit(h)
+		c.rebuild()
 	}
 }
 
-func (s *outlierStats) open(scope *stats.Scope) {
-	if s.enforced != nil || s.overflow != nil {
+func (s *outliers) open(scope *stats.Scope) {
+	if s.touched {
 		return
 	}
+	s.touched = true
 	scope = scope.Scope("outlier_detection")
 	s.active, s.enforced, s.overflow = scope.Gauge("ejections_active"), scope.Counter("ejections_enforced_total"), scope.Counter("ejections_overflow")
+	s.total, s.consecutive, s.bySuccess = scope.Counter("ejections_total"), scope.Counter("ejections_consecutive_5xx"), scope.Counter("ejections_success_rate")
+	scope.Counter("ejections_detected_degradation") // which nothing here detects
 	for i, name := range causeNames {
 		s.detected[i], s.carried[i] = scope.Counter("ejections_detected_"+name), scope.Counter("ejections_enforced_"+name)
 	}
 }
 
-// sweepOutliers lets hosts back in whose time is over: base_ejection_time times the
-// number of their ejections. Each quiet interval takes one of these back.
-func (c *Cluster) sweepOutliers() {
+// interval lets hosts back in whose time is over, judges the others by the rates of the
+// interval that has passed, and forgets one ejection of those that were quiet in it.
+func (c *Cluster) interval() {
 	o := c.config.outlier
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	busy, ejected := false, 0
+	defer c.unlock()
+	changed, busy := c.readmitAll(), false
+	judged := c.judge(&busy)
+	now := time.Now()
 	for _, h := range c.order {
 		x := &h.outlier
-		if h.ep.Unhealthy.Load()&endpoint.FailedOutlier == 0 {
-			x.ejections = max(0, x.ejections-1)
-			busy = busy || x.ejections > 0
-			continue
-		}
-		if time.Since(x.ejectedAt) >= min(o.base*time.Duration(x.ejections), o.most) {
-			h.ep.Unhealthy.And(^endpoint.FailedOutlier)
+		if h.ep.Unhealthy.Load()&endpoint.FailedOutlier != 0 {
 			busy = true
 			continue
 		}
-		ejected++
+		if x.ejections > 0 && now.Sub(x.returnedAt) >= o.interval {
+			x.ejections--
+		}
+		busy = busy || x.ejections > 0
 	}
-	c.outlier.ejected = ejected
-	c.outlier.active.Set(int64(ejected))
-	c.rebuild()
-	c.outlier.timer = nil
-	if (busy || ejected > 0) && c.ctx.Err() == nil {
-		c.outlier.timer = time.AfterFunc(o.interval, c.sweepOutliers)
+	if changed || judged {
+		c.rebuild()
 	}
+	c.outlier.running.Store(false)
+	if busy && c.ctx.Err() == nil {
+		c.outlier.running.Store(true)
+		c.outlier.timer = time.AfterFunc(o.interval, c.interval)
+	}
+}
+
+// readmitAll ends the ejections that are over: base_ejection_time times the number of
+// them, at most max_ejection_time. The caller holds mu.
+func (c *Cluster) readmitAll() (changed bool) {
+	o := c.config.outlier
+	for _, h := range c.order {
+		if h.ep.Unhealthy.Load()&endpoint.FailedOutlier == 0 {
+			continue
+		}
+		x := &h.outlier
+		if time.Since(x.ejectedAt) >= min(o.base*time.Duration(x.ejections), o.most)+x.extra {
+			c.readmit(h)
+			changed = true
+		}
+	}
+	return changed
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
 	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/stats"
+	"github.com/lateen-mesh/lateen/proxy/transport"
 )
 
 // detecting is a cluster of n endpoints with outlier detection.
@@ -93,7 +94,7 @@ func TestEjectionOfTCP(t *testing.T) {
 	c := cs.Get("a")
 	ep := c.Endpoints()[0]
 	c.connected(ep.Owner.(*host), false)
-	conn, err := c.Dial(t.Context(), ep)
+	conn, err := c.Dial(t.Context(), ep, transport.Target{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +150,7 @@ func TestConnectFailuresEject(t *testing.T) {
 	defer cs.Close()
 	ep := c.Endpoints()[0]
 	for range 2 {
-		if _, err := c.Dial(t.Context(), ep); err == nil {
+		if _, err := c.Dial(t.Context(), ep, transport.Target{}); err == nil {
 			t.Fatal("port 1 answers")
 		}
 	}

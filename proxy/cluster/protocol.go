@@ -10,20 +10,28 @@ import (
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/lateen-mesh/lateen/proxy/http1"
+	"github.com/lateen-mesh/lateen/proxy/http2"
+	"github.com/lateen-mesh/lateen/proxy/upstream"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // httpOptions say how HTTP is spoken to the endpoints.
 type httpOptions struct {
-	h2           bool // explicit HTTP/2: gRPC of the proxy itself
-	idle         time.Duration
-	maxAge       time.Duration
-	maxRequests  uint32
-	preserveCase bool
-	trailers     bool
-	autoSNI      bool
-	autoSAN      bool
+	version     upstream.Version
+	follow      bool // what the client speaks is spoken upstream
+	http2       http2.Options
+	idle        time.Duration
+	maxAge      time.Duration
+	maxRequests uint32
+	http1       http1.Options
+	autoSNI     bool
+	autoSAN     bool
+	errors      errorMatcher
 }
+
+// particular reports that requests to one endpoint differ in the connections they may use.
+func (o *httpOptions) particular() bool { return o.follow || o.autoSNI }
 
 const httpOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -54,14 +62,27 @@ func (cfg *config) oldHTTP(c *clusterv3.Cluster) error {
 	if err := cfg.upstreamHTTP(c.GetUpstreamHttpProtocolOptions()); err != nil {
 		return err
 	}
-	cfg.http.h2 = c.GetHttp2ProtocolOptions() != nil
+	switch c.GetProtocolSelection() {
+	case clusterv3.Cluster_USE_CONFIGURED_PROTOCOL:
+		if c.GetHttp2ProtocolOptions() != nil {
+			cfg.http.version = upstream.HTTP2
+		}
+	case clusterv3.Cluster_USE_DOWNSTREAM_PROTOCOL:
+		cfg.http.follow = true
+	}
+	if err := cfg.decodeHTTP2(c.GetHttp2ProtocolOptions()); err != nil {
+		return err
+	}
 	return cfg.http1(c.GetHttpProtocolOptions())
 }
 
 func (cfg *config) newHTTP(o *httpv3.HttpProtocolOptions) error {
 	err := xds.Only(o, "common_http_protocol_options", "upstream_http_protocol_options", "explicit_http_config",
-		"use_downstream_protocol_config", "auto_config")
+		"use_downstream_protocol_config", "auto_config", "outlier_detection")
 	if err != nil {
+		return err
+	}
+	if cfg.http.errors, err = decodeErrors(o.GetOutlierDetection()); err != nil {
 		return err
 	}
 	if err := cfg.commonHTTP(o.GetCommonHttpProtocolOptions()); err != nil {
@@ -72,17 +93,46 @@ func (cfg *config) newHTTP(o *httpv3.HttpProtocolOptions) error {
 	}
 	switch {
 	case o.GetExplicitHttpConfig() != nil:
-		e := o.GetExplicitHttpConfig()
-		if e.GetHttp3ProtocolOptions() != nil {
-			return errors.New("explicit_http_config.http3_protocol_options: not supported")
-		}
-		cfg.http.h2 = e.GetHttp2ProtocolOptions() != nil
-		return at("explicit_http_config", cfg.http1(e.GetHttpProtocolOptions()))
+		return at("explicit_http_config", cfg.explicitHTTP(o.GetExplicitHttpConfig()))
 	case o.GetUseDownstreamProtocolConfig() != nil:
-		return at("use_downstream_protocol_config", cfg.http1(o.GetUseDownstreamProtocolConfig().GetHttpProtocolOptions()))
+		cfg.http.follow = true
+		return at("use_downstream_protocol_config", cfg.both(o.GetUseDownstreamProtocolConfig()))
+	case o.GetAutoConfig() != nil:
+		cfg.http.version = upstream.ALPN
+		return at("auto_config", cfg.both(o.GetAutoConfig()))
 	}
-	// auto_config: what ALPN settles; only HTTP/1.1 is offered.
-	return at("auto_config", cfg.http1(o.GetAutoConfig().GetHttpProtocolOptions()))
+	return errors.New("upstream_protocol_options: value is required")
+}
+
+func (cfg *config) explicitHTTP(e *httpv3.HttpProtocolOptions_ExplicitHttpConfig) error {
+	switch {
+	case e.GetHttp3ProtocolOptions() != nil:
+		return errors.New("http3_protocol_options: not supported")
+	case e.GetHttp2ProtocolOptions() != nil:
+		cfg.http.version = upstream.HTTP2
+		return cfg.decodeHTTP2(e.GetHttp2ProtocolOptions())
+	}
+	return cfg.http1(e.GetHttpProtocolOptions())
+}
+
+// both reads the options of a choice that leaves the version open.
+func (cfg *config) both(o interface {
+	proto.Message
+	GetHttpProtocolOptions() *corev3.Http1ProtocolOptions
+	GetHttp2ProtocolOptions() *corev3.Http2ProtocolOptions
+}) error {
+	if err := xds.Only(o, "http_protocol_options", "http2_protocol_options"); err != nil {
+		return err
+	}
+	if err := cfg.decodeHTTP2(o.GetHttp2ProtocolOptions()); err != nil {
+		return err
+	}
+	return cfg.http1(o.GetHttpProtocolOptions())
+}
+
+func (cfg *config) decodeHTTP2(o *corev3.Http2ProtocolOptions) (err error) {
+	cfg.http.http2, err = http2.Decode(o)
+	return at("http2_protocol_options", err)
 }
 
 func (cfg *config) commonHTTP(o *corev3.HttpProtocolOptions) error {
@@ -102,18 +152,7 @@ func (cfg *config) upstreamHTTP(o *corev3.UpstreamHttpProtocolOptions) error {
 	return at("upstream_http_protocol_options", xds.Only(o, "auto_sni", "auto_san_validation"))
 }
 
-func (cfg *config) http1(o *corev3.Http1ProtocolOptions) error {
-	if err := xds.Only(o, "header_key_format", "enable_trailers"); err != nil {
-		return at("http_protocol_options", err)
-	}
-	cfg.http.trailers = o.GetEnableTrailers()
-	switch f := o.GetHeaderKeyFormat(); {
-	case f == nil:
-	case f.GetStatefulFormatter().GetName() == "preserve_case",
-		f.GetStatefulFormatter().GetTypedConfig().GetTypeUrl() == "type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig":
-		cfg.http.preserveCase = true
-	default:
-		return errors.New("http_protocol_options.header_key_format: only preserve_case is supported")
-	}
-	return nil
+func (cfg *config) http1(o *corev3.Http1ProtocolOptions) (err error) {
+	cfg.http.http1, err = http1.Decode(o)
+	return at("http_protocol_options", err)
 }

@@ -6,12 +6,16 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	commondnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/proxy/dns"
 	"github.com/lateen-mesh/lateen/proxy/xds"
@@ -25,35 +29,92 @@ type dnsConfig struct {
 	failMax    time.Duration
 	respectTTL bool
 	jitter     time.Duration
-	resolver   *dns.Options // nil: the proxy's own
+	least      time.Duration     // that an answer holds (dns_min_refresh_rate)
+	typed      *dnsv3.DnsCluster // the type envoy.clusters.dns, nil: the cluster's fields
+	resolver   *dns.Options      // nil: the proxy's own
 }
 
 func (cfg *config) decodeDNS(c *clusterv3.Cluster) error {
+	if cfg.dns.typed != nil {
+		return at("cluster_type", cfg.decodeTyped(cfg.dns.typed))
+	}
 	cfg.dns = dnsConfig{
 		refresh: seconds(c.GetDnsRefreshRate(), 5*time.Second), respectTTL: c.GetRespectDnsTtl(), jitter: seconds(c.GetDnsJitter(), 0),
 		failBase: c.GetDnsFailureRefreshRate().GetBaseInterval().AsDuration(), failMax: c.GetDnsFailureRefreshRate().GetMaxInterval().AsDuration(),
 	}
-	if cfg.dns.refresh <= time.Millisecond {
+	if err := cfg.dns.check(); err != nil {
+		return err
+	}
+	family, err := lookupFamily(c.GetDnsLookupFamily())
+	if err != nil {
+		return err
+	}
+	cfg.dns.family = family
+	return cfg.decodeResolver(c)
+}
+
+// check completes what depends on each other.
+func (d *dnsConfig) check() error {
+	if d.refresh <= time.Millisecond {
 		return errors.New("dns_refresh_rate: value must be greater than 1ms")
 	}
-	if cfg.dns.failMax == 0 {
-		cfg.dns.failMax = 10 * cfg.dns.failBase
+	if d.failMax == 0 {
+		d.failMax = 10 * d.failBase
 	}
-	switch c.GetDnsLookupFamily() {
+	d.least = max(d.least, time.Second)
+	return nil
+}
+
+// decodeDNSType reads the type of a DNS cluster that is an extension.
+func (cfg *config) decodeDNSType(typed *anypb.Any) error {
+	var m dnsv3.DnsCluster
+	if err := unpack(typed, &m, "dns_refresh_rate", "dns_failure_refresh_rate", "respect_dns_ttl", "dns_jitter",
+		"typed_dns_resolver_config", "dns_lookup_family", "all_addresses_in_single_endpoint", "dns_min_refresh_rate"); err != nil {
+		return err
+	}
+	cfg.kind, cfg.dns.typed = strictDNS, &m
+	if m.GetAllAddressesInSingleEndpoint() {
+		cfg.kind = logicalDNS
+	}
+	return nil
+}
+
+func (cfg *config) decodeTyped(m *dnsv3.DnsCluster) error {
+	cfg.dns = dnsConfig{
+		refresh: seconds(m.GetDnsRefreshRate(), 5*time.Second), respectTTL: m.GetRespectDnsTtl(), jitter: seconds(m.GetDnsJitter(), 0),
+		failBase: m.GetDnsFailureRefreshRate().GetBaseInterval().AsDuration(), failMax: m.GetDnsFailureRefreshRate().GetMaxInterval().AsDuration(),
+		least: m.GetDnsMinRefreshRate().AsDuration(),
+	}
+	if err := cfg.dns.check(); err != nil {
+		return err
+	}
+	families := map[commondnsv3.DnsLookupFamily]dns.Family{
+		commondnsv3.DnsLookupFamily_UNSPECIFIED: dns.Auto, commondnsv3.DnsLookupFamily_AUTO: dns.Auto, commondnsv3.DnsLookupFamily_V4_ONLY: dns.V4Only,
+		commondnsv3.DnsLookupFamily_V6_ONLY: dns.V6Only, commondnsv3.DnsLookupFamily_V4_PREFERRED: dns.V4Preferred, commondnsv3.DnsLookupFamily_ALL: dns.All,
+	}
+	cfg.dns.family = families[m.GetDnsLookupFamily()]
+	if r := m.GetTypedDnsResolverConfig(); r != nil {
+		o, err := DecodeResolver(r)
+		cfg.dns.resolver = special(o)
+		return at("typed_dns_resolver_config", err)
+	}
+	return nil
+}
+
+func lookupFamily(f clusterv3.Cluster_DnsLookupFamily) (dns.Family, error) {
+	switch f {
 	case clusterv3.Cluster_AUTO:
-		cfg.dns.family = dns.Auto
+		return dns.Auto, nil
 	case clusterv3.Cluster_V4_ONLY:
-		cfg.dns.family = dns.V4Only
+		return dns.V4Only, nil
 	case clusterv3.Cluster_V6_ONLY:
-		cfg.dns.family = dns.V6Only
+		return dns.V6Only, nil
 	case clusterv3.Cluster_V4_PREFERRED:
-		cfg.dns.family = dns.V4Preferred
+		return dns.V4Preferred, nil
 	case clusterv3.Cluster_ALL:
-		cfg.dns.family = dns.All
-	default:
-		return fmt.Errorf("dns_lookup_family: unknown value %d", c.GetDnsLookupFamily())
+		return dns.All, nil
 	}
-	return cfg.decodeResolver(c)
+	return 0, fmt.Errorf("dns_lookup_family: unknown value %d", f)
 }
 
 // decodeResolver reads the resolver, also from the fields that older control planes send.
@@ -179,7 +240,7 @@ func (t *target) resolve() {
 	if first && c.allAnswered() {
 		c.arrived()
 	}
-	c.countResolve(err)
+	c.countResolve(err, changed || first)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ctx.Err() == nil {
@@ -220,7 +281,7 @@ func (t *target) next(a dns.Answer, err error) time.Duration {
 		t.failures = 0
 		wait := d.refresh
 		if d.respectTTL && a.TTL > 0 {
-			wait = max(a.TTL, time.Second)
+			wait = max(a.TTL, d.least)
 		}
 		if d.jitter > 0 {
 			wait += rand.N(d.jitter)
@@ -242,16 +303,29 @@ func (c *Cluster) place() {
 	c.mu.Lock()
 	var list []placed
 	for _, t := range c.targets {
-		found := t.found
-		if c.config.kind == logicalDNS && len(found) > 1 {
-			found = []netip.Addr{c.current(t)}
+		if c.config.kind == logicalDNS && len(t.found) > 1 {
+			list = append(list, c.together(t))
+			continue
 		}
-		for _, ip := range found {
+		for _, ip := range t.found {
 			list = append(list, placed{t.member, t.member.address(ip.String())})
 		}
 	}
 	c.mu.Unlock()
 	c.set(list, c.config.assignment)
+}
+
+// together is the one endpoint of a LOGICAL_DNS cluster whose name has several addresses:
+// all but the current one are tried when that fails, in an order that does not depend on
+// how the server turns them. The caller holds mu.
+func (c *Cluster) together(t *target) placed {
+	m, now := *t.member, c.current(t)
+	for _, ip := range slices.SortedFunc(slices.Values(t.found), netip.Addr.Compare) {
+		if ip != now {
+			m.more = append(m.more, m.address(ip.String()))
+		}
+	}
+	return placed{&m, m.address(now.String())}
 }
 
 // current is the address of a LOGICAL_DNS cluster: the one in use while it is still
@@ -281,10 +355,13 @@ func (c *Cluster) allAnswered() bool {
 }
 
 // countResolve counts like Envoy: an answer without addresses is a success too.
-func (c *Cluster) countResolve(err error) {
+func (c *Cluster) countResolve(err error, changed bool) {
 	c.scope.Counter("update_attempt").Inc()
 	if err == nil || errors.Is(err, dns.ErrNotFound) {
 		c.scope.Counter("update_success").Inc()
+		if !changed {
+			c.scope.Counter("update_no_rebuild").Inc()
+		}
 	} else {
 		c.scope.Counter("update_failure").Inc()
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/transport"
+	"github.com/lateen-mesh/lateen/proxy/upstream"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 	"github.com/lateen-mesh/lateen/proxy/xds/xdstest"
 	"github.com/lateen-mesh/lateen/wellknown"
@@ -99,10 +100,7 @@ func answer(c net.Conn) {
 func get(t testing.TB, c *Cluster, host string) (int, error) {
 	t.Helper()
 	ep := c.Pick(&lb.Context{})
-	pool := c.HTTP(ep, 0)
-	if c.AutoSNI() {
-		pool = c.HTTPFor(ep, 0, host)
-	}
+	pool := c.HTTP(ep, upstream.Wish{Authority: []byte(host)})
 	x, err := pool.Acquire(nil, time.Time{})
 	if err != nil {
 		return 0, err

@@ -7,14 +7,17 @@ import (
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
+	"github.com/lateen-mesh/lateen/proxy/peer"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 )
 
 // Dial connects to ep for a TCP proxy, bounded by connect_timeout and ctx, counted in
 // the cluster's stats and limits until the Conn is closed. The error is a
 // *transport.Error, or ErrOverflow when max_connections is reached.
-func (c *Cluster) Dial(ctx context.Context, ep *endpoint.Endpoint) (transport.Conn, error) {
-	h, s, limits := ep.Owner.(*host), c.Stats(), c.Limits(0)
+func (c *Cluster) Dial(ctx context.Context, ep *endpoint.Endpoint, t transport.Target) (transport.Conn, error) {
+	h := ep.Owner.(*host)
+	c = h.cluster // another one, of an aggregate
+	s, limits := c.Stats(), c.Limits(0)
 	if !limits.Connections.Take() {
 		s.CxOverflow.Inc()
 		s.RqPendingOverflow.Inc()
@@ -25,7 +28,7 @@ func (c *Cluster) Dial(ctx context.Context, ep *endpoint.Endpoint) (transport.Co
 	s.RqPendingActive.Inc()
 	ep.Connects.Add(1)
 	started := time.Now()
-	conn, err := h.connect(ctx, transport.Target{})
+	conn, err := h.connect(ctx, t)
 	s.RqPendingActive.Dec()
 	if err != nil {
 		limits.Connections.Give()
@@ -38,7 +41,7 @@ func (c *Cluster) Dial(ctx context.Context, ep *endpoint.Endpoint) (transport.Co
 		}
 		return nil, err
 	}
-	c.Report(ep, 200) // of a TCP stream outlier detection learns no more than this
+	c.opened(h)
 	s.CxConnectMs.Record(uint64(time.Since(started).Milliseconds()))
 	s.CxActive.Inc()
 	s.RqTotal.Inc()
@@ -46,7 +49,9 @@ func (c *Cluster) Dial(ctx context.Context, ep *endpoint.Endpoint) (transport.Co
 	ep.ActiveConns.Add(1)
 	ep.Active.Add(1)
 	ep.Requests.Add(1)
-	return &counted{Conn: conn, release: sync.OnceFunc(func() {
+	stream := &counted{Conn: conn}
+	stream.release = sync.OnceFunc(func() {
+		h.track(stream, false)
 		limits.Connections.Give()
 		s.CxActive.Dec()
 		s.RqActive.Dec()
@@ -54,13 +59,23 @@ func (c *Cluster) Dial(ctx context.Context, ep *endpoint.Endpoint) (transport.Co
 		s.CxLengthMs.Record(uint64(time.Since(started).Milliseconds()))
 		ep.ActiveConns.Add(-1)
 		ep.Active.Add(-1)
-	})}, nil
+	})
+	h.track(stream, true)
+	return stream, nil
 }
 
 // counted is a connection that is counted until it is closed.
 type counted struct {
 	transport.Conn
 	release func()
+}
+
+// Workload is who the peer says it is, nil while it has said nothing.
+func (c *counted) Workload() *peer.Workload {
+	if k, ok := c.Conn.(peer.Known); ok {
+		return k.Workload()
+	}
+	return nil
 }
 
 func (c *counted) Close() error {

@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
+	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/upstream"
 )
 
@@ -17,16 +19,18 @@ type View struct {
 	Updated     time.Time
 	Type        string // STATIC, EDS …
 	Policy      string // lb_policy
-	EDSService  string // eds_service_name, "" for other types
+	EDSService  string // service_name of eds_cluster_config as configured
 	Thresholds  [2]upstream.Thresholds
-	Outlier     bool
-	Endpoints   []*endpoint.Endpoint // live: read their counters, change nothing
+	Outlier     *Rates                    // nil: no outlier detection
+	Weights     map[lb.LocalityKey]uint32 // of localities, as the assignment has them
+	Endpoints   []*endpoint.Endpoint      // live: read their counters, change nothing
 	UseHTTP2    bool
 	AutoSNI     bool
 	ConnectTime time.Duration
 }
 
-var kindNames = [...]string{static: "STATIC", strictDNS: "STRICT_DNS", logicalDNS: "LOGICAL_DNS", eds: "EDS", originalDst: "ORIGINAL_DST"}
+var kindNames = [...]string{static: "STATIC", strictDNS: "STRICT_DNS", logicalDNS: "LOGICAL_DNS", eds: "EDS", originalDst: "ORIGINAL_DST",
+	aggregate: "envoy.clusters.aggregate", dynamicForward: "envoy.clusters.dynamic_forward_proxy"}
 
 // View returns all clusters by name, a warming one after the live one that it will replace.
 func (cs *Clusters) View() []View {
@@ -34,8 +38,8 @@ func (cs *Clusters) View() []View {
 	for _, c := range cs.all() {
 		v := View{
 			Name: c.Name(), StatName: c.config.statName, Dynamic: c.dynamic, Version: c.version, Updated: c.added,
-			Type: kindNames[c.config.kind], Policy: c.config.policy.Kind.String(), Thresholds: c.config.thresholds,
-			Outlier: c.config.outlier != nil, Endpoints: c.Endpoints(), UseHTTP2: c.config.http.h2, AutoSNI: c.AutoSNI(),
+			Type: kindNames[c.config.kind], Policy: c.config.balancing.Kind.String(), Thresholds: c.thresholdsNow(),
+			Endpoints: c.Endpoints(), UseHTTP2: c.config.http.version == upstream.HTTP2, AutoSNI: c.config.http.autoSNI,
 			ConnectTime: c.ConnectTimeout(), Warming: true,
 		}
 		select {
@@ -43,11 +47,17 @@ func (cs *Clusters) View() []View {
 			v.Warming = false
 		default:
 		}
-		if c.config.kind == originalDst {
+		c.mu.Lock()
+		v.Weights = c.weights // replaced whole, as are rates
+		if c.config.outlier != nil {
+			v.Outlier = cmp.Or(c.outlier.rates, noRates())
+		}
+		c.mu.Unlock()
+		if c.config.balancing.provided {
 			v.Policy = "CLUSTER_PROVIDED"
 		}
 		if c.config.eds != nil {
-			v.EDSService = c.config.eds.service
+			v.EDSService = c.config.eds.named
 		}
 		views = append(views, v)
 	}

@@ -3,6 +3,7 @@ package format
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 )
@@ -56,6 +57,46 @@ func upstreamHostName(dst []byte, r Record) []byte {
 		return append(dst, r.Info.Upstream.Hostname...)
 	}
 	return upstreamHost(dst, r)
+}
+
+// connected reports that there is, or was, a connection to the endpoint upstream.
+func connected(r Record) bool {
+	return r.Info.Upstream != nil && (r.Info.UpstreamLocal.IsValid() || strings.HasPrefix(r.Info.Upstream.Address, "/"))
+}
+
+// upstreamRemote is the other end of the connection upstream, absent without one.
+func upstreamRemote(dst []byte, r Record) []byte {
+	if !connected(r) {
+		return dst
+	}
+	return upstreamHost(dst, r)
+}
+
+func connectedName(dst []byte, r Record) []byte {
+	if !connected(r) {
+		return dst
+	}
+	return upstreamHostName(dst, r)
+}
+
+// attempted is what get says of each endpoint that an attempt was connected to, with commas
+// between them.
+func attempted(get func([]byte, Record) []byte) func([]byte, Record) []byte {
+	return func(dst []byte, r Record) []byte {
+		if len(r.Info.Attempted) == 0 {
+			return get(dst, r)
+		}
+		info := *r.Info
+		r.Info = &info
+		for i, e := range info.Attempted {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			info.Upstream = e
+			dst = get(dst, r)
+		}
+		return dst
+	}
 }
 
 // hostOf is get without its port and brackets, portOf the port alone.

@@ -117,24 +117,6 @@ func requestQuery(r Record) []byte {
 	return query
 }
 
-// appendDecoded undoes percent encoding; what is not valid stays as it is.
-func appendDecoded(dst, v []byte) []byte {
-	if bytes.IndexByte(v, '%') < 0 {
-		return append(dst, v...)
-	}
-	for i := 0; i < len(v); i++ {
-		if v[i] == '%' && i+2 < len(v) {
-			if decoded, err := url.PathUnescape(string(v[i : i+3])); err == nil {
-				dst = append(dst, decoded...)
-				i += 2
-				continue
-			}
-		}
-		dst = append(dst, v[i])
-	}
-	return dst
-}
-
 // headersBytes counts names and values, as Envoy does.
 func headersBytes(h *http.Headers) (n int64) {
 	if h == nil {
@@ -167,4 +149,22 @@ func responseHeadersBytes(r Record) int64 {
 		return 0
 	}
 	return headersBytes(&r.Response.Headers) + int64(len(":status")+len("200"))
+}
+
+// appendDecoded appends v and undoes percent encoding; what is not valid stays as it is.
+func appendDecoded(dst, v []byte) []byte {
+	if bytes.IndexByte(v, '%') < 0 {
+		return append(dst, v...)
+	}
+	for i := 0; i < len(v); i++ {
+		if v[i] == '%' && i+2 < len(v) {
+			if decoded, err := url.PathUnescape(string(v[i : i+3])); err == nil {
+				dst = append(dst, decoded...)
+				i += 2
+				continue
+			}
+		}
+		dst = append(dst, v[i])
+	}
+	return dst
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/lateen-mesh/lateen/proxy/match"
 )
 
 // A metadataSource is where METADATA(type:…) looks.
@@ -18,13 +20,24 @@ type routeMetadata interface {
 	RouteMetadata() map[string]map[string]any
 }
 
+// hostMetadata is what its virtual host may offer.
+type hostMetadata interface {
+	HostMetadata() map[string]map[string]any
+}
+
 var metadataSources = map[string]metadataSource{
 	"DYNAMIC": func(r Record) map[string]map[string]any { return r.Info.Metadata },
 	"UPSTREAM_HOST": func(r Record) map[string]map[string]any {
 		if r.Info.Upstream == nil {
 			return nil
 		}
-		return r.Info.Upstream.Metadata
+		return r.Info.Upstream.Metadata.Load()
+	},
+	"VIRTUAL_HOST": func(r Record) map[string]map[string]any {
+		if m, ok := r.Route.(hostMetadata); ok {
+			return m.HostMetadata()
+		}
+		return nil
 	},
 	"ROUTE": func(r Record) map[string]map[string]any {
 		if m, ok := r.Route.(routeMetadata); ok {
@@ -50,29 +63,58 @@ func buildMetadata(params string) (*operation, error) {
 
 // find follows a path: namespace, then keys.
 func find(m map[string]map[string]any, path []string) (any, bool) {
-	at, ok := m[path[0]]
-	if !ok || len(path) == 1 {
-		return at, ok
+	if len(path) == 1 {
+		all, ok := m[path[0]]
+		return all, ok
 	}
-	for _, key := range path[1 : len(path)-1] {
-		if at, ok = at[key].(map[string]any); !ok {
-			return nil, false
-		}
-	}
-	v, ok := at[path[len(path)-1]]
-	return v, ok
+	return match.Find(m, path[0], path[1:])
 }
 
-// buildFilterState reads "key", "key:PLAIN" or "key:TYPED".
+// buildFilterState reads "key", "key:PLAIN", "key:TYPED" or "key:FIELD:name".
 func buildFilterState(params string) (*operation, error) {
 	key, style, _ := strings.Cut(params, ":")
-	if style != "" && style != "PLAIN" && style != "TYPED" {
-		return nil, fmt.Errorf("style %q: unknown or not supported, want PLAIN or TYPED", style)
+	style, field, named := strings.Cut(style, ":")
+	switch {
+	case style == "FIELD" && named:
+		return valueOperation(func(r Record) (any, bool) {
+			object, _ := r.Info.FilterState[key].(map[string]any)
+			v, ok := object[field]
+			return v, ok
+		}), nil
+	case style == "PLAIN" && !named:
+		return plainOperation(func(r Record) (any, bool) { return filterState(r, key) }), nil
+	case (style == "" || style == "TYPED") && !named:
+		return jsonOperation(func(r Record) (any, bool) { return filterState(r, key) }), nil
 	}
-	return valueOperation(func(r Record) (any, bool) {
-		v, ok := r.Info.FilterState[key]
-		return v, ok
-	}), nil
+	return nil, fmt.Errorf("style %q: unknown or not supported, want PLAIN, TYPED or FIELD:name", style)
+}
+
+// An opaque is filter state that has no text form.
+type opaque interface{ Opaque() }
+
+func filterState(r Record, key string) (any, bool) {
+	v := r.Info.FilterState[key]
+	if _, ok := v.(opaque); ok {
+		return nil, false
+	}
+	return v, v != nil
+}
+
+// jsonOperation writes a value as JSON everywhere.
+func jsonOperation(get func(Record) (any, bool)) *operation {
+	op := numeric(func(dst []byte, r Record) ([]byte, bool) {
+		v, ok := get(r)
+		if !ok {
+			return dst, false
+		}
+		return appendValue(dst, v), true
+	})
+	return &op
+}
+
+// plainOperation writes a value as text, which is a string in JSON, too.
+func plainOperation(get func(Record) (any, bool)) *operation {
+	return &operation{write: valueOperation(get).write}
 }
 
 // valueOperation writes a JSON-like value: strings bare in text, the rest as JSON.

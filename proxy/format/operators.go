@@ -68,27 +68,48 @@ var operators = map[string]operator{
 	"UPSTREAM_HOST_NAME_WITHOUT_PORT":      optional(hostOf(upstreamHostName)),
 	"UPSTREAM_CLUSTER":                     text((*streaminfo.Info).ObservedCluster),
 	"UPSTREAM_CLUSTER_RAW":                 text(func(i *streaminfo.Info) string { return i.Cluster }),
-	"UPSTREAM_REMOTE_ADDRESS":              optional(upstreamHost),
-	"UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": optional(hostOf(upstreamHost)),
-	"UPSTREAM_REMOTE_PORT":                 rawJSON(portOf(upstreamHost)),
+	"UPSTREAM_REMOTE_ADDRESS":              optional(upstreamRemote),
+	"UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": optional(hostOf(upstreamRemote)),
+	"UPSTREAM_REMOTE_PORT":                 rawJSON(portOf(upstreamRemote)),
+
+	"UPSTREAM_PEER_URI_SAN":                      ofServer(func(dst []byte, c *streaminfo.Certificate) []byte { return joined(dst, c.URIs) }),
+	"UPSTREAM_PEER_DNS_SAN":                      ofServer(func(dst []byte, c *streaminfo.Certificate) []byte { return joined(dst, c.DNS) }),
+	"UPSTREAM_PEER_IP_SAN":                       ofServer(func(dst []byte, c *streaminfo.Certificate) []byte { return addresses(dst, c.X509) }),
+	"UPSTREAM_PEER_SUBJECT":                      ofServer(func(dst []byte, c *streaminfo.Certificate) []byte { return append(dst, c.Subject...) }),
+	"UPSTREAM_PEER_ISSUER":                       ofServer(func(dst []byte, c *streaminfo.Certificate) []byte { return append(dst, c.Issuer...) }),
+	"UPSTREAM_PEER_CERT":                         ofServer(func(dst []byte, c *streaminfo.Certificate) []byte { return encodedPEM(dst, c.X509) }),
+	"UPSTREAM_PEER_CERT_V_START":                 {mayHaveParams, false, buildTime(serverValidity(func(c *x509.Certificate) time.Time { return c.NotBefore }), time.UTC)},
+	"UPSTREAM_PEER_CERT_V_END":                   {mayHaveParams, false, buildTime(serverValidity(func(c *x509.Certificate) time.Time { return c.NotAfter }), time.UTC)},
+	"UPSTREAM_LOCAL_URI_SAN":                     ofShown(func(dst []byte, c *streaminfo.Certificate) []byte { return joined(dst, c.URIs) }),
+	"UPSTREAM_LOCAL_DNS_SAN":                     ofShown(func(dst []byte, c *streaminfo.Certificate) []byte { return joined(dst, c.DNS) }),
+	"UPSTREAM_LOCAL_IP_SAN":                      ofShown(func(dst []byte, c *streaminfo.Certificate) []byte { return addresses(dst, c.X509) }),
+	"UPSTREAM_TLS_VERSION":                       ofUpstreamTLS(func(t *streaminfo.TLS) string { return t.Version }),
+	"UPSTREAM_TLS_CIPHER":                        ofUpstreamTLS(func(t *streaminfo.TLS) string { return t.Cipher }),
+	"UPSTREAM_TLS_GROUP":                         ofUpstreamTLS(func(t *streaminfo.TLS) string { return t.Group }),
+	"UPSTREAM_HOSTS_ATTEMPTED":                   optional(attempted(upstreamRemote)),
+	"UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT":      optional(attempted(hostOf(upstreamRemote))),
+	"UPSTREAM_HOST_NAMES_ATTEMPTED":              optional(attempted(connectedName)),
+	"UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT": optional(attempted(hostOf(connectedName))),
 
 	// Other.
 	"ROUTE_NAME":           text(func(i *streaminfo.Info) string { return i.RouteName }),
-	"VIRTUAL_CLUSTER_NAME": constant(""), // virtual clusters are refused in routes
+	"VIRTUAL_CLUSTER_NAME": text(func(i *streaminfo.Info) string { return i.VirtualCluster }),
 	"FILTER_CHAIN_NAME":    text(func(i *streaminfo.Info) string { return i.FilterChain }),
 	"REQUESTED_SERVER_NAME": text(func(i *streaminfo.Info) string {
 		return i.ServerName
 	}),
-	"CONNECTION_ID":    number(func(r Record) int64 { return int64(r.Info.ConnectionID) }),
-	"STREAM_ID":        optional(streamID),
-	"TRACE_ID":         optional(func(dst []byte, r Record) []byte { return append(dst, r.Info.TraceID...) }),
-	"SPAN_ID":          optional(func(dst []byte, r Record) []byte { return append(dst, r.Info.SpanID...) }),
-	"UNIQUE_ID":        always(func(dst []byte, _ Record) []byte { return appendUUID(dst) }),
-	"ACCESS_LOG_TYPE":  always(logType),
-	"HOSTNAME":         {noParams, false, buildHostname},
-	"ENVIRONMENT":      {needsParams, true, buildEnvironment},
-	"METADATA":         {needsParams, true, buildMetadata},
-	"DYNAMIC_METADATA": {needsParams, true, func(p string) (*operation, error) { return buildMetadata("DYNAMIC:" + p) }},
+	"BYTES_RETRANSMITTED":   number(func(Record) int64 { return 0 }), // of QUIC only, as the next
+	"PACKETS_RETRANSMITTED": number(func(Record) int64 { return 0 }),
+	"CONNECTION_ID":         number(func(r Record) int64 { return int64(r.Info.ConnectionID) }),
+	"STREAM_ID":             optional(streamID),
+	"TRACE_ID":              optional(func(dst []byte, r Record) []byte { return append(dst, r.Info.TraceID...) }),
+	"SPAN_ID":               optional(func(dst []byte, r Record) []byte { return append(dst, r.Info.SpanID...) }),
+	"UNIQUE_ID":             always(func(dst []byte, _ Record) []byte { return appendUUID(dst) }),
+	"ACCESS_LOG_TYPE":       always(logType),
+	"HOSTNAME":              {noParams, false, buildHostname},
+	"ENVIRONMENT":           {needsParams, true, buildEnvironment},
+	"METADATA":              {needsParams, true, buildMetadata},
+	"DYNAMIC_METADATA":      {needsParams, true, func(p string) (*operation, error) { return buildMetadata("DYNAMIC:" + p) }},
 	"UPSTREAM_METADATA": {needsParams, true, func(p string) (*operation, error) {
 		return buildMetadata("UPSTREAM_HOST:" + p)
 	}},
@@ -114,6 +135,8 @@ var operators = map[string]operator{
 	"DOWNSTREAM_PEER_SUBJECT":         text(func(i *streaminfo.Info) string { return i.PeerSubject }),
 	"DOWNSTREAM_PEER_DNS_SAN":         optional(func(dst []byte, r Record) []byte { return joined(dst, r.Info.PeerDNSSANs) }),
 	"DOWNSTREAM_PEER_IP_SAN":          ofPeer(addresses),
+	"DOWNSTREAM_PEER_EMAIL_SAN":       ofPeer(func(dst []byte, c *x509.Certificate) []byte { return joined(dst, c.EmailAddresses) }),
+	"DOWNSTREAM_PEER_CERT":            ofPeer(encodedPEM),
 	"DOWNSTREAM_PEER_ISSUER":          text(func(i *streaminfo.Info) string { return i.PeerIssuer }),
 	"DOWNSTREAM_PEER_SERIAL":          ofPeer(serial),
 	"DOWNSTREAM_PEER_FINGERPRINT_256": ofPeer(func(dst []byte, c *x509.Certificate) []byte { return fingerprint(dst, sha256.New(), c) }),
@@ -222,6 +245,9 @@ func joined(dst []byte, list []string) []byte {
 }
 
 func logType(dst []byte, r Record) []byte {
+	if r.Info.LogType != "" {
+		return append(dst, r.Info.LogType...)
+	}
 	if r.Request == nil {
 		return append(dst, "TcpConnectionEnd"...)
 	}

@@ -5,9 +5,15 @@
 package hcm_test
 
 import (
+	"bufio"
+	"encoding/binary"
+	"io"
 	"net"
 	"runtime"
 	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // quiet is a backend without allocations: it answers each head it reads with the same bytes.
@@ -90,6 +96,61 @@ func TestAllocations(t *testing.T) {
 				t.Errorf("%d allocations in %d requests", got, n)
 			}
 		})
+	}
+}
+
+// The budget of a request of HTTP/2, from the client's socket to a backend of HTTP/1 and
+// back: its values are strings in the decoder of heads, and one wakes who waits.
+const allocsPerHTTP2 = 8
+
+// TestHTTP2Allocations sends streams one after the other on one connection.
+func TestHTTP2Allocations(t *testing.T) {
+	g := start(t, setup{manager: gatewayManager, routes: gatewayRoute, clusters: map[string]string{"b": quiet(t)}, direction: "OUTBOUND"})
+	c := g.dialHTTP2(t)
+	if s := c.status(c.get("/x/y?z=1")); s != "200" {
+		t.Fatal(s)
+	}
+	// From here on by hand: the client must not allocate either.
+	c.block.Reset()
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", "svc3.default.svc.cluster.local"}, {":path", "/x/y?z=1"},
+		{"user-agent", "test"}, {"accept", "*/*"}, {"authorization", "Bearer abc.def.ghi"}} {
+		if err := c.heads.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	frame := append([]byte{0, 0, byte(c.block.Len()), byte(http2.FrameHeaders), byte(http2.FlagHeadersEndStream | http2.FlagHeadersEndHeaders), 0, 0, 0, 0}, c.block.Bytes()...)
+	r := bufio.NewReader(c.conn)
+	var head [9]byte
+	exchange := func() {
+		binary.BigEndian.PutUint32(frame[5:], c.next)
+		c.next += 2
+		if _, err := c.conn.Write(frame); err != nil {
+			t.Fatal(err)
+		}
+		for over := false; !over; {
+			if _, err := io.ReadFull(r, head[:]); err != nil {
+				t.Fatal(err)
+			}
+			over = binary.BigEndian.Uint32(head[5:]) == c.next-2 && http2.Flags(head[4]).Has(http2.FlagDataEndStream) && head[3] <= byte(http2.FrameHeaders)
+			if _, err := r.Discard(int(head[0])<<16 | int(head[1])<<8 | int(head[2])); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 2000 {
+		exchange()
+	}
+	const n = 10000
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range n {
+		exchange()
+	}
+	runtime.ReadMemStats(&after)
+	got := float64(after.Mallocs-before.Mallocs) / n
+	t.Logf("%.1f allocations, %.0f bytes", got, float64(after.TotalAlloc-before.TotalAlloc)/n)
+	if got > allocsPerHTTP2 {
+		t.Errorf("%.1f allocations a request, the budget is %d", got, allocsPerHTTP2)
 	}
 }
 

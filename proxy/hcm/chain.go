@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
 	xdsv3 "github.com/cncf/xds/go/xds/type/v3"
@@ -14,121 +15,179 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/network"
 	"github.com/lateen-mesh/lateen/proxy/route"
 	"github.com/lateen-mesh/lateen/proxy/xds"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
-// compileChain builds the HTTP filters.
-func (m *manager) compileChain(c *hcmv3.HttpConnectionManager, env network.Env, d Deps) error {
-	shared := http.Env{Stats: d.Stats.Scope("http." + c.GetStatPrefix() + "."), Direction: env.Direction}
-	terminal := false
-	for i, f := range c.GetHttpFilters() {
-		factory, err := find(f, d.Filters)
-		if err != nil {
-			if f.GetIsOptional() {
-				continue
-			}
-			return fmt.Errorf("http_filters[%d] %q: %w", i, f.GetName(), err)
-		}
-		if terminal {
-			return fmt.Errorf("http_filters[%d] %q: comes after a terminal filter", i, f.GetName())
-		}
-		built, err := factory.New(f.GetTypedConfig(), shared)
-		if err != nil {
-			return fmt.Errorf("http_filters[%d] %q: %w", i, f.GetName(), err)
-		}
-		terminal = factory.Terminal
-		l := link{name: f.GetName(), filter: built}
-		l.ender, _ = built.(http.Ender)
-		if l.ender != nil {
-			m.enders = append(m.enders, http.Slot(len(m.chain)))
-		}
-		m.chain = append(m.chain, l)
+// compileChains builds the HTTP filters, those of upgrades that have their own included.
+func (m *manager) compileChains(c *hcmv3.HttpConnectionManager, env network.Env, d Deps) error {
+	shared := http.Env{Stats: d.Stats.Scope("http." + c.GetStatPrefix() + "."), Direction: env.Direction, Runtime: d.Runtime}
+	if err := m.compileChain(&m.chain, c.GetHttpFilters(), shared, d); err != nil {
+		return fmt.Errorf("http_filters%w", err)
 	}
-	slices.Reverse(m.enders)
-	if !terminal {
-		return errors.New("http_filters: must end with a terminal filter")
+	for i, u := range c.GetUpgradeConfigs() {
+		if len(u.GetFilters()) == 0 {
+			continue
+		}
+		own := m.upgrades[strings.ToLower(u.GetUpgradeType())]
+		own.chain = &chain{}
+		if err := m.compileChain(own.chain, u.GetFilters(), shared, d); err != nil {
+			return fmt.Errorf("upgrade_configs[%d].filters%w", i, err)
+		}
 	}
 	return nil
 }
 
-// find returns the factory of a filter.
-func find(f *hcmv3.HttpFilter, table []http.Factory) (*http.Factory, error) {
-	switch {
-	case f.GetConfigDiscovery() != nil:
-		return nil, errors.New("config_discovery: not supported")
-	case f.GetDisabled():
-		return nil, errors.New("disabled: not supported")
+// compileChain builds one chain. Its errors go on after the name of the list.
+func (m *manager) compileChain(to *chain, filters []*hcmv3.HttpFilter, shared http.Env, d Deps) error {
+	terminal := false
+	for i, f := range filters {
+		if f.GetConfigDiscovery() != nil && !terminal {
+			x, ends, err := m.discover(f, d, shared)
+			if err != nil {
+				return fmt.Errorf("[%d] %q: %w", i, f.GetName(), err)
+			}
+			terminal, m.discovered = ends, append(m.discovered, x)
+			to.add(f, x)
+			to.add(f, place{})
+			continue
+		}
+		config, factory, err := find(f, d.Filters)
+		if err != nil {
+			if f.GetIsOptional() {
+				continue
+			}
+			return fmt.Errorf("[%d] %q: %w", i, f.GetName(), err)
+		}
+		if terminal {
+			return fmt.Errorf("[%d] %q: comes after a terminal filter", i, f.GetName())
+		}
+		shared.Name = f.GetName()
+		built, err := factory.New(config, shared)
+		if err != nil {
+			return fmt.Errorf("[%d] %q: %w", i, f.GetName(), err)
+		}
+		terminal = factory.Terminal
+		to.add(f, built)
 	}
-	url, err := innerType(f.GetTypedConfig())
+	slices.Reverse(to.enders)
+	if !terminal {
+		return errors.New(": must end with a terminal filter")
+	}
+	m.slots = max(m.slots, len(to.links))
+	return nil
+}
+
+// add appends a filter to the chain.
+func (c *chain) add(f *hcmv3.HttpFilter, built http.Filter) {
+	l := link{name: f.GetName(), filter: built, disabled: f.GetDisabled()}
+	l.ender, _ = built.(http.Ender)
+	if l.ender != nil {
+		c.enders = append(c.enders, http.Slot(len(c.links)))
+	}
+	c.links = append(c.links, l)
+	c.sleeping = c.sleeping || l.disabled
+}
+
+// find returns the factory of a filter and what it makes the filter of.
+func find(f *hcmv3.HttpFilter, table []http.Factory) (*anypb.Any, *http.Factory, error) {
+	config, url, err := typed(f.GetTypedConfig())
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("typed_config: %w", err)
 	}
 	for i := range table {
 		if url == "" && table[i].Name == f.GetName() || slices.Contains(table[i].TypeURLs, url) {
-			return &table[i], nil
+			return config, &table[i], nil
 		}
 	}
 	if url == "" {
-		return nil, errors.New("no such filter")
+		return nil, nil, errors.New("no such filter")
 	}
-	return nil, fmt.Errorf("typed_config: %s: no such filter", url)
+	return nil, nil, fmt.Errorf("typed_config: %s: no such filter", url)
 }
 
-// innerType is the type URL of a configuration; that within for a TypedStruct.
-func innerType(a *anypb.Any) (string, error) {
+// typed is a configuration and its type URL; those within for a TypedStruct.
+func typed(a *anypb.Any) (*anypb.Any, string, error) {
+	a, err := xds.Typed(a)
+	if err != nil {
+		return nil, "", err
+	}
 	switch url := a.GetTypeUrl(); url {
 	case "type.googleapis.com/udpa.type.v1.TypedStruct":
 		var t udpav1.TypedStruct
 		err := a.UnmarshalTo(&t)
-		return t.GetTypeUrl(), err
+		return a, t.GetTypeUrl(), err
 	case "type.googleapis.com/xds.type.v3.TypedStruct":
 		var t xdsv3.TypedStruct
 		err := a.UnmarshalTo(&t)
-		return t.GetTypeUrl(), err
+		return a, t.GetTypeUrl(), err
 	default:
-		return url, nil
+		return a, url, nil
 	}
 }
 
 // compileRoutes takes the inline route configuration or subscribes to one.
 func (m *manager) compileRoutes(c *hcmv3.HttpConnectionManager, env network.Env, d Deps) error {
-	compiler := route.CompileEnv{Filters: d.Filters,
-		HTTP: http.Env{Stats: d.Stats.Scope("http." + c.GetStatPrefix() + "."), Direction: env.Direction}}
+	compiler := route.CompileEnv{Filters: d.Filters, HasCluster: d.AnyCluster,
+		HTTP: http.Env{Stats: d.Stats.Scope("http." + c.GetStatPrefix() + "."), Direction: env.Direction, Runtime: d.Runtime}}
 	switch s := c.GetRouteSpecifier().(type) {
 	case *hcmv3.HttpConnectionManager_RouteConfig:
+		compiler.Static = true
 		t, err := route.Compile(s.RouteConfig, compiler)
 		if err != nil {
 			return fmt.Errorf("route_config: %w", err)
 		}
 		m.routes.table.Store(t)
 		return nil
+	case *hcmv3.HttpConnectionManager_ScopedRoutes:
+		compiler.Static = true
+		var err error
+		if m.routes.scopes, err = route.CompileScopes(s.ScopedRoutes, compiler); err != nil {
+			return fmt.Errorf("scoped_routes: %w", err)
+		}
+		return nil
 	case *hcmv3.HttpConnectionManager_Rds:
-		return m.subscribe(s.Rds, compiler, d)
+		return m.subscribe(s.Rds, c.GetStatPrefix(), compiler, d)
 	}
-	return errors.New("rds or route_config: one must be set")
+	return errors.New("rds, route_config or scoped_routes: one must be set")
 }
 
-func (m *manager) subscribe(r *hcmv3.Rds, compiler route.CompileEnv, d Deps) error {
+func (m *manager) subscribe(r *hcmv3.Rds, prefix string, compiler route.CompileEnv, d Deps) error {
 	src := r.GetConfigSource()
-	if src.GetAds() == nil && src.GetSelf() == nil || d.XDS == nil {
-		return errors.New("rds.config_source: only ads is supported")
+	client, err := d.client(wellknown.RouteType, src)
+	if err != nil {
+		return fmt.Errorf("rds.config_source: %w", err)
 	}
 	if r.GetRouteConfigName() == "" {
 		return errors.New("rds.route_config_name: must not be empty")
 	}
-	t := route.Type(compiler)
+	t := m.withHosts(route.Type(compiler), compiler, d)
+	if d.Known != nil {
+		m.routes.table.Store(d.Known(r.GetRouteConfigName(), func(body *anypb.Any) (*route.Table, error) {
+			return t.Decode(r.GetRouteConfigName(), body)
+		}))
+		return nil
+	}
 	t.FetchTimeout = duration(src.GetInitialFetchTimeout(), defaultFetch)
 	m.routes.warm = make(chan struct{})
-	m.routes.cancel = xds.Subscribe(d.XDS, t, r.GetRouteConfigName(), m.routes.update)
+	t, update := countRoutes(d.Stats.Scope("http."+prefix+".rds."+r.GetRouteConfigName()+"."), t, m.routes.update)
+	m.routes.cancel = xds.Subscribe(client, t, r.GetRouteConfigName(), update)
 	return nil
 }
 
 // overrides fills the stream's per-route configuration, the most specific for each filter.
-func (m *manager) overrides(s *http.Stream, t *route.Target) {
-	if !hasOverrides(t) {
+func (c *chain) overrides(s *http.Stream, t *route.Target) {
+	if !c.sleeping && !hasOverrides(t) {
 		s.SetOverrides(0, nil)
 		return
 	}
-	s.SetOverrides(len(m.chain), func(slot http.Slot) any { return override(t, m.chain[slot].name) })
+	s.SetOverrides(len(c.links), func(slot http.Slot) any {
+		l := &c.links[slot]
+		v := override(t, l.name)
+		if v == nil && l.disabled {
+			return route.Disabled{}
+		}
+		return v
+	})
 }
 
 func hasOverrides(t *route.Target) bool {
@@ -151,6 +210,9 @@ func override(t *route.Target, name string) any {
 		if v := t.VirtualHost.PerFilter[name]; v != nil {
 			return v
 		}
+	}
+	if t.Table == nil {
+		return nil
 	}
 	return t.Table.PerFilter[name]
 }

@@ -3,7 +3,6 @@ package hcm
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,8 +15,10 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/accesslog"
 	"github.com/lateen-mesh/lateen/proxy/http1"
+	"github.com/lateen-mesh/lateen/proxy/http2"
 	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/network"
+	"github.com/lateen-mesh/lateen/proxy/route"
 	"github.com/lateen-mesh/lateen/proxy/tracing"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
@@ -27,28 +28,39 @@ type pointer[T any] = atomic.Pointer[T]
 // config are the settings of a manager.
 type config struct {
 	codec      http1.ServerOptions
-	server     []byte
-	transform  hcmv3.HttpConnectionManager_ServerHeaderTransformation
-	via        []byte
-	ingress    bool // the listener's direction is not OUTBOUND
-	edge       edge
-	path       pathRules
-	requestID  requestID
-	sampling   *sampling       // nil: nothing is traced
-	tracer     *tracing.Tracer // nil: no ids are passed on
-	xfcc       xfcc
-	upgrades   map[string]bool // by lower-case type
-	proxy100   bool
-	userAgent  []byte
-	node       []byte
-	maxUses    uint32        // max_requests_per_connection, 0: no limit
-	streamIdle time.Duration // 0: none, as all of these
-	request    time.Duration
-	headers    time.Duration
-	idle       time.Duration
-	maxAge     time.Duration
-	maxStream  time.Duration
-	delayed    time.Duration
+	http2      http2.ServerOptions
+	version    version       // codec_type
+	drainTime  time.Duration // between the two steps of a drain
+	drainExtra float64       // drain_timeout_jitter, a share
+	ageExtra   float64       // max_connection_duration_jitter, a share
+	authority  authorityRules
+	scheme     schemeRules
+	replies    *localReplies // nil: as they are
+
+	underscores corev3.HttpProtocolOptions_HeadersWithUnderscoresAction
+	server      []byte
+	transform   hcmv3.HttpConnectionManager_ServerHeaderTransformation
+	via         []byte
+	ingress     bool // the listener's direction is not OUTBOUND
+	edge        edge
+	earlyEdits  []route.Mutations
+	path        pathRules
+	requestID   requestID
+	sampling    *sampling       // nil: nothing is traced
+	tracer      *tracing.Tracer // nil: no ids are passed on
+	xfcc        xfcc
+	upgrades    map[string]*upgrade // by lower-case type
+	proxy100    bool
+	userAgent   []byte
+	node        []byte
+	maxUses     uint32        // max_requests_per_connection, 0: no limit
+	streamIdle  time.Duration // 0: none, as all of these
+	request     time.Duration
+	headers     time.Duration
+	idle        time.Duration
+	maxAge      time.Duration
+	maxStream   time.Duration
+	delayed     time.Duration
 }
 
 // Envoy's defaults.
@@ -58,50 +70,74 @@ const (
 	defaultDelayedClose = time.Second
 	defaultServer       = "envoy"
 	defaultFetch        = 15 * time.Second // initial_fetch_timeout
+	defaultDrain        = 5 * time.Second  // drain_timeout
+)
+
+// A version is what a connection manager speaks.
+type version uint8
+
+const (
+	versionAny version = iota // as ALPN or the first bytes say
+	version1
+	version2
 )
 
 // supported are the fields that compile reads, and those that have no effect here:
-// codec options of other protocols, log flushing by time, drain_timeout (GOAWAY only).
+// codec options of HTTP/3, log flushing by time.
 var supported = []protoreflect.Name{
-	"codec_type", "stat_prefix", "rds", "route_config", "http_filters", "add_user_agent", "tracing", "common_http_protocol_options",
+	"codec_type", "stat_prefix", "rds", "route_config", "scoped_routes", "http_filters", "add_user_agent", "tracing", "common_http_protocol_options",
 	"http_protocol_options", "http2_protocol_options", "http3_protocol_options", "server_name", "server_header_transformation",
 	"max_request_headers_kb", "stream_idle_timeout", "request_timeout", "request_headers_timeout", "drain_timeout",
 	"delayed_close_timeout", "access_log", "use_remote_address", "xff_num_trusted_hops", "internal_address_config", "skip_xff_append",
 	"via", "generate_request_id", "preserve_external_request_id", "always_set_request_id_in_response", "forward_client_cert_details",
 	"set_current_client_cert_details", "proxy_100_continue", "upgrade_configs", "normalize_path", "merge_slashes",
 	"path_with_escaped_slashes_action", "request_id_extension", "append_x_forwarded_port", "stream_error_on_invalid_http_message",
-	"append_local_overload", "add_proxy_protocol_connection_state",
+	"append_local_overload", "add_proxy_protocol_connection_state", "strip_matching_host_port", "strip_any_host_port",
+	"strip_trailing_host_dot", "scheme_header_transformation", "http1_safe_max_connection_duration", "drain_timeout_jitter",
+	"local_reply_config", "access_log_options", "flush_access_log_on_new_request", "access_log_flush_interval", "original_ip_detection_extensions",
+	"early_header_mutation_extensions",
 }
 
 // compile turns the resource into a manager.
-func compile(c *hcmv3.HttpConnectionManager, env network.Env, d Deps) (*manager, error) {
+func compile(c *hcmv3.HttpConnectionManager, env network.Env, d Deps, codec *http2.Stats) (*manager, error) {
 	if err := xds.Only(c, supported...); err != nil {
 		return nil, err
 	}
-	m := &manager{config: newConfig(c, env), hasCluster: d.HasCluster}
+	m := &manager{config: newConfig(c, env), closed: make(chan struct{}), hasCluster: d.HasCluster}
 	prefix := c.GetStatPrefix()
 	if prefix == "" {
 		return nil, errors.New("stat_prefix: must not be empty")
 	}
-	m.stats = newCounters(d.Stats.Scope("http." + prefix + "."))
+	m.stats = newCounters(d.Stats.Scope("http."+prefix+"."), d.Stats.Scope("http1."))
+	if env.StatPrefix != "" {
+		m.stats.tellListener(d.Stats.Scope(env.StatPrefix + "http." + prefix + "."))
+	}
 	steps := []func() error{
-		func() error { return m.compileCodec(c) },
+		func() error { return m.compileCodec(c, codec) },
 		func() error { return m.compileEdge(c, d) },
+		func() error { return m.compileDetections(c) },
+		func() error { return m.compileEarlyEdits(c) },
 		func() error { return m.compileRequestID(c) },
 		func() error { return m.compileTracing(c.GetTracing(), d) },
 		func() error { return m.compileXFCC(c) },
 		func() error { return m.compileUpgrades(c) },
-		func() error { return m.compileChain(c, env, d) },
+		func() (err error) { m.replies, err = newLocalReplies(c.GetLocalReplyConfig(), d.Runtime); return err },
+		func() error { return m.compileChains(c, env, d) },
 		func() error { return m.compileRoutes(c, env, d) },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
+			m.release()
 			return nil, err
 		}
 	}
 	var err error
+	if err = m.compileLogOptions(c); err != nil {
+		m.release()
+		return nil, err
+	}
 	if m.loggers, err = accesslog.Build(c.GetAccessLog(), d.AccessLog); err != nil {
-		m.routes.close()
+		m.release()
 		return nil, err // names access_log[n]
 	}
 	return m, nil
@@ -117,11 +153,14 @@ func newConfig(c *hcmv3.HttpConnectionManager, env network.Env) config {
 		streamIdle: duration(c.GetStreamIdleTimeout(), defaultStreamIdle), request: duration(c.GetRequestTimeout(), 0),
 		headers: duration(c.GetRequestHeadersTimeout(), 0), delayed: duration(c.GetDelayedCloseTimeout(), defaultDelayedClose),
 		idle: duration(o.GetIdleTimeout(), defaultIdle), maxAge: duration(o.GetMaxConnectionDuration(), 0),
-		maxStream: duration(o.GetMaxStreamDuration(), 0), maxUses: o.GetMaxRequestsPerConnection().GetValue(),
+		drainTime: duration(c.GetDrainTimeout(), defaultDrain), maxStream: duration(o.GetMaxStreamDuration(), 0), maxUses: o.GetMaxRequestsPerConnection().GetValue(),
 	}
 	if len(cfg.server) == 0 {
 		cfg.server = []byte(defaultServer)
 	}
+	cfg.authority, cfg.scheme = newAuthorityRules(c), newSchemeRules(c.GetSchemeHeaderTransformation())
+	cfg.underscores = o.GetHeadersWithUnderscoresAction()
+	cfg.drainExtra, cfg.ageExtra = c.GetDrainTimeoutJitter().GetValue()/100, o.GetMaxConnectionDurationJitter().GetValue()/100
 	return cfg
 }
 
@@ -133,47 +172,40 @@ func duration(d *durationpb.Duration, otherwise time.Duration) time.Duration {
 	return d.AsDuration()
 }
 
-// compileCodec reads what concerns the bytes of HTTP/1.1.
-func (m *manager) compileCodec(c *hcmv3.HttpConnectionManager) error {
+// compileCodec reads what concerns the bytes on the wire.
+func (m *manager) compileCodec(c *hcmv3.HttpConnectionManager, stats *http2.Stats) error {
 	switch c.GetCodecType() {
-	case hcmv3.HttpConnectionManager_AUTO, hcmv3.HttpConnectionManager_HTTP1:
+	case hcmv3.HttpConnectionManager_AUTO:
+	case hcmv3.HttpConnectionManager_HTTP1:
+		m.version = version1
+	case hcmv3.HttpConnectionManager_HTTP2:
+		m.version = version2
 	default:
 		return fmt.Errorf("codec_type: %v: not supported", c.GetCodecType())
 	}
-	common := c.GetCommonHttpProtocolOptions()
-	err := onlyIn("common_http_protocol_options", common, "idle_timeout", "max_connection_duration", "max_headers_count",
-		"max_stream_duration", "max_requests_per_connection")
-	if err != nil {
+	if err := m.compileHTTP1(c); err != nil {
 		return err
 	}
-	o := c.GetHttpProtocolOptions()
-	err = onlyIn("http_protocol_options", o, "accept_http_10", "header_key_format", "enable_trailers", "allow_absolute_url", "use_balsa_parser",
-		"override_stream_error_on_invalid_http_message")
-	if err != nil {
-		return err
-	}
-	if a := o.GetAllowAbsoluteUrl(); a != nil && !a.GetValue() {
-		return errors.New("http_protocol_options.allow_absolute_url: false: not supported")
-	}
-	if c.GetStreamErrorOnInvalidHttpMessage().GetValue() || o.GetOverrideStreamErrorOnInvalidHttpMessage().GetValue() {
-		return errors.New("stream_error_on_invalid_http_message: true: not supported")
-	}
-	m.codec = http1.ServerOptions{AcceptHTTP10: o.GetAcceptHttp_10(), Trailers: o.GetEnableTrailers(),
-		MaxHeadBytes: int(c.GetMaxRequestHeadersKb().GetValue()) << 10, MaxHeaders: int(common.GetMaxHeadersCount().GetValue())}
-	if m.codec.MaxHeadBytes > http1.MaxHeadBytes {
-		return fmt.Errorf("max_request_headers_kb: at most %d, got %d", http1.MaxHeadBytes>>10, c.GetMaxRequestHeadersKb().GetValue())
-	}
-	if f := o.GetHeaderKeyFormat(); f != nil {
-		if !isPreserveCase(f) {
-			return errors.New("http_protocol_options.header_key_format: only preserve_case is supported")
-		}
-		m.codec.PreserveCase = true
-	}
-	return nil
+	return m.compileHTTP2(c, stats)
 }
 
-func isPreserveCase(f *corev3.Http1ProtocolOptions_HeaderKeyFormat) bool {
-	return strings.HasSuffix(f.GetStatefulFormatter().GetTypedConfig().GetTypeUrl(), "preserve_case.v3.PreserveCaseFormatterConfig")
+func (m *manager) compileHTTP1(c *hcmv3.HttpConnectionManager) error {
+	common := c.GetCommonHttpProtocolOptions()
+	err := onlyIn("common_http_protocol_options", common, "idle_timeout", "max_connection_duration", "max_headers_count",
+		"max_stream_duration", "max_requests_per_connection", "max_connection_duration_jitter", "headers_with_underscores_action")
+	if err != nil {
+		return err
+	}
+	o, err := http1.Decode(c.GetHttpProtocolOptions())
+	if err != nil {
+		return fmt.Errorf("http_protocol_options.%w", err)
+	}
+	if c.GetHttpProtocolOptions().GetOverrideStreamErrorOnInvalidHttpMessage() == nil {
+		o.StreamErrors = c.GetStreamErrorOnInvalidHttpMessage().GetValue()
+	}
+	m.codec = http1.ServerOptions{Options: o, HTTP2: m.version == versionAny,
+		MaxHeadBytes: int(c.GetMaxRequestHeadersKb().GetValue()) << 10, MaxHeaders: int(common.GetMaxHeadersCount().GetValue())}
+	return nil
 }
 
 // onlyIn is xds.Only below a field.
@@ -186,6 +218,18 @@ func onlyIn(field string, msg interface {
 	if err := xds.Only(msg, names...); err != nil {
 		return fmt.Errorf("%s.%w", field, err)
 	}
+	return nil
+}
+
+// compileHTTP2 reads http2_protocol_options.
+func (m *manager) compileHTTP2(c *hcmv3.HttpConnectionManager, stats *http2.Stats) error {
+	o, err := http2.Decode(c.GetHttp2ProtocolOptions())
+	if err != nil {
+		return fmt.Errorf("http2_protocol_options.%w", err)
+	}
+	o.Stats = stats
+	o.MaxHeadBytes, o.MaxHeaders = m.codec.MaxHeadBytes, m.codec.MaxHeaders
+	m.http2 = http2.ServerOptions{Options: o}
 	return nil
 }
 
@@ -234,7 +278,11 @@ func (m *manager) compileTracing(t *hcmv3.HttpConnectionManager_Tracing, d Deps)
 	if t.GetSpawnUpstreamSpan().GetValue() {
 		return errors.New("tracing.spawn_upstream_span: not supported")
 	}
-	m.sampling = &sampling{client: share(t.GetClientSampling()), random: share(t.GetRandomSampling()), overall: share(t.GetOverallSampling())}
+	m.sampling = &sampling{
+		client:  d.Runtime.ShareOf("tracing.client_enabled", share(t.GetClientSampling())),
+		random:  d.Runtime.ShareOf("tracing.random_sampling", share(t.GetRandomSampling())),
+		overall: d.Runtime.ShareOf("tracing.global_enabled", share(t.GetOverallSampling())),
+	}
 	m.tracer = d.Tracing
 	if t.GetProvider() != nil {
 		if m.tracer, err = tracing.New(t.GetProvider()); err != nil {
@@ -245,20 +293,10 @@ func (m *manager) compileTracing(t *hcmv3.HttpConnectionManager_Tracing, d Deps)
 }
 
 // share is a percentage in hundredths, 100 % where it is not set.
-func share(p *typev3.Percent) uint64 {
+func share(p *typev3.Percent) match.Fraction {
+	const whole = 10000
 	if p == nil {
-		return wholeShare
+		return match.Fraction{Numerator: whole, Denominator: whole}
 	}
-	return uint64(p.GetValue() * 100)
-}
-
-func (m *manager) compileUpgrades(c *hcmv3.HttpConnectionManager) error {
-	m.upgrades = map[string]bool{}
-	for i, u := range c.GetUpgradeConfigs() {
-		if len(u.GetFilters()) > 0 {
-			return fmt.Errorf("upgrade_configs[%d].filters: not supported", i)
-		}
-		m.upgrades[strings.ToLower(u.GetUpgradeType())] = u.GetEnabled() == nil || u.GetEnabled().GetValue()
-	}
-	return nil
+	return match.Fraction{Numerator: uint32(p.GetValue() * 100), Denominator: whole}
 }

@@ -17,14 +17,16 @@ type drains struct {
 	groups map[<-chan struct{}]*drainGroup
 }
 
+// A drainer is a connection that can be asked to end when it is idle.
+type drainer interface{ drain() }
+
 type drainGroup struct {
-	conns map[*conn]struct{}
+	conns map[drainer]struct{}
 	empty chan struct{} // closed when the last connection has left
 }
 
 // join adds a connection; the returned function removes it.
-func (d *drains) join(c *conn) (leave func()) {
-	signal := c.nc.Draining
+func (d *drains) join(c drainer, signal <-chan struct{}) (leave func()) {
 	if signal == nil {
 		return func() {}
 	}
@@ -32,7 +34,7 @@ func (d *drains) join(c *conn) (leave func()) {
 	defer d.mu.Unlock()
 	g := d.groups[signal]
 	if g == nil {
-		g = &drainGroup{conns: map[*conn]struct{}{}, empty: make(chan struct{})}
+		g = &drainGroup{conns: map[drainer]struct{}{}, empty: make(chan struct{})}
 		if d.groups == nil {
 			d.groups = map[<-chan struct{}]*drainGroup{}
 		}
@@ -43,7 +45,7 @@ func (d *drains) join(c *conn) (leave func()) {
 	return func() { d.leave(signal, g, c) }
 }
 
-func (d *drains) leave(signal <-chan struct{}, g *drainGroup, c *conn) {
+func (d *drains) leave(signal <-chan struct{}, g *drainGroup, c drainer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(g.conns, c)
@@ -77,6 +79,6 @@ func (d *drains) kick(g *drainGroup) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for c := range g.conns {
-		c.watch.kick(wakeDrain)
+		c.drain()
 	}
 }

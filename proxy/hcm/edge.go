@@ -18,6 +18,8 @@ type edge struct {
 	unix     bool // clients on unix sockets are internal
 	internal match.CIDR
 	local    netip.Addr
+	// detections find the client where that is not the peer: the first that does.
+	detections []detection
 }
 
 var (
@@ -29,8 +31,9 @@ var (
 )
 
 // apply finds out who the client is, notes it in the headers and removes those that
-// only trusted clients may send.
-func (e *edge) apply(c *conn, s *http.Stream) (atEdge, internal bool) {
+// only trusted clients may send. reject is the answer to a request whose client is
+// demanded and was not found, 0 for none.
+func (e *edge) apply(c *client, s *http.Stream) (atEdge, internal bool, reject int) {
 	h := &s.Request.Headers
 	if h.Has("te") {
 		sanitizeTE(h)
@@ -42,7 +45,10 @@ func (e *edge) apply(c *conn, s *http.Stream) (atEdge, internal bool) {
 	if c.tls {
 		scheme = schemeHTTPS
 	}
-	client, single := e.client(s)
+	client, single, reject := e.client(s)
+	if reject != 0 {
+		return false, false, reject
+	}
 	if e.remote {
 		if !e.skip {
 			e.appendXFF(s)
@@ -56,7 +62,13 @@ func (e *edge) apply(c *conn, s *http.Stream) (atEdge, internal bool) {
 	} else if !h.Has("x-forwarded-proto") {
 		h.Set("x-forwarded-proto", scheme)
 	}
-	s.Request.Scheme = h.Get("x-forwarded-proto")
+	switch {
+	case c.m.scheme.fixed != nil:
+		s.Request.Scheme = c.m.scheme.fixed
+		h.Set("x-forwarded-proto", c.m.scheme.fixed)
+	case s.Request.Protocol < http.HTTP2 || string(s.Request.Scheme) != "http" && string(s.Request.Scheme) != "https":
+		s.Request.Scheme = h.Get("x-forwarded-proto")
+	}
 	internal = single && e.isInternal(client.Addr())
 	if client.IsValid() {
 		s.Info.DownstreamRemote = client
@@ -64,31 +76,40 @@ func (e *edge) apply(c *conn, s *http.Stream) (atEdge, internal bool) {
 	atEdge = !internal && e.remote
 	if internal {
 		h.Set("x-envoy-internal", valueTrue)
-		return atEdge, internal
+		return atEdge, internal, 0
 	}
-	sanitize(h, atEdge)
+	sanitize(h, atEdge, !e.remote && !c.m.ingress && !h.Has("x-forwarded-for"))
 	if atEdge && client.IsValid() {
 		h.Set("x-envoy-external-address", s.Keep(client.Addr().AppendTo(s.Scratch())))
 	}
-	return atEdge, internal
+	return atEdge, internal, 0
 }
 
 // client is the address of the client, and whether nobody else stands between.
-func (e *edge) client(s *http.Stream) (netip.AddrPort, bool) {
-	xff := s.Request.Headers.Get("x-forwarded-for")
-	direct := s.Info.DownstreamDirectRemote
+func (e *edge) client(s *http.Stream) (client netip.AddrPort, alone bool, reject int) {
 	if e.remote {
+		xff := s.Request.Headers.Get("x-forwarded-for")
 		if e.hops > 0 {
 			if a, _ := nthAddress(xff, e.hops-1); a.IsValid() {
-				return a, false
+				return a, false, 0
 			}
 		}
-		return direct, xff == nil
+		return s.Info.Source(), xff == nil, 0
 	}
-	if xff == nil {
-		return netip.AddrPort{}, false
+	for i := range e.detections {
+		d := &e.detections[i]
+		client, alone = d.detect(s)
+		if !client.IsValid() && d.reject != 0 {
+			return client, false, d.reject
+		}
+		if d.appends {
+			e.appendXFF(s)
+		}
+		if client.IsValid() {
+			return client, alone, 0
+		}
 	}
-	return nthAddress(xff, e.hops)
+	return netip.AddrPort{}, alone, 0
 }
 
 // nthAddress is the n-th last element of x-forwarded-for as an address, and whether it
@@ -102,21 +123,14 @@ func nthAddress(xff []byte, n int) (netip.AddrPort, bool) {
 		}
 		xff = xff[:i]
 	}
-	last := bytes.TrimSpace(xff[bytes.LastIndexByte(xff, ',')+1:])
-	a, err := netip.ParseAddr(string(last))
-	if err != nil {
-		if ap, err := netip.ParseAddrPort(string(last)); err == nil {
-			return ap, single
-		}
-		return netip.AddrPort{}, false
-	}
-	return netip.AddrPortFrom(a, 0), single
+	a := parseAddress(xff[bytes.LastIndexByte(xff, ',')+1:])
+	return a, single && a.IsValid()
 }
 
 // appendXFF adds the peer of the connection; for localhost our own address. Other
 // addresses of 127.0.0.0/8 are no localhost to Envoy.
 func (e *edge) appendXFF(s *http.Stream) {
-	a := s.Info.DownstreamDirectRemote.Addr()
+	a := s.Info.Source().Addr()
 	if !a.IsValid() || a == localhost || a == netip.IPv6Loopback() {
 		a = e.local
 	}
@@ -145,10 +159,15 @@ func sanitizeTE(h *http.Headers) {
 	h.Remove("te")
 }
 
-// sanitize removes what only internal clients may send; at the edge more than inside.
-func sanitize(h *http.Headers, atEdge bool) {
+// sanitize removes what only internal clients may send; at the edge more than inside. The
+// application beside a sidecar, who forwards nobody's request, may say how long it waits.
+func sanitize(h *http.Headers, atEdge, application bool) {
 	kept := h.Fields[:0]
 	for _, f := range h.Fields {
+		if application && http.EqualFold(f.Name, ownTimeout) {
+			kept = append(kept, f)
+			continue
+		}
 		if len(f.Name) > len("x-envoy-") && http.EqualFold(f.Name[:len("x-envoy-")], "x-envoy-") && untrusted(f.Name[len("x-envoy-"):], atEdge) {
 			continue
 		}
@@ -174,6 +193,8 @@ func untrusted(name []byte, atEdge bool) bool {
 	}
 	return false
 }
+
+const ownTimeout = "x-envoy-upstream-rq-timeout-ms"
 
 var (
 	internalOnly = []string{

@@ -66,6 +66,7 @@ type setup struct {
 	filters   []http.Factory // before the router
 
 	cluster func(router.Cluster) router.Cluster // what the router gets for a cluster; nil: itself
+	faults  chan any                            // takes the panics of connections; nil: they are not caught
 }
 
 const listOfFilters = `"http_filters": [%s{"name": "envoy.filters.http.router", "typed_config":
@@ -118,7 +119,7 @@ func start(t testing.TB, s setup) *gateway {
 		t.Fatal(err)
 	}
 	t.Cleanup(built.Close)
-	g.listen(built.Terminal)
+	g.listen(built.Terminal, s.faults)
 	return g
 }
 
@@ -149,7 +150,7 @@ func staticCluster(t testing.TB, name, spec string) *clusterv3.Cluster {
 	return c
 }
 
-func (g *gateway) listen(f network.Terminal) {
+func (g *gateway) listen(f network.Terminal, faults chan any) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		g.t.Fatal(err)
@@ -163,6 +164,12 @@ func (g *gateway) listen(f network.Terminal) {
 				return
 			}
 			g.conns.Go(func() {
+				defer func() { // as a listener does
+					if faults != nil {
+						faults <- recover()
+						_ = c.Close()
+					}
+				}()
 				stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 				defer stop()
 				tc := transport.NewConn(c)

@@ -30,7 +30,7 @@ type unlookedCluster struct {
 	last *atomic.Pointer[unlooked] // dialled
 }
 
-func (c unlookedCluster) HTTP(*endpoint.Endpoint, int) *upstream.Pool { return c.pool }
+func (c unlookedCluster) HTTP(*endpoint.Endpoint, upstream.Wish) *upstream.Pool { return c.pool }
 
 func newUnlooked(t *testing.T, address string) unlookedCluster {
 	scope := stats.NewStore().Scope("cluster.unlooked.")

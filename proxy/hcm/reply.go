@@ -1,9 +1,11 @@
 package hcm
 
 import (
+	"bytes"
 	"strconv"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 )
 
 var (
@@ -20,15 +22,31 @@ func (st *stream) local(r http.Reply) {
 	h := &resp.Headers
 	h.Reset()
 	st.isLocal = true
-	st.closing = st.closing || r.Close
+	// What is wrong with a message may be wrong with all that follows it.
+	broken := r.Status == 400 && st.Request.Protocol < http.HTTP2 && !st.c.m.codec.StreamErrors
+	st.closing = st.closing || r.Close || broken
 	st.Info.CodeDetails = r.Details
-	if r.Flag != 0 {
+	unread := r.Close && r.Flag == streaminfo.DownstreamProtocolError // noted once it is answered, as Envoy does
+	if r.Flag != 0 && !unread {
 		st.Info.Flags.Set(r.Flag)
 	}
 	h.Fields = append(h.Fields, r.Prepend...)
-	resp.Protocol = http.HTTP11
+	if route := st.target.Route; route != nil && route.Forward != nil {
+		st.target.EditResponse(&st.Stream, st.target.Weighted)
+	}
+	resp.Protocol, resp.Reason = http.HTTP11, nil
 	resp.ContentLength, resp.Body = 0, http.NoBody
-	if st.Request.IsGRPC() {
+	media := valueText
+	if st.c.m.replies != nil {
+		media = st.c.m.replies.rewrite(st, &r)
+	}
+	if unread {
+		st.Info.Flags.Set(r.Flag)
+	}
+	if st.grpc {
+		if string(media) == mediaJSON {
+			r.Body = bytes.TrimSuffix(r.Body, []byte("\n")) // it is no line here
+		}
 		st.localGRPC(r)
 		return
 	}
@@ -40,7 +58,7 @@ func (st *stream) local(r http.Reply) {
 	resp.ContentLength, resp.Body = int64(len(r.Body)), &st.body
 	h.Set("content-length", st.Keep(strconv.AppendInt(st.Scratch(), int64(len(r.Body)), 10)))
 	if !h.Has("content-type") {
-		h.Add(nameType, valueText)
+		h.Add(nameType, media)
 	}
 }
 
@@ -55,18 +73,6 @@ func (st *stream) localGRPC(r http.Reply) {
 	h.Set("content-type", valueGRPC)
 	h.Add(nameGRPCStatus, st.Keep(strconv.AppendInt(st.Scratch(), int64(status), 10)))
 	if len(r.Body) > 0 {
-		h.Add(nameGRPCMessage, st.Keep(percentEncode(st.Scratch(), r.Body)))
+		h.Add(nameGRPCMessage, st.Keep(http.AppendGRPCMessage(st.Scratch(), r.Body)))
 	}
-}
-
-// percentEncode writes a grpc-message.
-func percentEncode(dst, text []byte) []byte {
-	for _, c := range text {
-		if c < 0x20 || c > 0x7e || c == '%' {
-			dst = append(dst, '%', hexDigits[c>>4], hexDigits[c&15])
-			continue
-		}
-		dst = append(dst, c)
-	}
-	return dst
 }

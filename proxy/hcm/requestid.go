@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/runtime"
 )
 
 // requestID says how x-request-id is made.
@@ -15,11 +16,8 @@ type requestID struct {
 	fixed        bool // pack_trace_reason: false; the digit stays as it is
 }
 
-// sampling is how often requests are traced, each in hundredths of a percent.
-type sampling struct{ client, random, overall uint64 }
-
-// wholeShare is all requests.
-const wholeShare = 10000
+// sampling is how often requests are traced.
+type sampling struct{ client, random, overall runtime.Share }
 
 // traceDigit is the place in a UUID that tells why a request is traced.
 const traceDigit = 14
@@ -69,14 +67,14 @@ func (m *manager) sample(s *http.Stream, id []byte, write bool) (reason byte) {
 	switch {
 	case write && (id[traceDigit] == sampled || id[traceDigit] == forced || id[traceDigit] == byClient):
 		reason = id[traceDigit]
-	case h.Has("x-client-trace-id") && rand.Uint64N(wholeShare) < p.client:
+	case h.Has("x-client-trace-id") && p.client.Of(rand.Uint64()):
 		reason = byClient
 	case h.Has("x-envoy-force-trace"):
 		reason = forced
-	case number%wholeShare < p.random:
+	case p.random.Of(number):
 		reason = sampled
 	}
-	if number%wholeShare >= p.overall {
+	if reason != notTraced && !p.overall.Of(number) {
 		reason = notTraced
 	}
 	if write && id[traceDigit] != reason {

@@ -17,9 +17,9 @@ var (
 // respond runs the first n filters in reverse over the response and writes it. For an
 // answer of our own that is all of them, also those whose OnRequest has not run.
 func (st *stream) respond(n int) {
-	chain := st.c.m.chain
+	links := st.chain.links
 	for i := n - 1; i >= 0; i-- {
-		if st.disabled(http.Slot(i)) || chain[i].filter.OnResponse(&st.Stream, http.Slot(i)) == http.Continue {
+		if st.disabled(http.Slot(i)) || links[i].filter.OnResponse(&st.Stream, http.Slot(i)) == http.Continue {
 			continue
 		}
 		if r, ok := st.TakeReply(); ok {
@@ -54,7 +54,7 @@ func (st *stream) complete() {
 		appendVia(&st.Stream, h, m.via)
 	}
 	st.decorateResponse(h)
-	st.decideClose(h)
+	st.by.ending(st, h)
 }
 
 // decorateResponse names the operation to clients of inbound listeners and keeps the
@@ -74,31 +74,18 @@ func (st *stream) decorateResponse(h *http.Headers) {
 	}
 }
 
-// decideClose decides whether the connection lives on, and says so if not.
-func (st *stream) decideClose(h *http.Headers) {
-	c := st.c
-	switched := st.Response.Status == 101 && st.Request.Upgrade != nil
-	if !c.codec.Finished() && !switched {
-		st.closing = true
-		c.m.stats.rqBeforeComplete.Inc()
-	}
-	if c.codec.Closes() || c.mustClose() {
-		st.closing = true
-	}
-	connect := string(st.Request.Method) == "CONNECT" && st.Response.Status/100 == 2
-	if st.closing && !switched && !connect {
-		h.Set("connection", valueClose)
-	}
-}
-
 // write puts the response on the wire.
 func (st *stream) write() {
-	codec, resp := st.c.codec, &st.Response
+	codec, resp := st.codec, &st.Response
 	st.Info.Code = resp.Status
 	st.Info.ResponseSent = time.Since(st.Info.Start)
 	st.headWritten = true
-	last := resp.Body.Done()
+	if why := st.c.why; why != nil {
+		why.Answer(resp, &st.Info)
+	}
+	last := resp.Body.Done() || st.Request.Protocol >= http.HTTP2 && string(st.Request.Method) == "HEAD"
 	_ = codec.WriteHead(resp, last) // it only gathers
+	st.established()
 	if last {
 		if codec.Flush() != nil {
 			st.lost()

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
-	"github.com/lateen-mesh/lateen/proxy/http1"
 	"github.com/lateen-mesh/lateen/proxy/route"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 	"github.com/lateen-mesh/lateen/proxy/tracing"
@@ -18,14 +17,18 @@ import (
 // it again.
 type stream struct {
 	http.Stream
-	c      *conn
+	c      *client
+	by     carrier
+	codec  http.ServerStream
 	table  *route.Table // in force when the stream began
+	chain  *chain
 	target route.Target
 	facts  route.Facts
 	random uint64
 	body   http.Bytes
 	span   tracing.Span
 
+	grpc        bool // the client asked in gRPC's terms, whatever filters have made of it
 	routed      bool // target is of the request as it is
 	isLocal     bool // the response is the proxy's own
 	closing     bool // the connection ends with the stream
@@ -34,83 +37,102 @@ type stream struct {
 	informed    bool // a 1xx head of the upstream was handed on
 	headWritten bool
 	broken      bool // the response broke off, or could not be written
-	tunnel      bool // the connection carries another protocol
+	upgraded    bool // another protocol, or a tunnel, was allowed
 }
 
-// begin makes st ready for the request that was read.
-func (st *stream) begin() {
+// attach says whose stream it is.
+func (st *stream) attach(c *client, by carrier, codec http.ServerStream) {
+	st.c, st.by, st.codec = c, by, codec
+}
+
+// begin makes st ready for the request that was read; done is closed when its client leaves.
+func (st *stream) begin(done <-chan struct{}) {
 	c := st.c
-	st.Begin(st, len(c.m.chain), c.left)
+	st.Begin(st, c.m.slots, done)
+	st.chain = &c.m.chain
 	info := c.nc.Info
 	st.Info = *info
 	st.Info.Reset()
-	st.Info.Start = c.codec.Started()
-	st.Info.Protocol = "HTTP/1.1"
+	st.Info.Start = st.codec.Started()
+	st.Info.Protocol = st.Request.Protocol.String()
+	st.grpc = st.Request.IsGRPC()
 	st.table = c.m.routes.table.Load()
 	st.target = route.Target{Decision: route.Decision{Table: st.table}}
 	st.routed, st.internal, st.isLocal, st.closing, st.decorated, st.informed, st.headWritten, st.broken = false, false, false, false, false, false, false, false
 	st.Response.Status, st.Response.Body = 0, http.NoBody
+	if c.why != nil {
+		st.Tell = c.why.Note
+	}
 	c.m.stats.rqTotal.Inc()
-	c.m.stats.rqHTTP1.Inc()
 	c.m.stats.rqActive.Inc()
 }
 
-// run answers the request; false: the connection ends.
-func (st *stream) run() bool {
+// run answers the request.
+func (st *stream) run() {
 	if r, ok := st.prepare(); ok {
 		st.local(r)
-		st.respond(len(st.c.m.chain))
+		st.respond(len(st.chain.links))
 	} else {
 		st.filters()
 	}
-	return st.finish()
+	st.finish()
 }
 
 // prepare checks and completes the request; ok says that it is answered already.
 func (st *stream) prepare() (r http.Reply, ok bool) {
 	m, req := st.c.m, &st.Request
-	if st.c.codec.HTTP10() {
-		st.Info.Protocol = "HTTP/1.0"
-	}
 	connect := string(req.Method) == "CONNECT"
 	switch {
 	case req.Authority == nil:
-		return http.Reply{Status: 400, Details: "missing_host_header", GRPCStatus: -1, Close: true}, true
+		return http.Reply{Status: 400, Details: "missing_host_header", GRPCStatus: -1}, true
 	case !connect && (len(req.Path) == 0 || req.Path[0] != '/'):
 		m.stats.rqNonRelative.Inc()
 		return http.Reply{Status: 404, Details: "absolute_path_rejected", GRPCStatus: -1}, true
+	}
+	if string(req.Method) == "QUERY" && !req.Headers.Has("content-type") { // RFC 10008
+		return http.Reply{Status: 400, Details: "query_missing_content_type", GRPCStatus: -1}, true
 	}
 	if !connect {
 		switch m.path.apply(&st.Stream) {
 		case pathRejected:
 			m.stats.rqFailedPath.Inc()
-			return http.Reply{Status: 400, Details: "path_normalization_failed", GRPCStatus: -1, Close: true}, true
+			return http.Reply{Status: 400, Details: "path_normalization_failed", GRPCStatus: -1}, true
 		case pathRedirected:
 			m.stats.rqRedirectedPath.Inc()
 			to := []http.Field{{Name: []byte("location"), Value: req.Path}}
 			return http.Reply{Status: 307, Details: "path_normalization_failed", GRPCStatus: -1, Prepend: to}, true
 		}
 	}
-	st.mutate()
-	st.Refresh()
-	if req.Upgrade != nil && !st.mayUpgrade() {
-		m.stats.rqWS.Inc()
-		return http.Reply{Status: 403, Details: "upgrade_failed", GRPCStatus: -1}, true
+	if m.authority != (authorityRules{}) {
+		m.authority.apply(req, st.Info.DownstreamLocal.Port())
 	}
-	if !m.proxy100 && st.c.codec.ExpectsContinue() {
+	if status := st.mutate(); status != 0 {
+		m.stats.rqRejectedByIP.Inc()
+		return http.Reply{Status: status, Details: "rejecting_because_detection_failed", GRPCStatus: -1}, true
+	}
+	st.Refresh()
+	if r, ok = st.upgrade(); !ok {
+		return r, true
+	}
+	if !m.proxy100 && st.codec.ExpectsContinue() {
 		req.Headers.Remove("expect")
-		if !req.Body.Done() {
-			return r, st.inform(&http.Response{Status: 100}) != nil
-		}
+		return r, st.inform(&http.Response{Status: 100}) != nil
 	}
 	return r, false
 }
 
-// mutate applies the edge rules, certificates and the request id.
-func (st *stream) mutate() {
+// mutate applies the edge rules, certificates and the request id. It returns the status of
+// the answer to a request that ends here, 0 for one that goes on.
+func (st *stream) mutate() (reject int) {
 	c := st.c
 	m, s := c.m, &st.Stream
-	atEdge, internal := m.edge.apply(c, s)
+	for _, edits := range m.earlyEdits {
+		edits.Apply(&s.Request.Headers, s)
+	}
+	atEdge, internal, reject := m.edge.apply(c, s)
+	if reject != 0 {
+		return reject
+	}
 	st.internal = internal
 	h := &s.Request.Headers
 	if len(m.via) > 0 {
@@ -127,6 +149,7 @@ func (st *stream) mutate() {
 	}
 	m.requestID.apply(m, s, atEdge)
 	m.xfcc.apply(c, s)
+	return 0
 }
 
 func appendVia(s *http.Stream, h *http.Headers, via []byte) {
@@ -138,49 +161,19 @@ func appendVia(s *http.Stream, h *http.Headers, via []byte) {
 	h.Set("via", s.Keep(append(append(append(s.Scratch(), before...), ", "...), via...)))
 }
 
-// mayUpgrade reports that the connection manager and the route allow the protocol.
-func (st *stream) mayUpgrade() bool {
-	name := lower(st.Request.Upgrade)
-	if st.target.Route != nil && st.target.Route.Forward != nil {
-		if on, set := st.target.Route.Forward.Upgrades[string(name)]; set {
-			return on
-		}
-	}
-	return st.c.m.upgrades[string(name)]
-}
-
-func lower(b []byte) []byte {
-	out := make([]byte, len(b))
-	for i, c := range b {
-		out[i] = http.Lower(c)
-	}
-	return out
-}
-
 // ClearRoute forgets the route; the next filter finds one chosen anew.
 func (st *stream) ClearRoute() { st.routed = false }
 
-// Tunnel ends the reading ahead, so that the bytes of the other protocol can be read.
-func (st *stream) Tunnel() {
-	st.tunnel = true
-	st.c.m.stats.upgradesTotal.Inc()
-	st.c.m.stats.upgradesActive.Inc()
-	st.c.watch.tunnel()
-}
-
 // StopBody ends a blocked read of the request's body.
 func (st *stream) StopBody() {
-	st.closing = true
-	_ = st.c.nc.SetReadDeadline(past) // a closed connection reads no more either
+	st.by.stopBody()
 }
-
-// past is a deadline that has passed.
-var past = time.Unix(1, 0)
 
 // Inform sends a 1xx head of the upstream downstream: the first one, and only where
 // proxy_100_continue says so, as Envoy does. An upstream cannot flood a client.
 func (st *stream) Inform(r *http.Response) error {
-	if !st.c.m.proxy100 || st.informed {
+	known := r.Status == 100 || r.Status == 102 || r.Status == 103
+	if !st.c.m.proxy100 || st.informed || !known {
 		return nil
 	}
 	st.informed = true
@@ -188,10 +181,10 @@ func (st *stream) Inform(r *http.Response) error {
 }
 
 func (st *stream) inform(r *http.Response) error {
-	if err := st.c.codec.WriteHead(r, true); err != nil {
+	if err := st.codec.WriteHead(r, true); err != nil {
 		return err
 	}
-	return st.c.codec.Flush()
+	return st.codec.Flush()
 }
 
 // Refresh chooses the route of the request.
@@ -202,28 +195,38 @@ func (st *stream) Refresh() {
 	st.routed = true
 	st.Route = nil
 	st.Info.RouteName, st.Info.VirtualHost, st.Info.Cluster = "", "", ""
-	st.c.watch.routeIdle(-1)
+	st.by.routeIdle(-1)
+	if scopes := st.c.m.routes.scopes; scopes != nil {
+		st.table = scopes.Find(&st.Request)
+	}
 	st.target = route.Target{Decision: route.Decision{Table: st.table}}
 	if st.table == nil {
+		st.by.routeLife(-1)
+		st.chain.overrides(&st.Stream, &st.target)
 		return
 	}
 	st.random = rand.Uint64()
 	c := st.c
-	st.facts = route.Facts{Request: &st.Request, Random: st.random, TLS: c.tls, SourceIP: c.sourceIP,
+	st.facts = route.Facts{Request: &st.Request, Random: st.random, TLS: c.tls, Info: &st.Info,
 		PeerPresented: c.mutual, PeerValidated: c.mutual, Metadata: st.Info.Metadata}
-	st.target.Aim(st.table.Select(&st.facts, nil), st.random, c.header)
-	c.m.overrides(&st.Stream, &st.target)
+	st.target.Aim(st.table.Select(&st.facts, c.why), &st.facts)
+	if c.why != nil {
+		target := st.target
+		c.why.Target = &target
+	}
+	st.chain.overrides(&st.Stream, &st.target)
 	t := &st.target
 	if t.VirtualHost != nil {
 		st.Info.VirtualHost = t.VirtualHost.Name
 	}
+	st.by.routeLife(t.Life(&st.Stream))
 	if t.Route == nil {
 		return
 	}
 	st.Route = t
 	st.Info.RouteName = t.Route.Name
 	if t.Route.Forward != nil {
-		c.watch.routeIdle(t.Route.Forward.IdleTimeout)
+		st.by.routeIdle(t.Route.Forward.IdleTimeout)
 	}
 	if t.Cluster != "" && (c.m.hasCluster == nil || c.m.hasCluster(t.Cluster)) {
 		st.Info.Cluster = t.Cluster
@@ -250,11 +253,23 @@ func (st *stream) decorate() {
 
 // filters runs the chain until a filter has the answer.
 func (st *stream) filters() {
-	chain := st.c.m.chain
+	chain := st.chain.links
 	st.trace()
-	for i := range chain {
+	if st.c.m.early.start {
 		st.Refresh()
-		if st.disabled(http.Slot(i)) || chain[i].filter.OnRequest(&st.Stream, http.Slot(i)) == http.Continue {
+		st.logEarly(logStart)
+	}
+	for i := 0; i < len(chain); i++ {
+		st.Refresh()
+		if st.disabled(http.Slot(i)) {
+			continue
+		}
+		switch chain[i].filter.OnRequest(&st.Stream, http.Slot(i)) {
+		case http.Continue:
+			continue
+		case http.Again:
+			st.again()
+			i = -1
 			continue
 		}
 		if r, ok := st.TakeReply(); ok {
@@ -272,6 +287,22 @@ func (st *stream) filters() {
 		st.respond(i + 1)
 		return
 	}
+}
+
+// again ends the pass of a request that begins anew: it is logged, and filters are told.
+func (st *stream) again() {
+	m := st.c.m
+	st.Info.End = time.Now()
+	for _, l := range m.loggers {
+		l.LogHTTP(&st.Stream)
+	}
+	for _, slot := range st.chain.enders {
+		st.chain.links[slot].ender.OnEnd(&st.Stream, slot)
+	}
+	st.Renew()
+	st.routed = false
+	st.Info.Code, st.Info.CodeDetails, st.Info.Attempts, st.Info.Upstream, st.Info.Attempted = 0, "", 0, nil, nil
+	st.Info.Flags, st.Info.End = streaminfo.Flags{}, time.Time{}
 }
 
 // trace begins the stream's span.
@@ -300,7 +331,7 @@ func (st *stream) abandoned() {
 	if st.bodyFailed() {
 		return
 	}
-	if why := st.c.watch.expired(); why != nil {
+	if why := st.by.expired(); why != nil {
 		st.expire(why)
 		return
 	}
@@ -310,35 +341,26 @@ func (st *stream) abandoned() {
 // lost notes that the client has left.
 func (st *stream) lost() {
 	st.closing, st.broken = true, true
-	st.c.remote, st.c.torn = true, true
-	st.Info.Flags.Set(streaminfo.DownstreamConnectionTermination)
-	st.Info.CodeDetails = "downstream_remote_disconnect"
-	st.c.m.stats.rqRxReset.Inc()
+	st.by.left(st)
 }
 
 // bodyFailed answers a request whose body broke off; true when it was the case.
 func (st *stream) bodyFailed() bool {
-	err := st.c.codec.BodyError()
-	var refused *http1.Error
-	switch {
-	case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
+	err := st.codec.BodyError()
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
-	case errors.As(err, &refused):
-		st.TakeReply()
-		st.Request.Headers.Remove("content-type") // the answer is the codec's, never gRPC
-		st.c.m.stats.cxProtocolError.Inc()
-		st.local(refusal(refused))
-		st.respond(len(st.c.m.chain))
-	default:
-		st.lost()
 	}
+	r, ok := st.by.refused(err)
+	if !ok {
+		st.lost()
+		return true
+	}
+	st.TakeReply()
+	st.Request.Headers.Remove("content-type") // the answer is the codec's, never gRPC
+	st.c.m.stats.cxProtocolError.Inc()
+	st.local(r)
+	st.respond(len(st.chain.links))
 	return true
-}
-
-// refusal is the answer to a message that breaks the protocol.
-func refusal(e *http1.Error) http.Reply {
-	return http.Reply{Status: e.Status, Body: []byte(http1.ReasonPhrase(e.Status)), Details: e.Details,
-		Flag: streaminfo.DownstreamProtocolError, GRPCStatus: -1, Close: true}
 }
 
 // expire answers a stream whose time has passed.
@@ -356,24 +378,30 @@ func (st *stream) expire(why *limit) {
 	}
 	if st.headWritten {
 		st.Info.CodeDetails = why.details
-		st.closing, st.broken, st.c.torn = true, true, true
+		st.c.m.stats.rqTxReset.Inc()
+		st.tear()
 		return
 	}
 	r := http.Reply{Status: 408, Body: []byte(why.text), Details: why.details, GRPCStatus: -1}
-	if why.gateway && st.c.codec.Finished() {
+	if why.gateway && st.codec.Finished() {
 		r.Status = 504
 	}
+	if why == limitStream {
+		r.GRPCStatus = grpcDeadlineExceeded
+	}
 	st.local(r)
-	st.respond(len(st.c.m.chain))
+	st.respond(len(st.chain.links))
 }
+
+const grpcDeadlineExceeded = 4
 
 // copyBody moves the response's body to the client.
 func (st *stream) copyBody() {
-	body, codec := st.Response.Body, st.c.codec
+	body, codec := st.Response.Body, st.codec
 	for !body.Done() {
 		if !body.Ready() {
 			if codec.Flush() != nil {
-				st.lost()
+				st.unwritten()
 				return
 			}
 		}
@@ -386,7 +414,7 @@ func (st *stream) copyBody() {
 			return
 		}
 		if codec.WriteBody(p, body.Done() && body.Trailers() == nil) != nil {
-			st.lost()
+			st.unwritten()
 			return
 		}
 	}
@@ -394,18 +422,34 @@ func (st *stream) copyBody() {
 		_ = codec.WriteTrailers(body.Trailers()) // it only gathers
 	}
 	if codec.Flush() != nil {
-		st.lost()
+		st.unwritten()
 	}
+}
+
+// unwritten ends a response that the client does not take: it has left, or its time was up.
+func (st *stream) unwritten() {
+	if why := st.by.expired(); why != nil {
+		st.expire(why)
+		return
+	}
+	st.lost()
+}
+
+// tear notes that the answer breaks off, and the connection with it where it is its only
+// stream.
+func (st *stream) tear() {
+	st.closing, st.broken = true, true
+	st.c.torn.Store(true)
 }
 
 // upstreamFailed ends a response that broke off in its body.
 func (st *stream) upstreamFailed(err error) {
-	_ = st.c.codec.Flush() // what came is the client's; the connection ends anyway
-	st.closing, st.broken, st.c.torn = true, true, true
+	_ = st.codec.Flush() // what came is the client's; the connection ends anyway
+	st.tear()
 	var reset *http.Reset
 	switch {
 	case st.Left():
-		if why := st.c.watch.expired(); why != nil {
+		if why := st.by.expired(); why != nil {
 			st.expire(why)
 			return
 		}
@@ -413,41 +457,58 @@ func (st *stream) upstreamFailed(err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		st.Info.Flags.Set(streaminfo.UpstreamRequestTimeout)
 		st.Info.CodeDetails = "response_timeout"
+		if late, ok := errors.AsType[*http.Late](err); ok {
+			st.Info.CodeDetails = late.Details
+		}
 	case errors.As(err, &reset):
 		st.Info.Flags.Set(reset.Reason.Flag())
 		st.Info.CodeDetails = "upstream_reset_after_response_started{" + reset.Error() + "}"
 	default:
 		st.Info.CodeDetails = "upstream_reset_after_response_started"
 	}
+	if !st.Left() {
+		st.c.m.stats.rqTxReset.Inc()
+	}
 }
 
-// finish ends the exchange: filters are told, it is counted and logged.
-func (st *stream) finish() bool {
-	c := st.c
-	m, codec := c.m, c.codec
+// finish ends the exchange: it is counted and logged, and filters are told.
+func (st *stream) finish() {
+	st.record()
+	for _, slot := range st.chain.enders {
+		st.chain.links[slot].ender.OnEnd(&st.Stream, slot)
+	}
+	st.Settle()
+	st.Finish()
+}
+
+// record counts and logs the exchange.
+func (st *stream) record() {
+	m, codec := st.c.m, st.codec
 	st.Info.BytesReceived, st.Info.BytesSent = codec.Received(), codec.Sent()
 	now := time.Now()
 	st.Info.End = now
-	if st.Info.RequestReceived == 0 && codec.Finished() {
+	if st.Info.RequestReceived == 0 && codec.Finished() && st.Request.Method != nil {
 		st.Info.RequestReceived = max(st.Info.UpstreamRequestSent, 1) // with its head, if nothing was sent on
 	}
 	m.stats.rqActive.Dec()
-	if st.tunnel {
-		st.tunnel = false
+	if st.broken || !codec.Finished() {
+		m.stats.rqRxReset.Inc() // by us, too
+	}
+	if st.unconnected() {
+		st.by.unconnected()
+	}
+	if st.upgraded {
+		st.upgraded = false
 		m.stats.upgradesActive.Dec()
 	}
-	if st.Info.Code > 0 {
+	switch {
+	case st.Info.HealthCheck:
+		m.stats.healthChecks.Inc()
+	case st.Info.Code > 0:
 		m.stats.answered(st.Info.Code)
 	}
 	m.stats.rqTime.Record(uint64(now.Sub(st.Info.Start).Milliseconds()))
 	for _, l := range m.loggers {
 		l.LogHTTP(&st.Stream)
 	}
-	for _, slot := range m.enders {
-		m.chain[slot].ender.OnEnd(&st.Stream, slot)
-	}
-	st.Settle()
-	keep := !st.closing && !codec.Closes() && codec.Finished() && !st.broken
-	st.Finish()
-	return keep
 }

@@ -27,6 +27,7 @@ type watch struct {
 	heads bool          // the time of a request's first byte matters
 	first atomic.Int64  // that time, 0 while there is none or nobody asks
 	idle  atomic.Int64  // idle_timeout of the stream's route; negative: the connection manager's
+	life  atomic.Int64  // max_stream_duration of the stream's route, likewise
 	kicks atomic.Bool   // a kick is under way or not yet noticed
 
 	mu     sync.Mutex
@@ -76,7 +77,7 @@ type limit struct {
 var (
 	limitIdle    = &limit{streaminfo.StreamIdleTimeout, "stream_idle_timeout", "stream timeout", true}
 	limitRequest = &limit{0, "request_overall_timeout", "request timeout", false}
-	limitStream  = &limit{streaminfo.DurationTimeout, "max_duration_timeout", "downstream duration timeout", false}
+	limitStream  = &limit{0, "max_duration_timeout", "downstream duration timeout", true}
 	stalledHead  = http.Reply{Status: 408, Body: []byte(limitIdle.text), Details: limitIdle.details, Flag: limitIdle.flag, GRPCStatus: -1, Close: true}
 	lateHeaders  = http.Reply{Status: 408, Body: []byte("request header timeout"), Details: "request_header_timeout", GRPCStatus: -1, Close: true}
 )
@@ -85,6 +86,7 @@ func (w *watch) init(c *conn) {
 	w.c = c
 	w.heads = c.m.headers > 0
 	w.idle.Store(-1)
+	w.life.Store(-1)
 	w.due.Store(int64(farAway))
 	w.timer = time.AfterFunc(farAway, w.tick)
 }
@@ -143,6 +145,13 @@ func (w *watch) progress() {
 func (w *watch) routeIdle(d time.Duration) {
 	if w.idle.Load() != int64(d) { // which it is for nearly all requests
 		w.idle.Store(int64(d))
+	}
+}
+
+// routeLife notes how long the stream may last by its route, negative for no word on that.
+func (w *watch) routeLife(d time.Duration) {
+	if w.life.Load() != int64(d) {
+		w.life.Store(int64(d))
 	}
 }
 
@@ -250,7 +259,7 @@ func (w *watch) lookIdle(now int64) time.Duration {
 		return next
 	}
 	check(m.idle, since, wakeIdle)
-	check(m.maxAge, 0, wakeAge)
+	check(w.c.maxAge, 0, wakeAge)
 	if !w.c.atRest.Load() {
 		check(atRest, since, wakeMemory)
 	}
@@ -335,7 +344,10 @@ func (w *watch) limits(now, since int64) (time.Duration, *limit) {
 	if moved != w.seen {
 		w.change, w.seen = now, moved
 	}
-	request, idle := m.request, m.streamIdle
+	request, idle, life := m.request, m.streamIdle, m.maxStream
+	if d := w.life.Load(); d >= 0 {
+		life = time.Duration(d)
+	}
 	if w.c.codec.Finished() {
 		request = 0
 	}
@@ -347,7 +359,7 @@ func (w *watch) limits(now, since int64) (time.Duration, *limit) {
 		max  time.Duration
 		from int64
 		why  *limit
-	}{{m.maxStream, since, limitStream}, {request, since, limitRequest}, {idle, w.change, limitIdle}} {
+	}{{life, since, limitStream}, {request, since, limitRequest}, {idle, w.change, limitIdle}} {
 		left := l.max - time.Duration(now-l.from)
 		switch {
 		case l.max == 0:

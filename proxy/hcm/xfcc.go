@@ -36,7 +36,7 @@ func (m *manager) compileXFCC(c *hcmv3.HttpConnectionManager) error {
 
 // apply removes, keeps, appends to or sets the header. Only a client that showed a
 // certificate is believed, unless the mode is ALWAYS_FORWARD_ONLY.
-func (x *xfcc) apply(c *conn, s *http.Stream) {
+func (x *xfcc) apply(c *client, s *http.Stream) {
 	const name = "x-forwarded-client-cert"
 	h := &s.Request.Headers
 	mode := x.mode
@@ -62,10 +62,8 @@ func (x *xfcc) apply(c *conn, s *http.Stream) {
 }
 
 // clientCert is the element for the connection's client, made once.
-func (c *conn) clientCert() []byte {
-	if c.cert == nil {
-		c.cert = []byte(c.m.xfcc.element(c.nc.TLS(), c.nc.Info.LocalURISANs))
-	}
+func (c *client) clientCert() []byte {
+	c.certOnce.Do(func() { c.cert = []byte(c.m.xfcc.element(c.nc.TLS(), c.nc.Info.LocalURISANs)) })
 	return c.cert
 }
 

@@ -13,6 +13,7 @@ type Verdict uint8
 const (
 	Continue Verdict = iota // go on with the next filter
 	Replied                 // the stream is answered: Stream.Reply or a replaced Response
+	Again                   // the request as it is now begins anew: it is routed, and all filters run
 )
 
 // A Slot is the place of a filter in its chain; state and per-route configuration

@@ -11,6 +11,8 @@ package http
 import (
 	"net/netip"
 	"time"
+
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 )
 
 // A Protocol is an HTTP version on the wire.
@@ -32,8 +34,11 @@ func (p Protocol) String() string {
 // A Request is the head of a request with its body still to be read.
 type Request struct {
 	Method, Scheme, Authority, Path []byte
-	Protocol                        Protocol
-	Headers                         Headers
+	// HostName is the name of the host field as the client wrote it, where that is kept
+	// (preserve_case); nil otherwise.
+	HostName []byte
+	Protocol Protocol
+	Headers  Headers
 	// ContentLength is the declared length of the body, 0 for none, -1 when only
 	// its end will tell.
 	ContentLength int64
@@ -46,6 +51,7 @@ type Request struct {
 // A Response is the head of a response with its body still to be read.
 type Response struct {
 	Status        int
+	Reason        []byte // of the status line, nil: the usual one
 	Protocol      Protocol
 	Headers       Headers
 	ContentLength int64 // as in Request
@@ -67,6 +73,33 @@ type Body interface {
 	Trailers() *Headers
 }
 
+// A ServerStream is the downstream side of one exchange: the codec's end of it, which
+// has read the request's head. Its methods belong to the goroutine of the exchange.
+type ServerStream interface {
+	// WriteHead, WriteBody and WriteTrailers send the answer, buffered; 1xx heads may come
+	// before the final one, each with last set. An HTTP/2 stream blocks in WriteBody while
+	// the peer grants no window.
+	WriteHead(r *Response, last bool) error
+	WriteBody(p []byte, last bool) error
+	WriteTrailers(h *Headers) error
+	Flush() error
+	// Finished reports that the request was read to its end. BodyError is why its body
+	// broke off, nil if it did not.
+	Finished() bool
+	BodyError() error
+	// Answered reports that the head of the final answer has been written, BodyWritten
+	// that the answer was written to its end.
+	Answered() bool
+	BodyWritten() bool
+	// ExpectsContinue reports that the request waits for 100 Continue.
+	ExpectsContinue() bool
+	// Started is when the first byte of the request came.
+	Started() time.Time
+	// Received and Sent are the bytes of the bodies.
+	Received() uint64
+	Sent() uint64
+}
+
 // A ClientStream is the upstream side of one exchange. Errors of its methods and of
 // the response's body are *Reset, or os.ErrDeadlineExceeded.
 type ClientStream interface {
@@ -86,6 +119,10 @@ type ClientStream interface {
 	Interrupter
 	// LocalAddr is our end of the connection.
 	LocalAddr() netip.AddrPort
+	// Handshake is what TLS told about the connection, nil for plain ones.
+	Handshake() *streaminfo.TLS
+	// Protocol is the version spoken on it.
+	Protocol() Protocol
 	// Reused reports that the connection was kept alive after an earlier exchange.
 	Reused() bool
 	// Release gives the stream's memory back. The connection itself is used again as

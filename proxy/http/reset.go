@@ -1,6 +1,7 @@
 package http
 
 import (
+	"os"
 	"strings"
 
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
@@ -64,3 +65,13 @@ func (r *Reset) Error() string {
 	}
 	return strings.ReplaceAll(text, " ", "_")
 }
+
+// A Late is a time limit of an attempt that passed while its answer was under way. It is
+// os.ErrDeadlineExceeded, too.
+type Late struct{ Details string } // RESPONSE_CODE_DETAILS
+
+// Error is the details.
+func (l *Late) Error() string { return l.Details }
+
+// Is reports that l is a deadline that has passed.
+func (l *Late) Is(target error) bool { return target == os.ErrDeadlineExceeded }

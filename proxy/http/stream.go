@@ -20,6 +20,9 @@ type core struct {
 	// Traced is the decision that the request is to be traced, where it is ours to take.
 	Traced bool
 	Trace  Trace // the stream's span, nil where nothing is traced
+	// Tell is set where the stream is only explained: a filter that would wait, or leave
+	// it to chance, says so instead and lets the stream go on. Nil in the running proxy.
+	Tell func(what string)
 }
 
 // Trace is what passes a stream's trace on.
@@ -72,10 +75,17 @@ func (s *Stream) Finish() {
 	if cap(s.arena) > maxKeptArena {
 		s.arena = nil
 	}
-	s.reply, s.replied, s.Route, s.Trace, s.Traced = Reply{}, false, nil, nil, false
+	s.reply, s.replied, s.Route, s.Trace, s.Traced, s.Tell = Reply{}, false, nil, nil, false, nil
 	s.Request = Request{Headers: s.Request.Headers, Body: NoBody}
 	s.Response = Response{Headers: s.Response.Headers, Body: NoBody}
 	s.Request.Headers.Reset()
+	s.Response.Headers.Reset()
+}
+
+// Renew forgets what filters stored, and the answer, for a request that begins anew.
+func (s *Stream) Renew() {
+	clear(s.states)
+	s.Response = Response{Headers: s.Response.Headers, Body: NoBody}
 	s.Response.Headers.Reset()
 }
 

@@ -17,14 +17,18 @@ var (
 	larges = sync.Pool{New: func() any { return new(large) }}
 )
 
-// A buffer is memory of one of the two sizes, or none.
+// A buffer is memory of one of the two sizes, or none; or more of it, for a head that
+// may be longer than the larger size.
 type buffer struct {
 	s *small
 	l *large
+	m []byte
 }
 
 func (b *buffer) bytes() []byte {
 	switch {
+	case b.m != nil:
+		return b.m
 	case b.l != nil:
 		return b.l[:]
 	case b.s != nil:
@@ -35,7 +39,7 @@ func (b *buffer) bytes() []byte {
 
 // ensure makes b hold memory if it held none, of the larger size if big is set.
 func (b *buffer) ensure(big bool) {
-	if b.l != nil || b.s != nil && !big {
+	if b.m != nil || b.l != nil || b.s != nil && !big {
 		return
 	}
 	if big {
@@ -45,8 +49,15 @@ func (b *buffer) ensure(big bool) {
 	b.s = smalls.Get().(*small)
 }
 
-// grow replaces a small buffer by a large one with the same first n bytes.
+// grow replaces a buffer by a larger one with the same first n bytes.
 func (b *buffer) grow(n int) {
+	if old := b.bytes(); len(old) >= largeSize {
+		m := make([]byte, 2*len(old))
+		copy(m, old[:n])
+		b.free()
+		b.m = m
+		return
+	}
 	l := larges.Get().(*large)
 	if b.s != nil {
 		copy(l[:], b.s[:n])

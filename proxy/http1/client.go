@@ -1,21 +1,23 @@
 package http1
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/netip"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 )
 
 // ExchangeOptions are the settings of an Exchange.
 type ExchangeOptions struct {
-	PreserveCase bool
-	Trailers     bool
+	Options
 }
 
 // An Owner is told when an exchange needs its connection no more.
@@ -42,13 +44,15 @@ type Exchange struct {
 	head     bool // the request is HEAD
 	connect  bool
 	upgrade  bool
-	sent     atomic.Bool // the request is written to its end
+	ending   atomic.Bool // the codec has the request to its end
+	sent     atomic.Bool // and has written it
 	heard    bool        // a head was read
-	answered bool        // the final head was read
+	answered atomic.Bool // the final head was read
 	close    bool        // the answer ends the connection
 	raw      bool        // the connection carries another protocol now
 	anything atomic.Bool // a byte of the request was written
-	timed    bool        // a deadline is set
+	timed    atomic.Bool // a deadline is set
+	hungUp   atomic.Bool // the request's end has closed the connection
 	ended    atomic.Bool // the peer ended the connection before the exchange was complete
 	state    atomic.Uint32
 }
@@ -66,7 +70,7 @@ func (x *Exchange) Start(conn transport.Conn, owner Owner, opts ExchangeOptions)
 	in, out := x.in.head, x.out.out[:0]
 	*x = Exchange{conn: conn, owner: owner, opts: opts, local: conn.LocalAddr()}
 	x.in = receiver{conn: conn, head: in, limit: MaxHeadBytes, keep: opts.Trailers}
-	x.out = sender{conn: conn, out: out, preserve: opts.PreserveCase}
+	x.out = sender{conn: conn, out: out, spelling: opts.Case}
 }
 
 // WriteHead writes the head of the request.
@@ -78,12 +82,18 @@ func (x *Exchange) WriteHead(r *http.Request, last bool) error {
 	if x.connect && len(r.Path) == 0 {
 		c.out = append(c.out, r.Authority...)
 	} else {
+		if x.opts.FullURL && !x.connect {
+			c.out = append(append(append(c.out, r.Scheme...), "://"...), r.Authority...)
+		}
 		c.out = append(c.out, r.Path...)
 	}
 	c.out = append(c.out, " HTTP/1.1\r\n"...)
-	if c.preserve {
+	switch {
+	case c.spelling == AsRead && r.HostName != nil:
+		c.out = append(append(c.out, r.HostName...), ": "...)
+	case c.spelling == ProperCase:
 		c.out = append(c.out, "Host: "...)
-	} else {
+	default:
 		c.out = append(c.out, "host: "...)
 	}
 	c.out = append(append(c.out, r.Authority...), "\r\n"...)
@@ -92,15 +102,27 @@ func (x *Exchange) WriteHead(r *http.Request, last bool) error {
 	case sized || x.upgrade || x.connect:
 	case last:
 		if !bodyless(r.Method) {
-			c.out = append(c.out, "content-length: 0\r\n"...)
+			c.line("content-length", "0")
 		}
 	default:
-		c.out = append(c.out, "transfer-encoding: chunked\r\n"...)
+		c.line("transfer-encoding", "chunked")
 		c.chunked = true
 	}
 	c.out = append(c.out, "\r\n"...)
-	x.sent.Store(last)
-	return nil
+	x.ending.Store(last)
+	return x.hangUp()
+}
+
+// hangUp closes the connection when a CONNECT has ended: as Envoy has it, there are no
+// halves of a connection of HTTP/1.
+func (x *Exchange) hangUp() error {
+	if !x.connect || !x.ending.Load() {
+		return nil
+	}
+	err := x.Flush()
+	x.hungUp.Store(true)
+	_ = x.conn.Close()
+	return err
 }
 
 // bodyless methods get no content-length when they have no body.
@@ -114,20 +136,21 @@ func bodyless(m []byte) bool {
 
 // WriteBody writes bytes of the request's body.
 func (x *Exchange) WriteBody(p []byte, last bool) error {
+	if last {
+		x.ending.Store(true)
+	}
 	if err := x.out.body(p, last); err != nil {
 		return x.broken(err)
 	}
-	if last {
-		x.sent.Store(true)
-	}
-	return nil
+	x.written()
+	return x.hangUp()
 }
 
 // WriteTrailers ends the request.
 func (x *Exchange) WriteTrailers(h *http.Headers) error {
+	x.ending.Store(true)
 	x.out.trailers(h, x.opts.Trailers)
-	x.sent.Store(true)
-	return nil
+	return x.hangUp()
 }
 
 // Flush puts what was written on the wire.
@@ -138,7 +161,17 @@ func (x *Exchange) Flush() error {
 	if err := x.out.flush(); err != nil {
 		return x.broken(err)
 	}
+	x.written()
 	return nil
+}
+
+// written takes note of the request's end once nothing of it is left to write. The answer
+// may have been read before.
+func (x *Exchange) written() {
+	if len(x.out.out) == 0 && x.ending.Load() && !x.sent.Load() {
+		x.sent.Store(true)
+		x.settle()
+	}
 }
 
 // ReadHead flushes and reads the head of an answer.
@@ -158,8 +191,8 @@ func (x *Exchange) readable(err error) bool {
 // Await is ReadHead without the flush, for a goroutine that only reads.
 func (x *Exchange) Await(r *http.Response) error {
 	x.in.recycle()
-	end, err := x.in.readHead(MaxHeadBytes, earlyResponse)
-	if errors.Is(err, io.EOF) && x.in.pending() {
+	end, err := x.in.readHead(maxAnswerHead, earlyResponse)
+	if err != nil && x.in.pending() && ended(err) {
 		err = io.ErrUnexpectedEOF // within a head
 	}
 	if err != nil {
@@ -173,6 +206,14 @@ func (x *Exchange) Await(r *http.Response) error {
 	return nil
 }
 
+// maxAnswerHead is how long the head of an answer may be.
+const maxAnswerHead = 80 << 10
+
+// ended reports that the peer has ended the connection, in whatever way.
+func ended(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+}
+
 func earlyResponse(b []byte) error {
 	if n := min(len(b), 5); string(b[:n]) != "HTTP/"[:n] {
 		return errCodec
@@ -182,21 +223,22 @@ func earlyResponse(b []byte) error {
 
 func (x *Exchange) parse(r *http.Response, b []byte) error {
 	line, rest, _ := cutLine(b)
-	old, err := statusLine(r, line)
+	old, err := statusLine(r, line, x.opts.ForwardReason)
 	if err != nil {
 		return err
 	}
 	f := &x.framing
+	f.answer = true
 	f.reset(&r.Headers)
 	if err := fields(rest, MaxHeaders, f.field); err != nil {
 		return err
 	}
+	if x.opts.ChunkedLength {
+		f.dropLength()
+	}
 	n, nothing, err := f.lengths()
 	if err != nil {
 		return err
-	}
-	if f.host != nil {
-		r.Headers.Add([]byte("host"), f.host)
 	}
 	x.close = f.close || old && !f.keepAlive
 	switched := r.Status == 101 && x.upgrade
@@ -207,11 +249,12 @@ func (x *Exchange) parse(r *http.Response, b []byte) error {
 // frame decides how the answer's body ends.
 func (x *Exchange) frame(r *http.Response, n int64, nothing, switched bool) error {
 	m := sized
+	if (r.Status < 200 || r.Status == 204) && (n > 0 || x.framing.encodings > 0) {
+		return errCodec // answers that never have a body
+	}
 	switch {
 	case switched || x.connect && r.Status/100 == 2:
 		x.raw, m, n = true, untilFI, -1
-	case r.Status == 204 && (n > 0 || x.framing.encodings > 0):
-		return errCodec
 	case x.head || r.Status < 200 || r.Status == 204 || r.Status == 304:
 		m, n = none, 0
 	case nothing:
@@ -222,24 +265,30 @@ func (x *Exchange) frame(r *http.Response, n int64, nothing, switched bool) erro
 	x.in.begin(m, n)
 	r.ContentLength, r.Body = n, answer{x}
 	if r.Status >= 200 || r.Status == 101 {
-		x.answered = true
+		x.answered.Store(true)
 		x.settle()
 	}
 	return nil
 }
 
-// statusLine parses "HTTP/1.1 200 OK"; the reason is dropped.
-func statusLine(r *http.Response, line []byte) (old bool, err error) {
+// plus may stand before a status, as Envoy reads it.
+var plus = []byte("+")
+
+// statusLine parses "HTTP/1.1 200 OK"; the reason is dropped unless it is to be kept.
+func statusLine(r *http.Response, line []byte, keepReason bool) (old bool, err error) {
 	version, rest := cutWord(line)
-	if !isVersion(version) {
+	if !isVersion(version) || controls(line) {
 		return false, errCodec
 	}
-	code, _ := cutWord(rest)
-	n, ok := length(code)
+	code, reason := cutWord(rest)
+	n, ok := length(bytes.TrimPrefix(code, plus))
 	if !ok || n < 100 || n > 999 {
 		return false, errCodec
 	}
-	r.Status, r.Protocol = int(n), http.HTTP11
+	r.Status, r.Protocol, r.Reason = int(n), http.HTTP11, nil
+	if keepReason && len(reason) > 0 {
+		r.Reason = reason
+	}
 	old = version[5] < '1' || version[5] == '1' && version[7] == '0'
 	if old {
 		r.Protocol = http.HTTP10
@@ -247,9 +296,13 @@ func statusLine(r *http.Response, line []byte) (old bool, err error) {
 	return old, nil
 }
 
-// settle hands the connection back as soon as the exchange is complete.
+// settle hands the connection back as soon as the exchange is complete: the reader of the
+// answer does or, if its end comes before the last of the request is written, the writer.
 func (x *Exchange) settle() {
-	if !x.answered || !x.in.done.Load() || x.state.Load() == returned {
+	if !x.answered.Load() || !x.in.done.Load() || x.state.Load() == returned {
+		return
+	}
+	if x.ending.Load() && !x.sent.Load() {
 		return
 	}
 	x.finish(x.sent.Load() && !x.close && !x.raw && !x.in.pending() && x.in.mode != untilFI)
@@ -260,7 +313,7 @@ func (x *Exchange) finish(reusable bool) {
 	if before == returned {
 		return
 	}
-	if x.timed {
+	if x.timed.Load() {
 		x.SetDeadline(time.Time{})
 	}
 	x.owner.Finished(x, reusable && before == running)
@@ -286,13 +339,19 @@ func (x *Exchange) End() {
 
 // Complete reports that request and answer have ended, Broken that the peer has ended
 // the connection before. The Owner may ask once it is told.
-func (x *Exchange) Complete() bool { return x.answered && x.in.done.Load() && x.sent.Load() }
+func (x *Exchange) Complete() bool { return x.answered.Load() && x.in.done.Load() && x.sent.Load() }
 
 // Broken reports that the peer has ended the connection too early.
 func (x *Exchange) Broken() bool { return x.ended.Load() }
 
+// Protocol is HTTP/1.1: that is what requests are sent as.
+func (x *Exchange) Protocol() http.Protocol { return http.HTTP11 }
+
 // LocalAddr is our end of the connection.
 func (x *Exchange) LocalAddr() netip.AddrPort { return x.local }
+
+// Handshake is the connection's, nil for a plain one.
+func (x *Exchange) Handshake() *streaminfo.TLS { return x.conn.Handshake() }
 
 // Sent and Received are the bytes of the bodies.
 func (x *Exchange) Sent() uint64 { return x.out.sent }
@@ -302,7 +361,7 @@ func (x *Exchange) Received() uint64 { return x.in.received.Load() }
 
 // SetDeadline bounds later reads and writes.
 func (x *Exchange) SetDeadline(t time.Time) {
-	x.timed = !t.IsZero()
+	x.timed.Store(!t.IsZero())
 	_ = x.conn.SetReadDeadline(t) // a closed connection fails the read itself
 	_ = x.conn.SetWriteDeadline(t)
 }
@@ -320,7 +379,7 @@ func (x *Exchange) broken(err error) error {
 		x.ended.Store(x.state.Load() == running)
 		return &http.Reset{Reason: http.ProtocolError} // cut off within its framing
 	}
-	ended := x.state.Load() == running
+	ended := x.state.Load() == running && !x.hungUp.Load()
 	x.ended.Store(ended)
 	return &http.Reset{Reason: http.ConnectionTermination, Unused: !x.anything.Load() || ended && !x.heard && x.owner.Untaken()}
 }
@@ -330,8 +389,14 @@ type answer struct{ x *Exchange }
 
 func (a answer) Next() ([]byte, error) {
 	p, err := a.x.in.Next()
+	if err != nil && errors.Is(err, syscall.ECONNRESET) && !a.x.raw {
+		err = a.x.in.reset()
+	}
 	if a.x.in.done.Load() {
 		a.x.settle()
+	}
+	if a.x.raw && errors.Is(err, io.EOF) {
+		return nil, &http.Reset{Reason: http.ConnectionTermination} // there is no other end of it
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, a.x.broken(err)

@@ -22,8 +22,8 @@ func FuzzRequest(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		whole := read(string(in), 0, http1.ServerOptions{AcceptHTTP10: true})
-		split := read(string(in), 1, http1.ServerOptions{AcceptHTTP10: true})
+		whole := read(string(in), 0, http1.ServerOptions{Options: http1.Options{AcceptHTTP10: true}})
+		split := read(string(in), 1, http1.ServerOptions{Options: http1.Options{AcceptHTTP10: true}})
 		if len(whole) == 0 || len(whole) != len(split) {
 			t.Fatalf("whole %q\nsplit %q", whole, split)
 		}

@@ -1,6 +1,8 @@
 package http1
 
 import (
+	"bytes"
+	"math"
 	"slices"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
@@ -132,30 +134,36 @@ func unfold(v []byte) ([]byte, error) {
 
 // refuse is the error for a line that is no field: control characters are named as such.
 func refuse(b []byte) error {
-	for _, c := range b {
-		if c == '\n' {
-			break
-		}
-		if c != '\r' && c < 0x80 && class[c]&isValue == 0 {
-			return errCharacters
-		}
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	if controls(line) {
+		return errCharacters
 	}
 	return errCodec
 }
 
-// length parses a content-length: digits only.
-func length(v []byte) (int64, bool) {
-	if len(v) == 0 || len(v) > 18 {
-		return 0, false
+// controls reports characters in a line that no line may have.
+func controls(line []byte) bool {
+	for _, c := range line {
+		if c != '\r' && c < 0x80 && class[c]&isValue == 0 {
+			return true
+		}
 	}
-	var n int64
+	return false
+}
+
+// length parses a content-length: digits only, up to 64 bits. More than a body can ever
+// have is the most that it can have.
+func length(v []byte) (int64, bool) {
+	var n uint64
 	for _, c := range v {
-		if c < '0' || c > '9' {
+		if c < '0' || c > '9' || n > math.MaxUint64/10 {
 			return 0, false
 		}
-		n = n*10 + int64(c-'0')
+		if n = n*10 + uint64(c-'0'); n < uint64(c-'0') {
+			return 0, false
+		}
 	}
-	return n, true
+	return int64(min(n, math.MaxInt64)), len(v) > 0
 }
 
 // A framing gathers the fields of a head that concern the connection.
@@ -165,6 +173,8 @@ type framing struct {
 	encodings  int   // how many transfer-encoding fields
 	chunked    bool  // the first was "chunked"
 	host       []byte
+	hostName   []byte // as it was written
+	answer     bool   // the head is of an answer: host means nothing
 	connection []byte // value of the first connection field
 	more       bool   // there are further connection fields
 	upgrade    []byte
@@ -178,7 +188,7 @@ type framing struct {
 
 // reset makes f ready for a head whose fields go to h.
 func (f *framing) reset(h *http.Headers) {
-	*f = framing{headers: h, length: -1}
+	*f = framing{headers: h, length: -1, answer: f.answer}
 	h.Reset()
 }
 
@@ -187,7 +197,8 @@ func (f *framing) reset(h *http.Headers) {
 func (f *framing) field(name, value []byte) error {
 	switch len(name) {
 	case 4:
-		if http.EqualFold(name, "host") {
+		if !f.answer && http.EqualFold(name, "host") {
+			f.hostName = name
 			f.addHost(value)
 			return nil
 		}
@@ -286,6 +297,14 @@ func (f *framing) lengths() (n int64, none bool, err error) {
 	return 0, true, nil
 }
 
+// dropLength forgets a content-length where the body is chunked: that is how it ends.
+func (f *framing) dropLength() {
+	if f.encodings > 0 && f.length >= 0 {
+		f.length = -1
+		f.headers.Remove("content-length")
+	}
+}
+
 // strip removes connection, upgrade and what connection nominates, unless keep says
 // that the connection is to be upgraded. "te: trailers" always stays.
 func (f *framing) strip(keep bool) {
@@ -293,7 +312,7 @@ func (f *framing) strip(keep bool) {
 		return
 	}
 	h := f.headers
-	if f.nominates {
+	if f.nominates && !f.answer {
 		f.denominate()
 	}
 	if keep {

@@ -41,6 +41,7 @@ var (
 	errCharacters    = &Error{400, "http1.invalid_characters"}
 	errBothLengths   = &Error{400, "http1.content_length_and_chunked_not_allowed"}
 	errEncoding      = &Error{501, "http1.invalid_transfer_encoding"}
+	errConnectBody   = &Error{400, "http1.body_disallowed"}
 	errURL           = &Error{400, "http1.invalid_url"}
 	errScheme        = &Error{400, "http1.invalid_scheme"}
 	errHTTPS         = &Error{403, "http1.https_url_on_plaintext_connection"}

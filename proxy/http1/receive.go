@@ -3,6 +3,7 @@ package http1
 import (
 	"errors"
 	"io"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,8 @@ type receiver struct {
 	mode     mode
 	left     int64 // bytes of the body or of the chunk still to come
 	state    chunkState
+	line     uint8       // where in a chunk's line, lineBlank …
+	size     uint64      // of the chunk whose digits are read
 	done     atomic.Bool // the message is complete; a watcher looks at it
 	failed   error
 	keep     bool // hand on trailers
@@ -38,6 +41,7 @@ type receiver struct {
 	received atomic.Uint64 // bytes of the body read, as they were framed off; a log may look while they still come
 	broke    atomic.Bool   // failed is set
 	first    time.Time     // when the first byte of the message came
+	blank    bool          // a line end came before it
 }
 
 // A mode is how a body is framed.
@@ -54,6 +58,7 @@ type chunkState uint8
 
 const (
 	chunkSize chunkState = iota
+	chunkExtension
 	chunkData
 	chunkEnd
 	chunkTrailers
@@ -62,6 +67,7 @@ const (
 // begin starts the body of a message whose head ended before r.
 func (c *receiver) begin(m mode, n int64) {
 	c.mode, c.left, c.state, c.failed, c.trailers = m, n, chunkSize, nil, nil
+	c.line, c.size = lineBlank, 0
 	c.broke.Store(false)
 	c.done.Store(m == none || m == sized && n == 0)
 	c.lo = c.r
@@ -71,7 +77,7 @@ func (c *receiver) begin(m mode, n int64) {
 // message moves to the start of the head buffer.
 func (c *receiver) recycle() {
 	rest := c.area[c.r:c.w]
-	if c.head.l != nil && len(rest) <= smallSize {
+	if (c.head.l != nil || c.head.m != nil) && len(rest) <= smallSize {
 		old := c.head
 		c.head = buffer{}
 		c.head.ensure(false)
@@ -86,7 +92,7 @@ func (c *receiver) recycle() {
 	}
 	c.overflow.free()
 	c.area, c.lo, c.r, c.w = c.head.bytes(), 0, 0, len(rest)
-	c.first = time.Time{}
+	c.first, c.blank = time.Time{}, false
 }
 
 // free gives all memory back; nothing read may be left.
@@ -140,6 +146,7 @@ func (c *receiver) skipBlank() {
 	}
 	if n > 0 {
 		c.w = copy(c.area, c.area[n:c.w])
+		c.blank = true
 	}
 }
 
@@ -215,6 +222,18 @@ func (c *receiver) Next() ([]byte, error) {
 	}
 }
 
+// reset makes of a connection that its peer has reset one that it has ended: so it is
+// for a body that only the end of the connection ends, and any other is cut short.
+func (c *receiver) reset() error {
+	if c.mode != untilFI {
+		return c.fail(io.ErrUnexpectedEOF)
+	}
+	c.failed = nil
+	c.broke.Store(false)
+	c.done.Store(true)
+	return io.EOF
+}
+
 func (c *receiver) fail(err error) error {
 	c.failed = err
 	c.broke.Store(true)
@@ -252,6 +271,11 @@ func (c *receiver) takeChunk() ([]byte, error) {
 			if !ok || err != nil {
 				return nil, err
 			}
+		case chunkExtension:
+			ok, err := c.chunkRest()
+			if !ok || err != nil {
+				return nil, err
+			}
 		case chunkData:
 			p := c.area[c.r:c.w]
 			if int64(len(p)) > c.left {
@@ -264,9 +288,8 @@ func (c *receiver) takeChunk() ([]byte, error) {
 			}
 			return p, nil
 		case chunkEnd:
-			ok, err := c.chunkTail()
-			if !ok || err != nil {
-				return nil, err
+			if !c.chunkTail() {
+				return nil, nil
 			}
 		case chunkTrailers:
 			return nil, c.trailer()
@@ -279,7 +302,7 @@ func (c *receiver) takeChunk() ([]byte, error) {
 // soon as it can be. Errors are found again by the next call.
 func (c *receiver) finish() {
 	const last = "0\r\n\r\n"
-	if ok, err := c.chunkTail(); !ok || err != nil || c.w-c.r < len(last) {
+	if !c.chunkTail() || c.w-c.r < len(last) {
 		return
 	}
 	if string(c.area[c.r:c.r+len(last)]) == last {
@@ -288,83 +311,71 @@ func (c *receiver) finish() {
 	}
 }
 
-// chunkTail takes the line end after a chunk's data.
-func (c *receiver) chunkTail() (bool, error) {
-	b := c.area[c.r:c.w]
-	n := 0
-	if len(b) > 0 && b[0] == '\r' {
-		n = 1
-	}
-	if len(b) <= n {
-		return false, nil
-	}
-	if b[n] != '\n' {
-		return false, errCodec
-	}
-	c.r += n + 1
-	c.state = chunkSize
-	return true, nil
-}
-
-// chunkLine takes a chunk size with its extension, which is dropped.
-func (c *receiver) chunkLine() (bool, error) {
-	b := c.area[c.r:c.w]
-	end := indexByte(b, '\n')
-	line := b
-	if end >= 0 {
-		line = b[:end]
-	}
-	var n int64
-	i := 0
-	for ; i < len(line); i++ {
-		d := hexDigit[line[i]]
-		if d < 0 {
-			break
-		}
-		if n = n<<4 | int64(d); i >= 15 {
-			return false, errCodec
-		}
-	}
-	if i == 0 && len(line) > 0 || end == 0 {
-		return false, errCodec
-	}
-	if err := chunkExtension(line[i:], end >= 0); err != nil {
-		return false, err
-	}
+// chunkTail takes the line end after a chunk's data. What stands before it is dropped, as
+// by Envoy: the chunk is framed anew when it goes on.
+func (c *receiver) chunkTail() bool {
+	end := indexByte(c.area[c.r:c.w], '\n')
 	if end < 0 {
-		if len(b) > maxChunkLine {
-			return false, errCodec
-		}
-		return false, nil
+		c.r = c.w
+		return false
 	}
 	c.r += end + 1
-	c.left, c.state = n, chunkData
-	if n == 0 {
-		c.state = chunkTrailers
-	}
-	return true, nil
+	c.state = chunkSize
+	return true
 }
 
-const maxChunkLine = 4 << 10
-
-// chunkExtension checks what follows a chunk size: blanks, then nothing or an
-// extension, then CR. A line that ended must have had the CR.
-func chunkExtension(b []byte, ended bool) error {
-	if ended {
-		if len(b) == 0 || b[len(b)-1] != '\r' {
-			return errCodec
+// chunkLine takes the digits of a chunk size. ok is false when more must be read first.
+func (c *receiver) chunkLine() (ok bool, err error) {
+	for ; c.r < c.w; c.r++ {
+		d := hexDigit[c.area[c.r]]
+		if d < 0 {
+			if c.line != lineWithin {
+				return false, errCodec
+			}
+			c.left, c.state, c.line = int64(min(c.size, math.MaxInt64)), chunkExtension, lineBlank
+			c.size = 0
+			return true, nil
 		}
-		b = b[:len(b)-1]
-	} else if len(b) > 0 && b[len(b)-1] == '\r' {
-		b = b[:len(b)-1]
+		if c.size > math.MaxUint64>>4 {
+			return false, errCodec
+		}
+		c.size, c.line = c.size<<4|uint64(d), lineWithin
 	}
-	for len(b) > 0 && blank(b[0]) {
-		b = b[1:]
+	return false, nil
+}
+
+// The places within the line of a chunk.
+const (
+	lineBlank  = iota // before digits; after them: blanks, then nothing or an extension
+	lineWithin        // digits; an extension
+	lineEnding        // CR was read
+)
+
+// chunkRest takes what follows a chunk size up to the end of its line: blanks, then
+// nothing or an extension, which is dropped, then CR and LF.
+func (c *receiver) chunkRest() (ok bool, err error) {
+	for ; c.r < c.w; c.r++ {
+		b := c.area[c.r]
+		switch {
+		case c.line == lineEnding && b == '\n':
+			c.r++
+			c.line = lineBlank
+			if c.state = chunkData; c.left == 0 {
+				c.state = chunkTrailers
+			}
+			return true, nil
+		case c.line == lineEnding || b == '\n':
+			return false, errCodec
+		case b == '\r':
+			c.line = lineEnding
+		case c.line == lineWithin || blank(b):
+		case b == ';':
+			c.line = lineWithin
+		default:
+			return false, errCodec
+		}
 	}
-	if len(b) > 0 && b[0] != ';' || indexByte(b, '\r') >= 0 {
-		return errCodec
-	}
-	return nil
+	return false, nil
 }
 
 // trailer takes the trailer section when it is complete.
@@ -380,8 +391,11 @@ func (c *receiver) trailer() error {
 		end, _ = headEnd(b, 0)
 	}
 	if end == 0 {
-		if len(b) > c.limit {
+		if len(b) > c.limit && c.keep {
 			return errTrailersLarge
+		}
+		if len(b) > c.limit {
+			return errTooLarge
 		}
 		return nil
 	}
@@ -394,7 +408,11 @@ func (c *receiver) trailer() error {
 }
 
 func (c *receiver) parseTrailers(b []byte) error {
-	return fields(b, MaxHeaders, func(name, value []byte) error {
+	most := MaxHeaders
+	if !c.keep {
+		most = math.MaxInt // they are dropped
+	}
+	return fields(b, most, func(name, value []byte) error {
 		if c.keep {
 			if c.trailers == nil {
 				c.trailers = &http.Headers{}
@@ -414,10 +432,8 @@ func (c *receiver) Ready() bool {
 		return false
 	case c.mode != chunks || c.state == chunkData:
 		return true
-	case c.state == chunkEnd:
-		if ok, err := c.chunkTail(); !ok || err != nil {
-			return err != nil
-		}
+	case c.state == chunkEnd && !c.chunkTail(), c.state == chunkExtension, c.line != lineBlank:
+		return false
 	}
 	b := c.area[c.r:c.w]
 	if c.state == chunkSize {

@@ -16,7 +16,7 @@ type sender struct {
 	chunked  bool // the body is framed in chunks
 	mute     bool // the body is not sent (answer to HEAD)
 	over     bool // the message is written to its end
-	preserve bool // names as they were read
+	spelling Case // of names
 	sent     uint64
 	vec      [3][]byte
 	bufs     net.Buffers
@@ -55,9 +55,12 @@ func (c *sender) fields(h *http.Headers, skipLength bool) (sized bool) {
 			}
 			sized = true
 		}
-		if c.preserve {
+		switch c.spelling {
+		case AsRead:
 			out = append(out, f.Name...)
-		} else {
+		case ProperCase:
+			out = appendProper(out, f.Name)
+		default:
 			out = appendLower(out, f.Name)
 		}
 		out = append(out, ": "...)
@@ -75,6 +78,36 @@ func appendLower(out, name []byte) []byte {
 		out[i] = http.Lower(out[i])
 	}
 	return out
+}
+
+// line appends a header line of our own; its name is in lower case.
+func (c *sender) line(name, value string) {
+	n := len(c.out)
+	c.out = append(c.out, name...)
+	if c.spelling == ProperCase {
+		proper(c.out[n:])
+	}
+	c.out = append(append(append(c.out, ": "...), value...), "\r\n"...)
+}
+
+// appendProper begins each word of a name with a capital letter. Letters within words stay
+// as in lower case.
+func appendProper(out, name []byte) []byte {
+	n := len(out)
+	out = appendLower(out, name)
+	proper(out[n:])
+	return out
+}
+
+func proper(name []byte) {
+	begins := true
+	for i, c := range name {
+		letter := c >= 'a' && c <= 'z'
+		if begins && letter {
+			name[i] = c - 'a' + 'A'
+		}
+		begins = !letter && (c < '0' || c > '9')
+	}
 }
 
 // body appends or writes a piece of the body; p is not kept.

@@ -1,6 +1,8 @@
 package http1
 
 import (
+	"bytes"
+	"errors"
 	"strconv"
 	"time"
 
@@ -10,13 +12,19 @@ import (
 
 // ServerOptions are the settings of a Server; the zero value is Envoy's default.
 type ServerOptions struct {
+	Options
 	MaxHeadBytes int  // 0: MaxHeadBytes
 	MaxHeaders   int  // 0: MaxHeaders
-	AcceptHTTP10 bool // else HTTP/1.0 is answered with 426
-	PreserveCase bool
-	Trailers     bool // enable_trailers
 	AllowHTTPS   bool // targets with scheme https, else 403
+	HTTP2        bool // a connection that begins with HTTP/2's preface is told by ErrHTTP2
 }
+
+// ErrHTTP2 says that the client speaks HTTP/2 with prior knowledge: Unread has its first
+// bytes.
+var ErrHTTP2 = errors.New("the client speaks HTTP/2")
+
+// preface is how Envoy tells HTTP/2: the first line of its preface without its end.
+const preface = "PRI * HTTP/2"
 
 // A Server is the downstream end of a connection. One goroutine reads requests and
 // their bodies, one at a time writes answers, to the request that was read last; both
@@ -48,14 +56,13 @@ func (s *Server) Reset(conn transport.Conn, opts ServerOptions) {
 	if opts.MaxHeadBytes == 0 {
 		opts.MaxHeadBytes = MaxHeadBytes
 	}
-	opts.MaxHeadBytes = min(opts.MaxHeadBytes, largeSize-1)
 	if opts.MaxHeaders == 0 {
 		opts.MaxHeaders = MaxHeaders
 	}
 	s.opts = opts
-	s.in = receiver{conn: conn, head: s.in.head, lenient: true, limit: opts.MaxHeadBytes, keep: opts.Trailers}
+	s.in = receiver{conn: conn, head: s.in.head, lenient: true, limit: min(opts.MaxHeadBytes, largeSize-1), keep: opts.Trailers}
 	s.in.done.Store(true)
-	s.out = sender{conn: conn, out: s.out.out[:0], preserve: opts.PreserveCase}
+	s.out = sender{conn: conn, out: s.out.out[:0], spelling: opts.Case}
 }
 
 // ReadRequest waits for a request and fills r. Its slices stay valid until the next
@@ -74,13 +81,22 @@ func (s *Server) ReadRequest(r *http.Request) error {
 		return err
 	}
 	b := s.in.area[:end]
+	if s.opts.HTTP2 && bytes.HasPrefix(b, []byte(preface)) {
+		return ErrHTTP2
+	}
 	s.in.r = end
 	return s.parse(r, b)
 }
 
+// Unread is what was read from the connection and belongs to no request.
+func (s *Server) Unread() []byte { return s.in.area[s.in.r:s.in.w] }
+
 // early refuses what cannot become a request before its head is complete.
 func (s *Server) early(b []byte) error {
-	if !methodStart(b[0]) {
+	if s.opts.HTTP2 && bytes.HasPrefix(b, []byte(preface)) {
+		return ErrHTTP2
+	}
+	if !methodStart(b[0]) && !(s.opts.CustomMethods && class[b[0]]&isToken != 0) {
 		return errCodec
 	}
 	if line, _, ok := cutLine(b); ok && !s.checked {
@@ -102,7 +118,7 @@ func (s *Server) parse(r *http.Request, b []byte) error {
 	if err := fields(rest, s.opts.MaxHeaders, f.field); err != nil {
 		return err
 	}
-	s.upgrade = f.upgrades && f.upgrade != nil && !http.EqualFold(f.upgrade, "h2c")
+	s.upgrade = f.upgrades && f.upgrade != nil && !http.EqualFold(f.upgrade, "h2c") && !s.ignoresUpgrade()
 	if !s.upgrade {
 		if err := f.refusesNominations(); err != nil {
 			return err
@@ -118,18 +134,41 @@ func (s *Server) parse(r *http.Request, b []byte) error {
 		s.old = false // the answer says what we speak
 		return errVersion
 	}
+	r.HostName = nil
+	if s.opts.Case == AsRead {
+		r.HostName = f.hostName
+	}
+	if s.old && r.Authority == nil && s.opts.DefaultHost != "" {
+		r.Authority = []byte(s.opts.DefaultHost)
+	}
 	return s.frame(r)
+}
+
+// ignoresUpgrade reports that the upgrade is one that is not to be heard.
+func (s *Server) ignoresUpgrade() bool {
+	for i := range s.opts.IgnoreUpgrade {
+		if s.opts.IgnoreUpgrade[i].Match(s.framing.upgrade) {
+			return true
+		}
+	}
+	return false
 }
 
 // frame decides how the body and the connection end.
 func (s *Server) frame(r *http.Request) error {
 	f := &s.framing
+	if s.opts.ChunkedLength {
+		f.dropLength()
+	}
 	n, nothing, err := f.lengths()
 	if err != nil {
 		return err
 	}
 	if s.connect && f.encodings > 0 {
 		return errEncoding
+	}
+	if s.connect && n > 0 {
+		return errConnectBody
 	}
 	s.close = f.close || s.old && !f.keepAlive
 	r.Upgrade = nil
@@ -171,7 +210,7 @@ func (s *Server) requestLine(r *http.Request, line []byte) error {
 	method, rest := cutWord(line)
 	target, rest := cutWord(rest)
 	version, rest := cutWord(rest)
-	if !knownMethod(method) || len(target) == 0 || len(rest) > 0 {
+	if !(s.opts.CustomMethods && len(method) > 0 && all(method, isToken) || knownMethod(method)) || len(target) == 0 || len(rest) > 0 {
 		return errCodec
 	}
 	if !all(target, isURL) {
@@ -214,6 +253,9 @@ func (s *Server) ExpectsContinue() bool { return s.framing.expect }
 
 // Started is when the first byte of the request came.
 func (s *Server) Started() time.Time { return s.in.first }
+
+// Begun reports that a byte of a request came, be it a line end before one.
+func (s *Server) Begun() bool { return s.in.blank || !s.in.first.IsZero() }
 
 // Received is how many bytes of the request's body have been read.
 func (s *Server) Received() uint64 { return s.in.received.Load() }
@@ -264,21 +306,28 @@ func (s *Server) WriteHead(r *http.Response, last bool) error {
 	}
 	c.out = strconv.AppendInt(c.out, int64(r.Status), 10)
 	c.out = append(c.out, ' ')
-	c.out = append(c.out, ReasonPhrase(r.Status)...)
+	if r.Reason != nil {
+		c.out = append(c.out, r.Reason...)
+	} else {
+		c.out = append(c.out, ReasonPhrase(r.Status)...)
+	}
 	c.out = append(c.out, "\r\n"...)
 	bare := r.Status < 200 || r.Status == 204
 	sized := c.fields(&r.Headers, bare)
 	s.status, c.over = r.Status, last
 	c.chunked, c.mute = false, s.head || bare && r.Status != 101 || r.Status == 304
 	raw := r.Status == 101 || s.connect && r.Status/100 == 2
+	if s.old && !s.close && r.Status >= 200 && !r.Headers.Has("connection") {
+		c.line("connection", "keep-alive")
+	}
 	switch {
 	case bare || sized || raw || r.Status == 304:
 	case last && !s.head:
-		c.out = append(c.out, "content-length: 0\r\n"...)
+		c.line("content-length", "0")
 	case s.old:
 		s.close = true
 	default:
-		c.out = append(c.out, "transfer-encoding: chunked\r\n"...)
+		c.line("transfer-encoding", "chunked")
 		c.chunked = !s.head
 	}
 	c.out = append(c.out, "\r\n"...)

@@ -10,6 +10,7 @@ const (
 	isValue                 // may be in a field value
 	isURL                   // may be in a request target
 	isAuthority             // may be in a host
+	isName                  // may be in the host of a URL
 )
 
 var class = func() (t [256]byte) {
@@ -26,6 +27,9 @@ var class = func() (t [256]byte) {
 		}
 		if alnum || c < 0x80 && bytes.IndexByte([]byte("!$%&'()*+,-.:;=@[]_~"), byte(c)) >= 0 {
 			t[c] |= isAuthority
+		}
+		if alnum || c == '.' || c == '-' {
+			t[c] |= isName
 		}
 	}
 	return t
@@ -47,7 +51,7 @@ func knownMethod(m []byte) bool {
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
 		"COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "SEARCH", "UNLOCK", "BIND", "REBIND", "UNBIND", "ACL",
 		"REPORT", "MKACTIVITY", "CHECKOUT", "MERGE", "M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PURGE",
-		"MKCALENDAR", "LINK", "UNLINK", "SOURCE":
+		"MKCALENDAR", "LINK", "UNLINK", "SOURCE", "QUERY":
 		return true
 	}
 	return false
@@ -55,4 +59,4 @@ func knownMethod(m []byte) bool {
 
 // methodStart reports whether c begins a method that Envoy knows; anything else is
 // refused before the line is complete (a TLS hello on a plain port).
-func methodStart(c byte) bool { return bytes.IndexByte([]byte("ABCDGHLMNOPRSTU"), c) >= 0 }
+func methodStart(c byte) bool { return bytes.IndexByte([]byte("ABCDGHLMNOPQRSTU"), c) >= 0 }

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bytes"
+	"net/netip"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
 )
@@ -25,20 +26,39 @@ func (s *Server) requestTarget(r *http.Request) error {
 		}
 		return nil
 	}
+	if s.opts.KeepAbsolute {
+		return nil
+	}
 	return s.absolute(r, t)
 }
 
+// isHostPort reports that t is a host as URLs have it, with a port.
 func isHostPort(t []byte) bool {
+	host, port, ok := cutPort(t)
+	return ok && port != nil && isHost(host)
+}
+
+// cutPort takes apart host and port, which is nil where there is none; ok says that
+// the port is one.
+func cutPort(t []byte) (host, port []byte, ok bool) {
 	i := bytes.LastIndexByte(t, ':')
-	if i <= 0 || i == len(t)-1 {
-		return false
+	if i < 0 || bytes.IndexByte(t[i:], ']') >= 0 {
+		return t, nil, true
 	}
-	for _, c := range t[i+1:] {
-		if c < '0' || c > '9' {
-			return false
-		}
+	host, port = t[:i], t[i+1:]
+	n, ok := length(port)
+	return host, port, ok && n <= 65535
+}
+
+// isHost reports that h is a name of letters, digits, dots and dashes, or an address of
+// IPv6 in brackets: what Envoy takes in the URL of a request, where it is stricter than
+// in a host field.
+func isHost(h []byte) bool {
+	if n := len(h); n > 2 && h[0] == '[' && h[n-1] == ']' {
+		a, err := netip.ParseAddr(string(h[1 : n-1]))
+		return err == nil && a.Is6() && a.Zone() == ""
 	}
-	return true
+	return len(h) > 0 && all(h, isName)
 }
 
 // absolute takes apart scheme://authority/path; its authority replaces Host.
@@ -62,10 +82,13 @@ func (s *Server) absolute(r *http.Request, t []byte) error {
 	if end >= 0 {
 		authority, path = rest[:end], rest[end:]
 	}
-	if at := bytes.LastIndexByte(authority, '@'); at >= 0 {
-		authority = authority[at+1:]
+	if user, host, ok := bytes.Cut(authority, at); ok {
+		if bytes.Contains(host, at) {
+			return errCodec
+		}
+		_, authority = user, host
 	}
-	if len(authority) == 0 {
+	if host, _, ok := cutPort(authority); !ok || !isHost(host) {
 		return errURL
 	}
 	if path == nil {
@@ -75,7 +98,7 @@ func (s *Server) absolute(r *http.Request, t []byte) error {
 	return nil
 }
 
-var slash = []byte("/")
+var slash, at = []byte("/"), []byte("@")
 
 func alpha(b []byte) bool {
 	for _, c := range b {

@@ -18,7 +18,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func hosts(weights ...uint32) []*endpoint.Endpoint {
 	var list []*endpoint.Endpoint
 	for i, w := range weights {
-		list = append(list, &endpoint.Endpoint{Address: fmt.Sprintf("10.0.0.%d:80", i+1), Weight: w})
+		e := &endpoint.Endpoint{Address: fmt.Sprintf("10.0.0.%d:80", i+1)}
+		e.Weight.Store(w)
+		list = append(list, e)
 	}
 	return list
 }
@@ -26,7 +28,8 @@ func hosts(weights ...uint32) []*endpoint.Endpoint {
 func at(priority uint32, flags uint32, n int) []*endpoint.Endpoint {
 	list := hosts(make([]uint32, n)...)
 	for _, e := range list {
-		e.Weight, e.Priority = 1, priority
+		e.Weight.Store(1)
+		e.Priority.Store(priority)
 		e.Address = fmt.Sprintf("p%d-%d-%s", priority, flags, e.Address)
 		e.Unhealthy.Store(flags)
 	}
@@ -55,7 +58,7 @@ func TestRoundRobin(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			list := hosts(make([]uint32, rapid.IntRange(1, 20).Draw(t, "n"))...)
 			for _, e := range list {
-				e.Weight = 3
+				e.Weight.Store(3)
 			}
 			rounds := rapid.IntRange(1, 5).Draw(t, "rounds")
 			for e, n := range spread(New(Policy{Kind: RoundRobin}, Set{Endpoints: list}), rounds*len(list)) {
@@ -153,7 +156,7 @@ func TestPriorities(t *testing.T) {
 			for e, k := range spread(New(Policy{Kind: RoundRobin}, Set{Endpoints: c.set, PanicThreshold: c.panic}), n) {
 				key := "none"
 				if e != nil {
-					key = fmt.Sprintf("p%d-%d", e.Priority, e.Unhealthy.Load())
+					key = fmt.Sprintf("p%d-%d", e.Priority.Load(), e.Unhealthy.Load())
 				}
 				got[key] += k
 			}
@@ -182,7 +185,7 @@ func TestLocalities(t *testing.T) {
 		{Locality: endpoint.Locality{Zone: "a"}}: 1, {Locality: endpoint.Locality{Zone: "b"}}: 3}}
 	share := func() float64 {
 		var inB int
-		for e, n := range spread(New(Policy{Kind: RoundRobin}, set), 10000) {
+		for e, n := range spread(New(Policy{Kind: RoundRobin, Locality: ByWeight}, set), 10000) {
 			if e.Locality.Zone == "b" {
 				inB += n
 			}
@@ -231,7 +234,7 @@ func TestConsistentHash(t *testing.T) {
 				n := rapid.IntRange(2, 12).Draw(t, "n")
 				list := hosts(make([]uint32, n)...)
 				for _, e := range list {
-					e.Weight = 1
+					e.Weight.Store(1)
 				}
 				shuffled := rapid.Permutation(list).Draw(t, "shuffled")
 				before, again := New(p, Set{Endpoints: list}), New(p, Set{Endpoints: shuffled})
@@ -298,7 +301,7 @@ func TestWithout(t *testing.T) {
 	b := New(Policy{Kind: Random}, Set{Endpoints: list})
 	for without, want := range map[uint64]uint32{0: 0, 1: 1, 2: 0, 4: 0, 6: 0, 3: 0, 7: 0} {
 		for range 20 {
-			if e := b.Pick(&Context{Without: without}); e == nil || e.Priority != want {
+			if e := b.Pick(&Context{Without: without}); e == nil || e.Priority.Load() != want {
 				t.Fatalf("without %b: %v, want priority %d", without, e, want)
 			}
 		}

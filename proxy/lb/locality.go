@@ -4,38 +4,42 @@ import "github.com/lateen-mesh/lateen/proxy/endpoint"
 
 // localities chooses a locality by weight, then an endpoint of it by the policy.
 type localities struct {
-	parts []part
-	total uint64
+	order *schedule[picker]
 }
 
-// byLocality makes the picker of one share. A locality's weight shrinks with its
-// availability once over-provisioning no longer covers what is missing.
-func (p Policy) byLocality(hosts []*endpoint.Endpoint, s *Set, all []*endpoint.Endpoint) picker {
+// byLocality makes the picker of hosts, some of all those of a priority. A locality's
+// weight shrinks with its availability once over-provisioning no longer covers what is
+// missing. It is nil when no locality has any weight.
+func (b *balancer) byLocality(hosts, all []*endpoint.Endpoint) picker {
 	order, groups := byKey(hosts)
 	_, whole := byKey(all)
-	factor := uint64(s.OverProvisioning)
-	if factor == 0 {
-		factor = 140
-	}
-	l := &localities{}
+	var weights []float64
+	var pickers []picker
 	for _, key := range order {
-		weight := uint64(s.LocalityWeights[key]) * ability(len(groups[key]), len(whole[key]), factor)
-		if weight == 0 {
+		counted := 0
+		for _, e := range whole[key] {
+			if e.Counts() {
+				counted++
+			}
+		}
+		if counted == 0 {
 			continue
 		}
-		l.total += weight
-		l.parts = append(l.parts, part{upTo: l.total, picker: p.flat(groups[key])})
+		part := min(1, float64(b.set.factor())/100*float64(len(groups[key]))/float64(counted))
+		if w := float64(b.set.LocalityWeights[key]) * part; w > 0 {
+			weights, pickers = append(weights, w), append(pickers, b.flat(groups[key]))
+		}
 	}
-	if len(l.parts) == 0 {
+	if len(pickers) == 0 {
 		return nil
 	}
-	return l
+	return &localities{newSchedule(pickers, func(i int, _ picker) float64 { return weights[i] })}
 }
 
 func byKey(hosts []*endpoint.Endpoint) (order []LocalityKey, groups map[LocalityKey][]*endpoint.Endpoint) {
 	groups = map[LocalityKey][]*endpoint.Endpoint{}
 	for _, e := range hosts {
-		key := LocalityKey{e.Priority, e.Locality}
+		key := LocalityKey{e.Priority.Load(), e.Locality}
 		if groups[key] == nil {
 			order = append(order, key)
 		}
@@ -45,11 +49,5 @@ func byKey(hosts []*endpoint.Endpoint) (order []LocalityKey, groups map[Locality
 }
 
 func (l *localities) pick(x *Context, attempt int) *endpoint.Endpoint {
-	n := x.random() % l.total
-	for i := range l.parts {
-		if n < l.parts[i].upTo {
-			return l.parts[i].picker.pick(x, attempt)
-		}
-	}
-	return l.parts[len(l.parts)-1].picker.pick(x, attempt)
+	return l.order.next().pick(x, attempt)
 }

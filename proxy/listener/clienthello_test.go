@@ -113,13 +113,13 @@ func TestProxyHeader(t *testing.T) {
 		{"PROXY UNKNOWN\r\n", 15, "", "", present},
 		{v2 + "rest", 28, "10.0.0.1:4096", "10.0.0.2:80", present},
 		{signatureV2 + "\x20\x00\x00\x00", 16, "", "", present},
-		{v2[:20], 0, "", "", more},
+		{v2[:20], 28, "", "", more},
 		{"PROX", 0, "", "", more},
 		{"GET /", 0, "", "", absent},
-		{"PROXY TCP4 192.0.2.1 ::1 4000 80\r\n", -1, "", "", absent},
-		{"PROXY TCP4 192.0.2.1 10.0.0.1 4000 70000\r\n", -1, "", "", absent},
-		{signatureV2 + "\x11\x11\x00\x0c", -1, "", "", absent},
-		{signatureV2 + "\x21\x11\xff\xff", -1, "", "", absent},
+		{"PROXY TCP4 192.0.2.1 ::1 4000 80\r\n", 0, "", "", absent},
+		{"PROXY TCP4 192.0.2.1 10.0.0.1 4000 70000\r\n", 0, "", "", absent},
+		{signatureV2 + "\x11\x11\x00\x0c", 0, "", "", absent},
+		{signatureV2 + "\x21\x11\xff\xff", 65551, "", "", more},
 	} {
 		h, s := parseProxyHeader([]byte(c.in))
 		if s != c.sight || h.size != c.size || text(h.from) != c.from || text(h.to) != c.to {

@@ -31,6 +31,7 @@ type Config struct {
 	name       string
 	addresses  []address
 	options    bindOptions
+	extra      map[address]bindOptions // of additional addresses with socket options of their own
 	bindPort   bool
 	handOff    bool // use_original_dst
 	direction  string
@@ -160,6 +161,7 @@ var listenerFields = []protoreflect.Name{
 	"continue_on_listener_filters_timeout", "transparent", "freebind", "socket_options", "tcp_fast_open_queue_length",
 	"traffic_direction", "connection_balance_config", "enable_reuse_port", "access_log", "tcp_backlog_size",
 	"max_connections_to_accept_per_socket_event", "bind_to_port", "ignore_global_conn_limit", "bypass_overload_manager",
+	"reuse_port", "enable_mptcp", "tcp_keepalive",
 }
 
 // compile builds a Config without opening sockets.
@@ -200,6 +202,14 @@ func (s *Set) compile(l *listenerpb.Listener) (_ *Config, err error) {
 	return c, nil
 }
 
+// optionsOf are the options of the socket of an address.
+func (c *Config) optionsOf(a address) bindOptions {
+	if o, ok := c.extra[a]; ok {
+		return o
+	}
+	return c.options
+}
+
 func direction(d corepb.TrafficDirection) string {
 	if d == corepb.TrafficDirection_UNSPECIFIED {
 		return ""
@@ -214,12 +224,18 @@ func (c *Config) compileAddresses(l *listenerpb.Listener) error {
 	}
 	c.addresses = []address{a}
 	for i, more := range l.GetAdditionalAddresses() {
-		if more.GetSocketOptions() != nil {
-			return fmt.Errorf("additional_addresses[%d].socket_options: not supported", i)
+		if err := xds.Only(more, "address", "socket_options"); err != nil {
+			return fmt.Errorf("additional_addresses[%d].%w", i, err)
 		}
 		a, err := compileAddress(more.GetAddress())
 		if err != nil {
 			return fmt.Errorf("additional_addresses[%d]: %w", i, err)
+		}
+		if o := more.GetSocketOptions(); o != nil { // they take the place of the listener's
+			if c.extra == nil {
+				c.extra = map[address]bindOptions{}
+			}
+			c.extra[a] = c.options.with(o.GetSocketOptions())
 		}
 		c.addresses = append(c.addresses, a)
 	}
@@ -227,8 +243,9 @@ func (c *Config) compileAddresses(l *listenerpb.Listener) error {
 }
 
 // compileListenerFilters builds the listener filters, those that other fields imply
-// included: use_original_dst means the original_dst filter, and a match on what only
-// the TLS inspector can know brings that in, as in Envoy.
+// included: use_original_dst means the original_dst filter, use_proxy_proto of the first
+// chain the proxy_protocol filter, and a match on what only the TLS inspector can know
+// brings that in, as in Envoy.
 func (s *Set) compileListenerFilters(c *Config, l *listenerpb.Listener) error {
 	list := l.GetListenerFilters()
 	has := func(name string) bool {
@@ -245,6 +262,9 @@ func (s *Set) compileListenerFilters(c *Config, l *listenerpb.Listener) error {
 	if needsTLSInspector(l) && !has("tls_inspector") {
 		s.opts.Log.Warn("filter chain match rules require the TLS inspector, which is not configured: it is added", "listener", c.name)
 		list = append(slices.Clip(list), &listenerpb.ListenerFilter{Name: "envoy.filters.listener.tls_inspector"})
+	}
+	if chains := l.GetFilterChains(); len(chains) > 0 && chains[0].GetUseProxyProto().GetValue() {
+		list = append(slices.Clip(list), &listenerpb.ListenerFilter{Name: filterName})
 	}
 	for i, f := range list {
 		b, err := compileListenerFilter(f, s.opts.Stats)
@@ -307,10 +327,10 @@ func (s *Set) compileChain(c *Config, p *listenerpb.FilterChain) (*chain, error)
 	if err := xds.Only(p, "filter_chain_match", "filters", "use_proxy_proto", "metadata", "transport_socket", "transport_socket_connect_timeout", "name"); err != nil {
 		return nil, err
 	}
-	if p.GetUseProxyProto().GetValue() {
-		return nil, errors.New("use_proxy_proto: not supported, use the listener filter envoy.filters.listener.proxy_protocol")
-	}
 	match, err := compileChainMatch(p.GetFilterChainMatch())
+	if errors.Is(err, errUnimplemented) {
+		return nil, fmt.Errorf("error adding listener '%s': filter chain '%s' %w", c.addresses[0], p.GetName(), err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("filter_chain_match: %w", err)
 	}
@@ -325,9 +345,9 @@ func (s *Set) compileChain(c *Config, p *listenerpb.FilterChain) (*chain, error)
 	if _, plain := ch.socket.(transport.Plain); !plain && ch.handshake == 0 {
 		ch.handshake = maxHandshake
 	}
-	env := network.Env{Direction: c.direction, Listener: c.name}
+	env := network.Env{Direction: c.direction, Listener: c.name, StatPrefix: c.statPrefix}
 	for i, f := range p.GetFilters() {
-		if err := s.addFilter(ch, f, env); err != nil {
+		if err := s.addFilter(c, ch, f, env, i == len(p.GetFilters())-1); err != nil {
 			ch.close()
 			return nil, fmt.Errorf("filters[%d] %s: %w", i, f.GetName(), err)
 		}
@@ -351,14 +371,18 @@ func duration(d *durationpb.Duration) time.Duration {
 	return d.AsDuration()
 }
 
-func (s *Set) addFilter(ch *chain, f *listenerpb.Filter, env network.Env) error {
-	if f.GetConfigDiscovery() != nil {
-		return errors.New("config_discovery: not supported")
-	}
+func (s *Set) addFilter(c *Config, ch *chain, f *listenerpb.Filter, env network.Env, last bool) error {
 	if ch.terminal != nil {
 		return errors.New("a filter after the terminal filter")
 	}
-	url, err := configType(f.GetTypedConfig())
+	if f.GetConfigDiscovery() != nil {
+		d, err := s.discover(c, f, env, last)
+		if err == nil {
+			ch.add(d.built())
+		}
+		return err
+	}
+	config, url, err := typed(f.GetTypedConfig())
 	if err != nil {
 		return err
 	}
@@ -366,18 +390,23 @@ func (s *Set) addFilter(ch *chain, f *listenerpb.Filter, env network.Env) error 
 		if !serves(x, url, f.GetName()) {
 			continue
 		}
-		b, err := x.New(f.GetTypedConfig(), env)
+		b, err := x.New(config, env)
 		if err != nil {
 			return err
 		}
-		ch.built = append(ch.built, b)
-		if b.Filter != nil {
-			ch.filters = append(ch.filters, b.Filter)
-		}
-		ch.terminal = b.Terminal
+		ch.add(b)
 		return nil
 	}
 	return fmt.Errorf("Didn't find a registered implementation for '%s' with type URL: '%s'", f.GetName(), url) //nolint:staticcheck // Envoy's words
+}
+
+// add appends a filter.
+func (ch *chain) add(b network.Built) {
+	ch.built = append(ch.built, b)
+	if b.Filter != nil {
+		ch.filters = append(ch.filters, b.Filter)
+	}
+	ch.terminal = b.Terminal
 }
 
 // serves: a filter is found by the type of its configuration, by name only where it
@@ -394,11 +423,15 @@ func serves(f network.Factory, url, name string) bool {
 	return false
 }
 
-// configType is the type of a filter's configuration, for a TypedStruct the type
-// that it stands for; "" without configuration.
-func configType(a *anypb.Any) (string, error) {
+// typed is a filter's configuration and its type, for a TypedStruct what it stands for; "" without
+// configuration.
+func typed(a *anypb.Any) (*anypb.Any, string, error) {
 	if a == nil {
-		return "", nil
+		return nil, "", nil
+	}
+	a, err := xds.Typed(a)
+	if err != nil {
+		return nil, "", err
 	}
 	var s interface {
 		proto.Message
@@ -410,12 +443,12 @@ func configType(a *anypb.Any) (string, error) {
 	case "xds.type.v3.TypedStruct":
 		s = &xdspb.TypedStruct{}
 	default:
-		return typeName(a.GetTypeUrl()), nil
+		return a, typeName(a.GetTypeUrl()), nil
 	}
 	if err := a.UnmarshalTo(s); err != nil {
-		return "", err
+		return nil, "", err
 	}
-	return typeName(s.GetTypeUrl()), nil
+	return a, typeName(s.GetTypeUrl()), nil
 }
 
 // typeName is a type URL without its host.

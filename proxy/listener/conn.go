@@ -138,7 +138,7 @@ func (l *listener) inspect(a *accepted, cn *conn) (*listener, bool) {
 		c := cn.config
 		ok := l.runFilters(c, a, cn)
 		cn.info.DownstreamLocal, cn.info.DownstreamRemote, cn.info.ServerName = a.local, a.remote, a.serverName
-		cn.info.LocalRestored = a.restored
+		cn.info.LocalRestored, cn.info.DownstreamTold, cn.info.Metadata, cn.info.FilterState = a.restored, a.told, a.metadata, a.state
 		if !ok {
 			return l, false
 		}
@@ -227,7 +227,7 @@ func (c *Config) countFilterError(err error) {
 // dispatch finds the chain and lets it serve the connection to its end.
 func (l *listener) dispatch(a *accepted, cn *conn) {
 	c := cn.config
-	ch := choose(c.chains, c.fallback, a)
+	ch := choose(c.chains, c.fallback, a, nil)
 	cn.greeted(ch)
 	if ch == nil {
 		c.stats.noMatch.Inc()
@@ -320,20 +320,21 @@ func (ch *chain) refuse(cn *conn, err error) {
 	}
 	if failure, ok := errors.AsType[*transport.Error](err); ok {
 		cn.info.DownstreamFailureReason = failure.Reason
-		if failure.TLS != nil && failure.TLS.CipherSuite != 0 {
+		if failure.TLS != nil {
 			ch.describeTLS(&cn.info, failure.TLS)
 		}
 	}
 	r.Refused(&cn.info)
 }
 
-var tlsVersions = map[uint16]string{tls.VersionTLS10: "TLSv1", tls.VersionTLS11: "TLSv1.1", tls.VersionTLS12: "TLSv1.2", tls.VersionTLS13: "TLSv1.3"}
-
 // describeTLS records what logs and policies ask about the handshake.
 func (ch *chain) describeTLS(i *streaminfo.Info, st *tls.ConnectionState) {
-	i.TLSVersion, i.TLSCipher = tlsVersions[st.Version], transport.CipherName(st.CipherSuite)
-	if i.ServerName == "" {
-		i.ServerName = st.ServerName
+	i.TLSVersion = "TLSv1.2" // what BoringSSL takes a handshake for until it knows better
+	if st.Version != 0 {
+		i.TLSVersion = transport.VersionName(st.Version)
+	}
+	if st.CipherSuite != 0 {
+		i.TLSCipher = transport.CipherName(st.CipherSuite)
 	}
 	if o, ok := ch.socket.(transport.Owner); ok {
 		i.LocalURISANs = o.URIs()
@@ -341,21 +342,20 @@ func (ch *chain) describeTLS(i *streaminfo.Info, st *tls.ConnectionState) {
 	if len(st.PeerCertificates) == 0 {
 		return
 	}
-	leaf := st.PeerCertificates[0]
-	i.Peer = leaf
-	i.PeerSubject, i.PeerIssuer = transport.Visible(leaf.Subject.String()), transport.Visible(leaf.Issuer.String())
-	for _, name := range leaf.DNSNames {
-		i.PeerDNSSANs = append(i.PeerDNSSANs, transport.Visible(name))
-	}
-	for _, u := range leaf.URIs {
-		i.PeerURISANs = append(i.PeerURISANs, u.String())
-	}
+	peer := transport.Describe(st.PeerCertificates[0])
+	i.Peer, i.PeerSubject, i.PeerIssuer, i.PeerDNSSANs, i.PeerURISANs = peer.X509, peer.Subject, peer.Issuer, peer.DNS, peer.URIs
 }
 
 func (ch *chain) run(ctx context.Context, cn *conn) {
 	for _, f := range ch.filters {
 		if !f.OnConnect(&cn.Conn) {
+			if d, ok := ch.terminal.(network.Denier); ok {
+				d.Denied(&cn.info)
+			}
 			return
+		}
+		if x, ok := f.(network.Closer); ok {
+			defer x.OnClose(&cn.Conn)
 		}
 	}
 	ch.terminal.Serve(ctx, &cn.Conn)

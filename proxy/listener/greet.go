@@ -38,7 +38,7 @@ func (l *listener) hear(a *accepted, cn *conn, deadline time.Time) (server bool,
 	}
 	silent := *a
 	silent.transport = "raw_buffer"
-	ch := choose(cn.config.chains, cn.config.fallback, &silent)
+	ch := choose(cn.config.chains, cn.config.fallback, &silent, nil)
 	if ch == nil {
 		return false, nil
 	}

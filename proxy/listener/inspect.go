@@ -10,7 +10,6 @@ import (
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	httpinspectorpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
-	proxyprotocolpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -25,12 +24,16 @@ type accepted struct {
 	peek     *peeker
 	local    netip.AddrPort // where the client wanted to go
 	remote   netip.AddrPort // the client, after PROXY protocol
+	told     netip.AddrPort // the client by the PROXY protocol, invalid where it names none
 	direct   netip.AddrPort // the peer of the socket
 	restored bool           // local is not the socket's own address
 
 	transport  string   // "tls", "raw_buffer", "" not detected
 	serverName string   // SNI
 	protocols  []string // ALPN, or what the HTTP inspector found
+
+	metadata map[string]map[string]any // what filters found, nil: nothing
+	state    map[string]any            // filter state
 }
 
 // A listenerFilter looks at an accepted socket. An error closes it.
@@ -127,6 +130,9 @@ func compilePredicates(rules []*listenerpb.ListenerFilterChainMatchPredicate, or
 
 // tlsInspector finds server name and protocols of TLS clients.
 type tlsInspector struct {
+	most   int  // bytes of a hello
+	strict bool // what is no hello closes the connection
+
 	found, notFound, sni, noSNI, alpn, noALPN, tooLarge *stats.Counter
 }
 
@@ -135,11 +141,19 @@ func buildTLSInspector(cfg *anypb.Any, store *stats.Store) (listenerFilter, erro
 	if err := cfg.UnmarshalTo(&c); cfg != nil && err != nil {
 		return nil, err
 	}
-	if err := xds.Only(&c, "initial_read_buffer_size"); err != nil {
+	if err := xds.Only(&c, "initial_read_buffer_size", "max_client_hello_size", "close_connection_on_client_hello_parsing_errors"); err != nil {
+		return nil, err
+	}
+	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	s := store.Scope("tls_inspector.")
+	most := maxHello
+	if n := c.GetMaxClientHelloSize(); n != nil {
+		most = int(n.GetValue())
+	}
 	return &tlsInspector{
+		most: most, strict: c.GetCloseConnectionOnClientHelloParsingErrors(),
 		found: s.Counter("tls_found"), notFound: s.Counter("tls_not_found"), sni: s.Counter("sni_found"), noSNI: s.Counter("sni_not_found"),
 		alpn: s.Counter("alpn_found"), noALPN: s.Counter("alpn_not_found"), tooLarge: s.Counter("client_hello_too_large"),
 	}, nil
@@ -150,8 +164,11 @@ func (t *tlsInspector) inspect(a *accepted) error {
 	var s sight
 	err := a.peek.until(func(b []byte) bool {
 		h, s = parseHello(b)
-		return s != more
+		return s != more || len(b) > t.most
 	})
+	if err == nil && s == more {
+		err = errTooLong
+	}
 	if errors.Is(err, errTooLong) {
 		t.tooLarge.Inc()
 		return err
@@ -161,6 +178,9 @@ func (t *tlsInspector) inspect(a *accepted) error {
 	}
 	if s != present {
 		t.notFound.Inc()
+		if t.strict {
+			return errNoHello
+		}
 		return nil
 	}
 	t.found.Inc()
@@ -169,6 +189,9 @@ func (t *tlsInspector) inspect(a *accepted) error {
 	either(len(h.protocols) > 0, t.alpn, t.noALPN).Inc()
 	return nil
 }
+
+// errNoHello closes a connection that does not begin with a client hello.
+var errNoHello = errors.New("not a TLS client hello")
 
 func either(yes bool, a, b *stats.Counter) *stats.Counter {
 	if yes {
@@ -322,15 +345,4 @@ func redirectedFrom(fd int, v4 bool) netip.AddrPort {
 	}
 	port := m.Addr.Port // in network order, read as a host number
 	return netip.AddrPortFrom(netip.AddrFrom16(m.Addr.Addr), port<<8|port>>8)
-}
-
-func buildProxyProtocol(cfg *anypb.Any, store *stats.Store) (listenerFilter, error) {
-	var c proxyprotocolpb.ProxyProtocol
-	if err := cfg.UnmarshalTo(&c); cfg != nil && err != nil {
-		return nil, err
-	}
-	if err := xds.Only(&c, "allow_requests_without_proxy_protocol", "stat_prefix"); err != nil {
-		return nil, err
-	}
-	return &proxyProtocol{optional: c.GetAllowRequestsWithoutProxyProtocol()}, nil
 }

@@ -16,6 +16,7 @@
 package listener
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"sync"
@@ -144,13 +145,13 @@ func (l *listener) adoptSockets(c *Config) {
 	var keep []*socket
 	if c.bindPort && !l.set.opts.ValidateOnly {
 		for _, a := range c.addresses {
-			sock := take(&c.bound, a, c.options)
+			sock := take(&c.bound, a, c.optionsOf(a))
 			if sock == nil {
-				sock = take(&l.sockets, a, c.options)
+				sock = take(&l.sockets, a, c.optionsOf(a))
 			}
 			if sock == nil { // its holder when it was decoded was another listener
 				var err error
-				if sock, err = bind(a, c.options); err != nil {
+				if sock, err = bind(a, c.optionsOf(a)); err != nil {
 					l.set.stats.createFailure.Inc()
 					l.set.opts.Log.Error("listener lost its address", "listener", c.name, "error", err)
 					continue
@@ -204,8 +205,27 @@ func (l *listener) accept(ln net.Listener) {
 			}
 			continue
 		}
+		l.keepAlive(raw)
 		l.begin(raw)
 	}
+}
+
+// keepAlive has the kernel probe the connection as configured.
+func (l *listener) keepAlive(raw net.Conn) {
+	t, ok := raw.(*net.TCPConn)
+	if c := l.current.Load(); ok && c != nil && c.options.keepAlive.on {
+		k := c.options.keepAlive
+		cfg := net.KeepAliveConfig{Enable: true, Idle: orSystem(k.idle), Interval: orSystem(k.interval), Count: cmp.Or(k.probes, -1)}
+		_ = t.SetKeepAliveConfig(cfg) // fails on a connection that has ended
+	}
+}
+
+// orSystem is a time in net's form, in which a negative one leaves the system's.
+func orSystem(seconds int) time.Duration {
+	if seconds == 0 {
+		return -1
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 // begin serves a connection. From here on it counts for WaitIdle.

@@ -252,7 +252,7 @@ func TestBindErrors(t *testing.T) {
 			"filter_chains[0]: filters[0] envoy.filters.network.mongo_proxy: Didn't find a registered implementation for 'envoy.filters.network.mongo_proxy' with type URL: 'google.protobuf.Int32Value'"},
 		{"unknown listener filter", address0("l", `"listener_filters": [{"name": "x"}], "filter_chains": [`+chainNamed("c", "x", "")+`]`),
 			"listener_filters[0]: Didn't find a registered implementation for 'x' with type URL: ''"},
-		{"a field that is not there", address0("l", `"enable_mptcp": true, "filter_chains": [`+chainNamed("c", "x", "")+`]`), "enable_mptcp: not supported"},
+		{"a field that is not there", address0("l", `"stats_matcher": {}, "filter_chains": [`+chainNamed("c", "x", "")+`]`), "stats_matcher: not supported"},
 		{"filter_chain_matcher", address0("l", `"filter_chain_matcher": {}, "filter_chains": [`+chainNamed("c", "x", "")+`]`), "filter_chain_matcher: not supported"},
 		{"no chains", address0("l", `"traffic_direction": "INBOUND"`), "error adding listener '127.0.0.1:0': no filter chains specified"},
 		{"two chains with one match", address0("l", `"filter_chains": [`+chainNamed("a", "x", "")+`,`+chainNamed("b", "x", "")+`]`),
@@ -411,7 +411,14 @@ func TestWarming(t *testing.T) {
 	if got := f.dial(addr).line(); got != "old" {
 		t.Errorf("before it is warm: %s", got)
 	}
+	settled := f.Settled()
+	select {
+	case <-settled:
+		t.Error("it is settled before it is warm")
+	default:
+	}
 	close(f.warm)
+	<-settled
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if err := f.WaitWarm(ctx); err != nil {

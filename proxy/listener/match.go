@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -23,6 +24,9 @@ type chainMatch struct {
 	sourcePorts   []uint32
 }
 
+// errUnimplemented: Envoy does not know them either (address_suffix, suffix_len).
+var errUnimplemented = errors.New("contains unimplemented fields")
+
 func compileChainMatch(m *listenerpb.FilterChainMatch) (chainMatch, error) {
 	c := chainMatch{
 		port: m.GetDestinationPort().GetValue(), transport: m.GetTransportProtocol(), protocols: m.GetApplicationProtocols(),
@@ -39,7 +43,7 @@ func compileChainMatch(m *listenerpb.FilterChainMatch) (chainMatch, error) {
 		return c, err
 	}
 	if m.GetAddressSuffix() != "" || m.GetSuffixLen() != nil {
-		return c, fmt.Errorf("address_suffix, suffix_len: not supported")
+		return c, errUnimplemented
 	}
 	for _, name := range m.GetServerNames() {
 		compiled, err := compileServerName(name)
@@ -177,11 +181,15 @@ func (a *accepted) fromHere() bool {
 	return a.remote.Addr().IsLoopback() || a.remote.Addr() == a.local.Addr() || !a.remote.IsValid()
 }
 
-// choose returns the chain for a connection, nil when none matches.
-func choose(chains []*chain, fallback *chain, a *accepted) *chain {
+// choose returns the chain for a connection, nil when none matches. r is nil in the running
+// proxy.
+func choose(chains []*chain, fallback *chain, a *accepted, r *Recorder) *chain {
 	var buf [64]*chain
 	left := append(buf[:0], chains...)
-	for _, score := range criteria {
+	for i, score := range criteria {
+		if r != nil {
+			r.criterion(i, left, a)
+		}
 		best, kept := 0, left[:0]
 		for _, c := range left {
 			switch n := score(&c.match, a); {
@@ -195,7 +203,9 @@ func choose(chains []*chain, fallback *chain, a *accepted) *chain {
 		left = kept
 	}
 	if len(left) == 0 {
+		r.chosen(fallback, "no other filter chain matches")
 		return fallback
 	}
+	r.chosen(left[0], "")
 	return left[0]
 }

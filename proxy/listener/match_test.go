@@ -79,14 +79,14 @@ func TestChainMatch(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			c.a.local, c.a.remote = netip.MustParseAddrPort(c.local), netip.MustParseAddrPort(c.remote)
 			c.a.direct = c.a.remote
-			if got := choose(chains, fallback, &c.a); got.name != c.want {
+			if got := choose(chains, fallback, &c.a, nil); got.name != c.want {
 				t.Errorf("got %q, want %q", got.name, c.want)
 			}
 		})
 	}
 	t.Run("nothing matches and there is no default", func(t *testing.T) {
 		a := accepted{local: netip.MustParseAddrPort("10.0.0.1:7001"), remote: netip.MustParseAddrPort("198.51.100.1:1")}
-		if got := choose(chains, nil, &a); got != nil {
+		if got := choose(chains, nil, &a, nil); got != nil {
 			t.Errorf("got %q", got.name)
 		}
 	})
@@ -97,7 +97,7 @@ func TestChainMatchRefusals(t *testing.T) {
 		`{"server_names": ["*"]}`:                            `server_names: partial wildcards are not supported in "*"`,
 		`{"server_names": ["a*.test"]}`:                      `server_names: partial wildcards are not supported in "a*.test"`,
 		`{"prefix_ranges": [{"address_prefix": "nowhere"}]}`: `prefix_ranges[0]: malformed IP address: nowhere`,
-		`{"address_suffix": "x"}`:                            `address_suffix, suffix_len: not supported`,
+		`{"address_suffix": "x"}`:                            `contains unimplemented fields`,
 	} {
 		var m listenerpb.FilterChainMatch
 		if err := protojson.Unmarshal([]byte(text), &m); err != nil {
@@ -114,7 +114,7 @@ func TestEmptyServerName(t *testing.T) {
 	named, any := &chain{match: matchOf(t, `{"server_names": ["a.test"]}`)}, &chain{match: matchOf(t, `{"server_names": [""]}`)}
 	for sni, want := range map[string]*chain{"a.test": named, "b.test": any, "": any} {
 		a := accepted{serverName: sni, local: netip.MustParseAddrPort("1.2.3.4:5"), remote: netip.MustParseAddrPort("1.2.3.4:6")}
-		if got := choose([]*chain{any, named}, nil, &a); got != want {
+		if got := choose([]*chain{any, named}, nil, &a, nil); got != want {
 			t.Errorf("%q: another chain", sni)
 		}
 	}
@@ -123,7 +123,7 @@ func TestEmptyServerName(t *testing.T) {
 func TestChooseAllocatesNothing(t *testing.T) {
 	chains := []*chain{{match: matchOf(t, `{"server_names": ["a.test"]}`)}, {match: matchOf(t, `{}`)}}
 	a := accepted{serverName: "a.test", local: netip.MustParseAddrPort("1.2.3.4:5"), remote: netip.MustParseAddrPort("1.2.3.4:6")}
-	if n := testing.AllocsPerRun(100, func() { choose(chains, nil, &a) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { choose(chains, nil, &a, nil) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

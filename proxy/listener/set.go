@@ -34,6 +34,8 @@ type Logger interface {
 type Options struct {
 	// Network are the L4 filters that exist, in the order of the table.
 	Network []network.Factory
+	// Source finds who serves resources of a type: filters; nil: nobody.
+	Source func(typeURL string) func(*corepb.ConfigSource) (*xds.Client, error)
 	// Transport compiles a transport socket; nil is a plain one. scope is the listener's.
 	Transport func(cfg *corepb.TransportSocket, scope *stats.Scope) (transport.ServerSocket, error)
 	// AccessLog compiles access_log.
@@ -73,6 +75,7 @@ type Set struct {
 	started  bool // workers run: warm listeners accept
 	stopped  bool // no listener accepts any more
 	changed  chan struct{}
+	calm     chan struct{} // closed when nothing warms; nil: nothing does
 
 	byAddress atomic.Pointer[map[netip.AddrPort]*listener] // for hand-off
 	total     atomic.Int64                                 // connections
@@ -127,7 +130,7 @@ func (s *Set) bind(c *Config) error {
 		if s.holder(c, a) != nil {
 			continue
 		}
-		sock, err := bind(a, c.options)
+		sock, err := bind(a, c.optionsOf(a))
 		if err != nil {
 			return err
 		}
@@ -142,7 +145,7 @@ func (s *Set) holder(c *Config, a address) *socket {
 	for name, l := range s.active {
 		for _, sock := range l.sockets {
 			same := sock.asked == a && (a.path != "" || a.ip.Port() != 0 || name == c.name)
-			if same && sock.options.equal(c.options) {
+			if same && sock.options.equal(c.optionsOf(a)) {
 				return sock
 			}
 		}
@@ -256,6 +259,18 @@ func (s *Set) inherit(c *Config, gone map[string]*listener) {
 	}
 }
 
+// Settled returns a channel that is closed when no listener warms.
+func (s *Set) Settled() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calm != nil {
+		return s.calm
+	}
+	none := make(chan struct{})
+	close(none)
+	return none
+}
+
 // whenWarm activates c at once or when its routes and secrets are there.
 func (s *Set) whenWarm(c *Config) {
 	waits := c.ready()
@@ -336,6 +351,12 @@ func (s *Set) listen(l *listener) {
 func (s *Set) account() {
 	s.stats.active.Set(int64(len(s.active)))
 	s.stats.warming.Set(int64(len(s.warming)))
+	if warms := len(s.warming) > 0; warms && s.calm == nil {
+		s.calm = make(chan struct{})
+	} else if !warms && s.calm != nil {
+		close(s.calm)
+		s.calm = nil
+	}
 	s.stats.draining.Set(int64(s.draining))
 	index := map[netip.AddrPort]*listener{}
 	for _, l := range s.active {
@@ -354,11 +375,17 @@ func (s *Set) account() {
 	s.changed = make(chan struct{})
 }
 
-// restored finds the listener for a connection's original destination: its exact
-// address, else the wildcard of its family with its port, for IPv4 also the wildcard of
-// both (ipv4_compat).
+// restored finds the listener for a connection's original destination.
 func (s *Set) restored(to netip.AddrPort) *listener {
-	index := *s.byAddress.Load()
+	return lookup(*s.byAddress.Load(), to, func(l *listener) bool {
+		c := l.current.Load()
+		return c != nil && c.options.v4compat
+	})
+}
+
+// lookup finds who has an address: exactly it, else the wildcard of its family with its
+// port, for IPv4 also the wildcard of both (ipv4_compat, which both tells).
+func lookup[L any](index map[netip.AddrPort]*L, to netip.AddrPort, both func(*L) bool) *L {
 	if l := index[to]; l != nil {
 		return l
 	}
@@ -369,7 +396,7 @@ func (s *Set) restored(to netip.AddrPort) *listener {
 	if l := index[netip.AddrPortFrom(netip.IPv4Unspecified(), to.Port())]; l != nil || six == nil {
 		return l
 	}
-	if c := six.current.Load(); c == nil || !c.options.v4compat {
+	if !both(six) {
 		return nil
 	}
 	return six

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"strings"
 	"syscall"
 
@@ -64,7 +65,9 @@ func compileAddress(a *corepb.Address) (address, error) {
 // configurations of its address as long as they are equal.
 type bindOptions struct {
 	reusePort, transparent, freebind, v4compat bool
+	multipath                                  bool
 	backlog                                    int
+	keepAlive                                  keepAlive
 	fastOpen                                   uint32
 	options                                    string // fingerprint of raw
 	raw                                        []*corepb.SocketOption
@@ -78,20 +81,38 @@ func compileBindOptions(l *listenerpb.Listener) bindOptions {
 		v4compat:    l.GetAddress().GetSocketAddress().GetIpv4Compat(),
 		backlog:     int(l.GetTcpBacklogSize().GetValue()),
 		fastOpen:    l.GetTcpFastOpenQueueLength().GetValue(),
-		raw:         l.GetSocketOptions(),
+		multipath:   l.GetEnableMptcp(),
+		keepAlive:   compileKeepAlive(l.GetTcpKeepalive()),
 	}
 	if l.GetTcpBacklogSize() == nil {
 		o.backlog = 4096 // the kernel's limit, net.core.somaxconn, holds as well
 	}
-	for _, x := range o.raw {
+	return o.with(l.GetSocketOptions())
+}
+
+// with are the options with raw in the place of their own.
+func (o bindOptions) with(raw []*corepb.SocketOption) bindOptions {
+	o.raw, o.options = raw, ""
+	for _, x := range raw {
 		o.options += x.String() + ";"
 	}
 	return o
 }
 
 func (o bindOptions) equal(p bindOptions) bool {
-	return o.reusePort == p.reusePort && o.transparent == p.transparent && o.freebind == p.freebind &&
-		o.v4compat == p.v4compat && o.backlog == p.backlog && o.fastOpen == p.fastOpen && o.options == p.options
+	o.raw, p.raw = nil, nil // told by options
+	return reflect.DeepEqual(o, p)
+}
+
+// keepAlive is what probes of idle connections go by, in seconds and numbers; 0 is the
+// system's.
+type keepAlive struct {
+	on                     bool
+	idle, interval, probes int
+}
+
+func compileKeepAlive(k *corepb.TcpKeepalive) keepAlive {
+	return keepAlive{k != nil, int(k.GetKeepaliveTime().GetValue()), int(k.GetKeepaliveInterval().GetValue()), int(k.GetKeepaliveProbes().GetValue())}
 }
 
 // A socket is bound when configuration arrives, so that a taken port is an error of
@@ -156,7 +177,11 @@ func portOf(sa unix.Sockaddr) uint16 {
 
 func bindFD(a address, o bindOptions) (int, error) {
 	family, sa := sockaddr(a)
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	protocol := 0
+	if o.multipath && family != unix.AF_UNIX {
+		protocol = unix.IPPROTO_MPTCP
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return -1, err
 	}

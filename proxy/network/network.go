@@ -28,12 +28,21 @@ type Conn struct {
 	// connection in an orderly way after the stream that it is at, so that changed policy
 	// does not stop at open connections. Nil where there is no listener.
 	Stale func() bool
+	// Relaying, where a filter has set it, is called by a terminal filter that moves bytes,
+	// once it is connected upstream: from then on Info stays as it is until the end, and
+	// progress tells the bytes so far, to any goroutine.
+	Relaying func(progress func() (received, sent uint64))
 }
 
 // A Filter sees each connection of its chain. Shared by all of them.
 type Filter interface {
 	// OnConnect runs before the terminal filter; false closes the connection.
 	OnConnect(*Conn) bool
+}
+
+// A Closer is a Filter that hears of the end of each connection that it has let through.
+type Closer interface {
+	OnClose(*Conn)
 }
 
 // A Terminal filter owns the connection until Serve returns; the caller then closes it.
@@ -65,6 +74,12 @@ type Refuser interface {
 	Refused(*streaminfo.Info)
 }
 
+// A Denier is a Terminal that hears of connections that a filter before it has not let
+// through: it logs them and serves none.
+type Denier interface {
+	Denied(*streaminfo.Info)
+}
+
 // A Factory compiles the configuration of a network filter. What New returns is a
 // Filter or a Terminal. Warm, if not nil, is closed when the filter may take traffic
 // (its route configuration has arrived).
@@ -86,4 +101,6 @@ type Built struct {
 type Env struct {
 	Direction string // traffic_direction
 	Listener  string // name of the listener
+	// StatPrefix is what the names of the listener's stats begin with, "listener.<address>.".
+	StatPrefix string
 }

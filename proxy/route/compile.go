@@ -3,6 +3,7 @@ package route
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -38,14 +39,16 @@ type compiler struct {
 
 func (c *compiler) table() (*Table, error) {
 	rc := c.config
-	err := xds.Only(rc, "name", "virtual_hosts", "response_headers_to_add", "response_headers_to_remove", "request_headers_to_add",
+	err := xds.Only(rc, "name", "vhds", "virtual_hosts", "response_headers_to_add", "response_headers_to_remove", "request_headers_to_add",
 		"request_headers_to_remove", "most_specific_header_mutations_wins", "validate_clusters", "max_direct_response_body_size_bytes",
-		"request_mirror_policies", "ignore_port_in_host_matching", "typed_per_filter_config", "metadata")
+		"request_mirror_policies", "ignore_port_in_host_matching", "typed_per_filter_config", "metadata", "vhost_header",
+		"ignore_path_parameters_in_path_matching")
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{Name: rc.GetName(), SpecificWins: rc.GetMostSpecificHeaderMutationsWins()}
-	t.hosts = hosts{exact: map[string]*VirtualHost{}, anyPort: rc.GetIgnorePortInHostMatching()}
+	t := &Table{Name: rc.GetName(), Source: sourceOf(rc), SpecificWins: rc.GetMostSpecificHeaderMutationsWins()}
+	t.hosts = hosts{exact: map[string]*VirtualHost{}, anyPort: rc.GetIgnorePortInHostMatching(), header: strings.ToLower(rc.GetVhostHeader())}
+	t.plainPaths = rc.GetIgnorePathParametersInPathMatching()
 	if t.Edits, err = newEdits(rc); err != nil {
 		return nil, err
 	}
@@ -63,6 +66,14 @@ func (c *compiler) table() (*Table, error) {
 	}
 	t.hosts.order()
 	return t, nil
+}
+
+// sourceOf is the configuration itself where further virtual hosts come by themselves.
+func sourceOf(rc *routev3.RouteConfiguration) *routev3.RouteConfiguration {
+	if rc.GetVhds() == nil {
+		return nil
+	}
+	return rc
 }
 
 func (c *compiler) addHost(t *Table, v *routev3.VirtualHost, names map[string]bool) error {
@@ -86,7 +97,7 @@ func (c *compiler) virtualHost(v *routev3.VirtualHost) (*VirtualHost, error) {
 	err := xds.Only(v, "name", "domains", "routes", "require_tls", "request_headers_to_add", "request_headers_to_remove",
 		"response_headers_to_add", "response_headers_to_remove", "cors", "typed_per_filter_config", "include_request_attempt_count",
 		"include_attempt_count_in_response", "retry_policy", "per_request_buffer_limit_bytes", "request_body_buffer_limit",
-		"request_mirror_policies", "metadata")
+		"request_mirror_policies", "metadata", "matcher", "virtual_clusters", "hedge_policy", "include_is_timeout_retry_header")
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +105,7 @@ func (c *compiler) virtualHost(v *routev3.VirtualHost) (*VirtualHost, error) {
 		Name:                          v.GetName(),
 		IncludeAttemptCount:           v.GetIncludeRequestAttemptCount(),
 		IncludeAttemptCountInResponse: v.GetIncludeAttemptCountInResponse(),
+		IncludeTimeoutRetry:           v.GetIncludeIsTimeoutRetryHeader(),
 	}
 	switch v.GetRequireTls() {
 	case routev3.VirtualHost_ALL:
@@ -113,6 +125,9 @@ func (c *compiler) virtualHost(v *routev3.VirtualHost) (*VirtualHost, error) {
 	if vh.Metadata, err = metadata(v.GetMetadata()); err != nil {
 		return nil, err
 	}
+	if vh.clusters, err = c.virtualClusters(v); err != nil {
+		return nil, err
+	}
 	for i, r := range v.GetRoutes() {
 		rt, err := c.route(v, r)
 		if err != nil {
@@ -120,11 +135,16 @@ func (c *compiler) virtualHost(v *routev3.VirtualHost) (*VirtualHost, error) {
 		}
 		vh.Routes = append(vh.Routes, rt)
 	}
+	if v.GetMatcher() == nil {
+		return vh, nil
+	}
+	if vh.tree, err = c.tree(v); err != nil {
+		return nil, fmt.Errorf("matcher: %w", err)
+	}
 	return vh, nil
 }
 
 func (c *compiler) route(v *routev3.VirtualHost, r *routev3.Route) (*Route, error) {
-	// stat_prefix asks for stats of the route alone, which are not kept.
 	err := xds.Only(r, "name", "match", "route", "redirect", "direct_response", "metadata", "decorator", "typed_per_filter_config",
 		"request_headers_to_add", "request_headers_to_remove", "response_headers_to_add", "response_headers_to_remove",
 		"per_request_buffer_limit_bytes", "stat_prefix", "request_body_buffer_limit")
@@ -132,10 +152,13 @@ func (c *compiler) route(v *routev3.VirtualHost, r *routev3.Route) (*Route, erro
 		return nil, err
 	}
 	rt := &Route{Name: r.GetName()}
+	if r.GetStatPrefix() != "" {
+		rt.Tally = c.tally(v, "route", r.GetStatPrefix())
+	}
 	if p := r.GetDecorator().GetPropagate(); p == nil || p.GetValue() {
 		rt.Decorator = r.GetDecorator().GetOperation()
 	}
-	if rt.matcher, err = newMatcher(r.GetMatch()); err != nil {
+	if rt.matcher, err = newMatcher(r.GetMatch(), c.env.HTTP.Runtime); err != nil {
 		return nil, fmt.Errorf("match: %w", err)
 	}
 	if rt.Edits, err = newEdits(r); err != nil {
@@ -155,6 +178,9 @@ func (c *compiler) action(rt *Route, v *routev3.VirtualHost, r *routev3.Route) (
 	switch a := r.GetAction().(type) {
 	case *routev3.Route_Route:
 		if rt.Forward, err = c.forward(v, r, a.Route); err != nil {
+			return fmt.Errorf("route: %w", err)
+		}
+		if err = rt.setTemplate(a.Route); err != nil {
 			return fmt.Errorf("route: %w", err)
 		}
 		if rt.PerFilter, err = c.withCORS(rt.PerFilter, a.Route.GetCors()); err != nil {

@@ -10,7 +10,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/route"
+	"github.com/lateen-mesh/lateen/proxy/runtime"
 )
 
 // only is the one route of a table with one.
@@ -88,7 +90,11 @@ func TestForward(t *testing.T) {
 	})
 	t.Run("mirrors of the most specific level", func(t *testing.T) {
 		f := forward(t, `"cluster":"c","requestMirrorPolicies":[{"cluster":"m","traceSampled":false,"runtimeFraction":{"defaultValue":{"numerator":250,"denominator":"TEN_THOUSAND"}}},{"cluster":"n","disableShadowHostSuffixAppend":true}]`)
-		want := []route.Mirror{{Cluster: "m", Numerator: 25_000}, {Cluster: "n", Numerator: 1_000_000, NoShadowSuffix: true, TraceSampled: true}}
+		var none *runtime.Values
+		want := []route.Mirror{
+			{Cluster: "m", Share: none.ShareOf("", match.Fraction{Numerator: 250, Denominator: 10_000})},
+			{Cluster: "n", Share: none.ShareOf("", match.Fraction{Numerator: 1, Denominator: 1}), NoShadowSuffix: true, TraceSampled: true},
+		}
 		if !reflect.DeepEqual(f.Mirrors, want) {
 			t.Errorf("%+v, want %+v", f.Mirrors, want)
 		}
@@ -131,7 +137,7 @@ func TestWeights(t *testing.T) {
 		var target route.Target
 		counts := map[string]int{}
 		for random := range uint64(100) {
-			target.Aim(table.Select(&route.Facts{Request: request("GET a/"), Random: random}, nil), random, nil)
+			target.Aim(table.Select(&route.Facts{Request: request("GET a/"), Random: random}, nil), &route.Facts{Request: request("GET a/"), Random: random})
 			counts[target.Cluster]++
 		}
 		if counts["a"] != 50 || counts["b"] != 50 {
@@ -157,7 +163,7 @@ func TestRewrite(t *testing.T) {
 			if d.Route == nil {
 				t.Fatal("no route")
 			}
-			if got := string(d.Route.AppendPath([]byte(">"), []byte(c.in))); got != ">"+c.want {
+			if got := string(d.Route.AppendPath([]byte(">"), &http.Stream{Request: http.Request{Path: []byte(c.in)}})); got != ">"+c.want {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
 		})
@@ -195,7 +201,7 @@ func TestRedirect(t *testing.T) {
 			if d.Route == nil || d.Route.Redirect == nil {
 				t.Fatal("no redirect")
 			}
-			if got := string(d.Route.AppendLocation(nil, r, c.scheme)); got != c.want || d.Route.Redirect.Status != c.status {
+			if got := string(d.Route.AppendLocation(nil, &http.Stream{Request: *r}, c.scheme)); got != c.want || d.Route.Redirect.Status != c.status {
 				t.Errorf("%d %s, want %d %s", d.Route.Redirect.Status, got, c.status, c.want)
 			}
 		})
@@ -293,54 +299,42 @@ func TestRefused(t *testing.T) {
 	}
 	const place = `route configuration "rc": virtual host "v": routes[1] "r": `
 	for want, config := range map[string]string{
-		`route configuration "rc": vhds: not supported`:                     `{"name":"rc","vhds":{"configSource":{"ads":{}}}}`,
-		`route configuration "rc": internal_only_headers: not supported`:    `{"name":"rc","internalOnlyHeaders":["a"]}`,
-		`virtual host "v": matcher: not supported`:                          vh(`"matcher":{}`),
-		`virtual host "v": rate_limits: not supported`:                      vh(`"rateLimits":[{}]`),
-		`virtual host "v": name: there are two of it`:                       `{"virtualHosts":[{"name":"v","domains":["a"]},{"name":"v","domains":["b"]}]}`,
-		`virtual host "w": domains[1]: domain "a.b" is of virtual host "v"`: `{"virtualHosts":[{"name":"v","domains":["A.b"]},{"name":"w","domains":["c","a.b"]}]}`,
-		`virtual host "w": domains[0]: domain "*.b" is of virtual host "v"`: `{"virtualHosts":[{"name":"v","domains":["*.b"]},{"name":"w","domains":["*.b"]}]}`,
-		`virtual host "w": domains[0]: domain "*" is of virtual host "v"`:   `{"virtualHosts":[{"name":"v","domains":["*"]},{"name":"w","domains":["*"]}]}`,
-		`Domains: value must contain at least 1`:                            `{"virtualHosts":[{"name":"v"}]}`,
-		place + `action: not set`:                                           vh(`"routes":[{"match":{"prefix":"/ok"},"route":{"cluster":"c"}},{"name":"r","match":{"prefix":"/"}}]`),
-		place + `tracing: not supported`:                                    rt(`"tracing":{},"route":{"cluster":"c"}`),
-		place + `filter_action: not supported`:                              rt(`"filterAction":{}`),
-		place + `route: cluster_specifier: not set`:                         rt(`"route":{}`),
-		place + `route: cluster_specifier_plugin: not supported`:            rt(`"route":{"clusterSpecifierPlugin":"x"}`),
-		place + `route: hedge_policy: not supported`:                        rt(`"route":{"cluster":"c","hedgePolicy":{}}`),
-		place + `route: internal_redirect_policy: not supported`:            rt(`"route":{"cluster":"c","internalRedirectPolicy":{}}`),
-		place + `route: max_stream_duration: limits are not supported`:      rt(`"route":{"cluster":"c","maxStreamDuration":{"maxStreamDuration":"1s"}}`),
-		place + `route: host_rewrite_path_regex: not supported`:             rt(`"route":{"cluster":"c","hostRewritePathRegex":{"pattern":{"regex":"a"}}}`),
-		place + `route: weighted_clusters: weights must sum up to`:          rt(`"route":{"weightedClusters":{"clusters":[{"name":"a","weight":0}]}}`),
-		place + `route: weighted_clusters.clusters[0]: cluster_header`:      rt(`"route":{"weightedClusters":{"clusters":[{"clusterHeader":"a","weight":1}]}}`),
-		place + `route: timeout: must not be negative`:                      rt(`"route":{"cluster":"c","timeout":"-1s"}`),
-		place + `route: regex_rewrite: pattern: regex`:                      rt(`"route":{"cluster":"c","regexRewrite":{"pattern":{"regex":"("}}}`),
-		place + `route: prefix_rewrite and regex_rewrite`:                   rt(`"route":{"cluster":"c","prefixRewrite":"/","regexRewrite":{"pattern":{"regex":"a"}}}`),
-		place + `route: hash_policy[0]: filter_state: not supported`:        rt(`"route":{"cluster":"c","hashPolicy":[{"filterState":{"key":"k"}}]}`),
-		place + `route: upgrade_configs[1]: there are two for "a"`:          rt(`"route":{"cluster":"c","upgradeConfigs":[{"upgradeType":"a"},{"upgradeType":"A"}]}`),
-		place + `route: request_mirror_policies[0]: cluster_header: not`:    rt(`"route":{"cluster":"c","requestMirrorPolicies":[{"clusterHeader":"x"}]}`),
-		place + `route: retry_policy: rate_limited_retry_back_off: not`:     rt(`"route":{"cluster":"c","retryPolicy":{"rateLimitedRetryBackOff":{"resetHeaders":[{"name":"a"}]}}}`),
-		place + `route: retry_policy: retry_host_predicate[0] "x": not`:     rt(`"route":{"cluster":"c","retryPolicy":{"retryHostPredicate":[{"name":"x"}]}}`),
-		place + `route: retry_policy: retry_priority "x": not supported`:    rt(`"route":{"cluster":"c","retryPolicy":{"retryPriority":{"name":"x"}}}`),
-		place + `route: retry_policy: retry_back_off: max_interval`:         rt(`"route":{"cluster":"c","retryPolicy":{"retryBackOff":{"baseInterval":"1s","maxInterval":"0.5s"}}}`),
-		place + `route: cors: not supported`:                                rt(`"route":{"cluster":"c","cors":{}}`),
-		place + `redirect: path_rewrite: not supported`:                     rt(`"redirect":{"pathRewrite":"/x"}`),
-		place + `direct_response: status: must be 200–599, got 600`:         rt(`"directResponse":{"status":600}`),
-		place + `direct_response: body_format: not supported`:               rt(`"directResponse":{"status":200,"bodyFormat":{"textFormat":"x"}}`),
-		place + `direct_response: body: only inline_string`:                 rt(`"directResponse":{"status":200,"body":{"filename":"/etc/passwd"}}`),
-		place + `direct_response: body: 4097 bytes, at most 4096`:           rt(`"directResponse":{"status":200,"body":{"inlineString":"` + strings.Repeat("x", 4097) + `"}}`),
-		`routes[0] "m": match: cookies: not supported`:                      vh(`"routes":[` + to("m", `{"prefix":"/","cookies":[{"name":"a","stringMatch":{"exact":"x"}}]}`) + `]`),
-		`routes[0] "m": match: filter_state: not supported`:                 vh(`"routes":[` + to("m", `{"prefix":"/","filterState":[{"key":"a"}]}`) + `]`),
-		`routes[0] "m": match: path_specifier: not set`:                     vh(`"routes":[` + to("m", `{}`) + `]`),
-		`routes[0] "m": match: path_match_policy: not supported`:            vh(`"routes":[` + to("m", `{"pathMatchPolicy":{"name":"x"}}`) + `]`),
-		`routes[0] "m": match: path: safe_regex: regex "("`:                 vh(`"routes":[` + to("m", `{"safeRegex":{"regex":"("}}`) + `]`),
-		`routes[0] "m": match: headers[1]: a: custom "x": not supported`:    vh(`"routes":[` + to("m", `{"prefix":"/","headers":[{"name":"b"},{"name":"a","stringMatch":{"custom":{"name":"x"}}}]}`) + `]`),
-		`routes[0] "m": match: query_parameters[0]: q: string_match:`:       vh(`"routes":[` + to("m", `{"prefix":"/","queryParameters":[{"name":"q","stringMatch":{}}]}`) + `]`),
-		`request_headers_to_add[0] "a": value: position 0: %NOPE%: unknown`: vh(`"requestHeadersToAdd":[{"header":{"key":"a","value":"%NOPE%"}}]`),
-		`request_headers_to_add[0] "Host": pseudo headers and host`:         vh(`"requestHeadersToAdd":[{"header":{"key":"Host","value":"x"}}]`),
-		`response_headers_to_remove[0]: pseudo headers and host`:            vh(`"responseHeadersToRemove":[":status"]`),
-		`append and append_action: only one`:                                vh(`"requestHeadersToAdd":[{"header":{"key":"a","value":"x"},"append":true,"appendAction":"ADD_IF_ABSENT"}]`),
-		`unknown cluster "c"`:                                               `{"validateClusters":true,"virtualHosts":[{"name":"v","domains":["*"],"routes":[` + to("c", `{"prefix":"/"}`) + `]}]}`,
+		`route configuration "rc": internal_only_headers: not supported`:                           `{"name":"rc","internalOnlyHeaders":["a"]}`,
+		`virtual host "v": matcher: matcher_type: not set`:                                         vh(`"matcher":{}`),
+		`virtual host "v": rate_limits: not supported`:                                             vh(`"rateLimits":[{}]`),
+		`virtual host "v": name: there are two of it`:                                              `{"virtualHosts":[{"name":"v","domains":["a"]},{"name":"v","domains":["b"]}]}`,
+		`virtual host "w": domains[1]: domain "a.b" is of virtual host "v"`:                        `{"virtualHosts":[{"name":"v","domains":["A.b"]},{"name":"w","domains":["c","a.b"]}]}`,
+		`virtual host "w": domains[0]: domain "*.b" is of virtual host "v"`:                        `{"virtualHosts":[{"name":"v","domains":["*.b"]},{"name":"w","domains":["*.b"]}]}`,
+		`virtual host "w": domains[0]: domain "*" is of virtual host "v"`:                          `{"virtualHosts":[{"name":"v","domains":["*"]},{"name":"w","domains":["*"]}]}`,
+		`Domains: value must contain at least 1`:                                                   `{"virtualHosts":[{"name":"v"}]}`,
+		place + `action: not set`:                                                                  vh(`"routes":[{"match":{"prefix":"/ok"},"route":{"cluster":"c"}},{"name":"r","match":{"prefix":"/"}}]`),
+		place + `tracing: not supported`:                                                           rt(`"tracing":{},"route":{"cluster":"c"}`),
+		place + `filter_action: not supported`:                                                     rt(`"filterAction":{}`),
+		place + `route: cluster_specifier: not set`:                                                rt(`"route":{}`),
+		place + `route: cluster_specifier_plugin: not supported`:                                   rt(`"route":{"clusterSpecifierPlugin":"x"}`),
+		place + `route: weighted_clusters: weights must sum up to`:                                 rt(`"route":{"weightedClusters":{"clusters":[{"name":"a","weight":0}]}}`),
+		place + `route: weighted_clusters.clusters[0]: name and cluster_header: one`:               rt(`"route":{"weightedClusters":{"clusters":[{"name":"b","clusterHeader":"a","weight":1}]}}`),
+		place + `route: timeout: must not be negative`:                                             rt(`"route":{"cluster":"c","timeout":"-1s"}`),
+		place + `route: regex_rewrite: pattern: regex`:                                             rt(`"route":{"cluster":"c","regexRewrite":{"pattern":{"regex":"("}}}`),
+		place + `route: prefix_rewrite, regex_rewrite, path_rewrite_policy and path_rewrite: only`: rt(`"route":{"cluster":"c","prefixRewrite":"/","regexRewrite":{"pattern":{"regex":"a"}}}`),
+		place + `route: upgrade_configs[1]: there are two for "a"`:                                 rt(`"route":{"cluster":"c","upgradeConfigs":[{"upgradeType":"a"},{"upgradeType":"A"}]}`),
+		place + `route: retry_policy: retry_host_predicate[0] "x": not`:                            rt(`"route":{"cluster":"c","retryPolicy":{"retryHostPredicate":[{"name":"x"}]}}`),
+		place + `route: retry_policy: retry_priority "x": not supported`:                           rt(`"route":{"cluster":"c","retryPolicy":{"retryPriority":{"name":"x"}}}`),
+		place + `route: retry_policy: retry_back_off: max_interval`:                                rt(`"route":{"cluster":"c","retryPolicy":{"retryBackOff":{"baseInterval":"1s","maxInterval":"0.5s"}}}`),
+		place + `route: cors: not supported`:                                                       rt(`"route":{"cluster":"c","cors":{}}`),
+		place + `direct_response: status: must be 200–599, got 600`:                                rt(`"directResponse":{"status":600}`),
+		place + `direct_response: body: 4097 bytes, at most 4096`:                                  rt(`"directResponse":{"status":200,"body":{"inlineString":"` + strings.Repeat("x", 4097) + `"}}`),
+		`routes[0] "m": match: filter_state[0]: matcher: not set`:                                  vh(`"routes":[` + to("m", `{"prefix":"/","filterState":[{"key":"a"}]}`) + `]`),
+		`routes[0] "m": match: path_specifier: not set`:                                            vh(`"routes":[` + to("m", `{}`) + `]`),
+		`routes[0] "m": match: path_match_policy "x": not supported`:                               vh(`"routes":[` + to("m", `{"pathMatchPolicy":{"name":"x"}}`) + `]`),
+		`routes[0] "m": match: path: safe_regex: regex "("`:                                        vh(`"routes":[` + to("m", `{"safeRegex":{"regex":"("}}`) + `]`),
+		`routes[0] "m": match: headers[1]: a: custom "x": not supported`:                           vh(`"routes":[` + to("m", `{"prefix":"/","headers":[{"name":"b"},{"name":"a","stringMatch":{"custom":{"name":"x"}}}]}`) + `]`),
+		`routes[0] "m": match: query_parameters[0]: q: string_match:`:                              vh(`"routes":[` + to("m", `{"prefix":"/","queryParameters":[{"name":"q","stringMatch":{}}]}`) + `]`),
+		`request_headers_to_add[0] "a": value: position 0: %NOPE%: unknown`:                        vh(`"requestHeadersToAdd":[{"header":{"key":"a","value":"%NOPE%"}}]`),
+		`request_headers_to_add[0] "Host": pseudo headers and host`:                                vh(`"requestHeadersToAdd":[{"header":{"key":"Host","value":"x"}}]`),
+		`response_headers_to_remove[0]: pseudo headers and host`:                                   vh(`"responseHeadersToRemove":[":status"]`),
+		`append and append_action: only one`:                                                       vh(`"requestHeadersToAdd":[{"header":{"key":"a","value":"x"},"append":true,"appendAction":"ADD_IF_ABSENT"}]`),
+		`unknown cluster 'c'`:                                                                      `{"validateClusters":true,"virtualHosts":[{"name":"v","domains":["*"],"routes":[` + to("c", `{"prefix":"/"}`) + `]}]}`,
 	} {
 		_, err := route.Compile(read(t, config), route.CompileEnv{HasCluster: func(name string) bool { return false }})
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -20,12 +20,15 @@ type HeaderValue struct {
 	format  *format.Format // nil: literal
 }
 
-// bytes is the value for s, which lives as long as the stream.
-func (v HeaderValue) bytes(s *http.Stream) []byte {
+// bytes is the value for s, which lives as long as the stream, or by itself where s is nil.
+func (v HeaderValue) bytes(s *http.Stream, rec format.Record) []byte {
 	if v.format == nil {
 		return v.literal // belongs to the table, which the stream holds
 	}
-	return s.Keep(v.format.Append(s.Scratch(), format.Of(s)))
+	if s == nil {
+		return v.format.Append(nil, rec)
+	}
+	return s.Keep(v.format.Append(s.Scratch(), rec))
 }
 
 // apply removes, then sets, then adds. All values are made before the first is put
@@ -42,7 +45,7 @@ func apply(h *http.Headers, remove [][]byte, add []HeaderEdit, s *http.Stream) (
 	var few [8][]byte
 	values := few[:0]
 	for i := range add {
-		v := add[i].valueFor(h, s)
+		v := add[i].valueOf(h, s, format.Of(s))
 		if add[i].Value.format != nil && !sendable(v) {
 			invalid, v = add[i].Name, nil
 		}
@@ -50,8 +53,7 @@ func apply(h *http.Headers, remove [][]byte, add []HeaderEdit, s *http.Stream) (
 	}
 	for i := range add {
 		if add[i].overwrites() && values[i] != nil {
-			h.Remove(text(add[i].Name))
-			h.Add(add[i].Name, values[i])
+			add[i].set(h, values[i])
 		}
 	}
 	for i := range add {
@@ -72,8 +74,8 @@ func sendable(v []byte) bool {
 	return true
 }
 
-// valueFor is the value to put in place, nil for none.
-func (e *HeaderEdit) valueFor(h *http.Headers, s *http.Stream) []byte {
+// valueOf is the value to put in place, nil for none.
+func (e *HeaderEdit) valueOf(h *http.Headers, s *http.Stream, rec format.Record) []byte {
 	switch e.Append {
 	case AddIfAbsent:
 		if h.Has(text(e.Name)) {
@@ -84,7 +86,7 @@ func (e *HeaderEdit) valueFor(h *http.Headers, s *http.Stream) []byte {
 			return nil
 		}
 	}
-	v := e.Value.bytes(s)
+	v := e.Value.bytes(s, rec)
 	if len(v) > 0 {
 		return v
 	}
@@ -96,6 +98,17 @@ func (e *HeaderEdit) valueFor(h *http.Headers, s *http.Stream) []byte {
 
 func (e *HeaderEdit) overwrites() bool {
 	return e.Append == OverwriteIfExistsOrAdd || e.Append == OverwriteIfExists
+}
+
+// set puts a value in the place of all others: behind all headers, but for one that is kept
+// as one field.
+func (e *HeaderEdit) set(h *http.Headers, value []byte) {
+	if e.inline {
+		h.Set(text(e.Name), value)
+		return
+	}
+	h.Remove(text(e.Name))
+	h.Add(e.Name, value)
 }
 
 func (e *HeaderEdit) addTo(h *http.Headers, value []byte) {
@@ -111,9 +124,9 @@ func (e *HeaderEdit) addTo(h *http.Headers, value []byte) {
 // text is a header name of the table, which never changes, as a string without a copy.
 func text(name []byte) string { return unsafe.String(unsafe.SliceData(name), len(name)) } //nolint:gosec // see above
 
-// EditRequest applies the request header edits of all levels in Envoy's order: from
-// the weighted cluster (nil for none) up to the table, or the other way round with
-// most_specific_header_mutations_wins. A request for which it returns the name of a
+// EditRequest applies the request header edits of all levels in Envoy's order: those of the
+// weighted cluster (nil for none), then from the route up to the table, or the other way
+// round with most_specific_header_mutations_wins. A request for which it returns the name of a
 // header must not be sent: the value would break its head.
 func (d Decision) EditRequest(s *http.Stream, w *WeightedCluster) (invalid []byte) {
 	for _, e := range d.edits(w) {
@@ -149,7 +162,7 @@ func (d Decision) edits(w *WeightedCluster) (order [4]*Edits) {
 	if d.Table != nil {
 		order[3] = &d.Table.Edits
 		if d.Table.SpecificWins {
-			slices.Reverse(order[:])
+			slices.Reverse(order[1:])
 		}
 	}
 	return order
@@ -232,14 +245,7 @@ func newEdit(o *corev3.HeaderValueOption) (HeaderEdit, error) {
 			e.Append = OverwriteIfExistsOrAdd
 		}
 	}
-	value := o.GetHeader().GetValue()
-	if raw := o.GetHeader().GetRawValue(); len(raw) > 0 {
-		if value != "" {
-			return e, errors.New("value and raw_value: only one may be set")
-		}
-		value = string(raw)
-	}
-	v, err := newHeaderValue(value)
+	v, err := newHeaderValue(o.GetHeader().GetValue()) // raw_value is of other uses of the message
 	e.Value = v
 	return e, err
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // Disabled is the typed_per_filter_config of a filter that does not run for the
@@ -26,7 +27,7 @@ func (c *compiler) perFilter(configs map[string]*anypb.Any) (map[string]any, err
 	}
 	out := make(map[string]any, len(configs))
 	for name, cfg := range configs {
-		v, err := c.override(cfg)
+		v, err := c.override(name, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("typed_per_filter_config[%s]: %w", name, err)
 		}
@@ -38,7 +39,7 @@ func (c *compiler) perFilter(configs map[string]*anypb.Any) (map[string]any, err
 }
 
 // override compiles one entry; nil is an optional one that we do not have.
-func (c *compiler) override(cfg *anypb.Any) (any, error) {
+func (c *compiler) override(name string, cfg *anypb.Any) (any, error) {
 	optional := false
 	if cfg.MessageIs((*routev3.FilterConfig)(nil)) {
 		var wrapped routev3.FilterConfig
@@ -49,10 +50,10 @@ func (c *compiler) override(cfg *anypb.Any) (any, error) {
 			return Disabled{}, nil
 		}
 		if cfg, optional = wrapped.GetConfig(), wrapped.GetIsOptional(); cfg == nil {
-			return nil, nil // enables a filter that the chain has disabled, which is refused there
+			return nil, fmt.Errorf("Empty route/virtual host per filter configuration for %s filter", name) //nolint:staticcheck // Envoy's words
 		}
 	}
-	url, err := configType(cfg)
+	cfg, url, err := typed(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -77,19 +78,23 @@ func (c *compiler) factory(url string) *http.Factory {
 	return nil
 }
 
-// configType is the type URL of a filter's configuration; a TypedStruct carries it inside.
-func configType(cfg *anypb.Any) (string, error) {
+// typed is a filter's configuration and its type URL; a TypedStruct carries them inside.
+func typed(cfg *anypb.Any) (*anypb.Any, string, error) {
+	cfg, err := xds.Typed(cfg)
+	if err != nil {
+		return nil, "", err
+	}
 	var current xdsv3.TypedStruct
 	var old udpav1.TypedStruct
 	switch {
 	case cfg.MessageIs(&current):
 		err := cfg.UnmarshalTo(&current)
-		return current.GetTypeUrl(), err
+		return cfg, current.GetTypeUrl(), err
 	case cfg.MessageIs(&old):
 		err := cfg.UnmarshalTo(&old)
-		return old.GetTypeUrl(), err
+		return cfg, old.GetTypeUrl(), err
 	}
-	return cfg.GetTypeUrl(), nil
+	return cfg, cfg.GetTypeUrl(), nil
 }
 
 // withCORS adds the older form of a CORS policy, a field of virtual host or action,

@@ -11,7 +11,6 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
@@ -19,10 +18,12 @@ import (
 const defaultTimeout = 15 * time.Second
 
 func (c *compiler) forward(v *routev3.VirtualHost, r *routev3.Route, a *routev3.RouteAction) (*Forward, error) {
-	// metadata_match, also of weighted clusters, chooses subsets; a cluster that has some is refused.
+	// What early_data_policy allows or forbids comes with HTTP/3 alone.
 	err := xds.Only(a, "cluster", "cluster_header", "weighted_clusters", "cluster_not_found_response_code", "metadata_match",
-		"prefix_rewrite", "regex_rewrite", "host_rewrite_literal", "auto_host_rewrite", "host_rewrite_header", "append_x_forwarded_host",
-		"timeout", "idle_timeout", "retry_policy", "request_mirror_policies", "priority", "hash_policy", "cors", "max_grpc_timeout", "max_stream_duration", "upgrade_configs")
+		"prefix_rewrite", "regex_rewrite", "path_rewrite_policy", "path_rewrite", "host_rewrite_literal", "auto_host_rewrite", "host_rewrite_header",
+		"host_rewrite_path_regex", "host_rewrite", "append_x_forwarded_host", "timeout", "idle_timeout", "early_data_policy", "retry_policy",
+		"request_mirror_policies", "priority", "hash_policy", "cors", "max_grpc_timeout", "grpc_timeout_offset", "max_stream_duration",
+		"upgrade_configs", "internal_redirect_policy", "internal_redirect_action", "max_internal_redirects", "hedge_policy")
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +39,12 @@ func (c *compiler) forward(v *routev3.VirtualHost, r *routev3.Route, a *routev3.
 	if a.GetPriority() == corev3.RoutingPriority_HIGH {
 		f.Priority = 1
 	}
-	for _, set := range []func(*Forward, *routev3.RouteAction) error{c.setClusters, setTimeouts, setPathRewrite, setHash, setUpgrades} {
+	for _, p := range []*routev3.HedgePolicy{a.GetHedgePolicy(), v.GetHedgePolicy()} {
+		if err := unhedged(p); err != nil {
+			return nil, err
+		}
+	}
+	for _, set := range []func(*Forward, *routev3.RouteAction) error{c.setClusters, setTimeouts, setPathRewrite, setHostRewrite, setHash, setUpgrades, setRedirects} {
 		if err := set(f, a); err != nil {
 			return nil, err
 		}
@@ -46,8 +52,16 @@ func (c *compiler) forward(v *routev3.VirtualHost, r *routev3.Route, a *routev3.
 	if f.Retry, err = inheritedRetry(a, v); err != nil {
 		return nil, err
 	}
-	f.Mirrors, err = mirrors(a.GetRequestMirrorPolicies(), v.GetRequestMirrorPolicies(), c.config.GetRequestMirrorPolicies())
+	f.Mirrors, err = c.mirrors(a.GetRequestMirrorPolicies(), v.GetRequestMirrorPolicies(), c.config.GetRequestMirrorPolicies())
 	return f, err
+}
+
+// unhedged accepts a policy that sends no request twice at a time.
+func unhedged(p *routev3.HedgePolicy) error {
+	if p.GetHedgeOnPerTryTimeout() {
+		return errors.New("hedge_policy.hedge_on_per_try_timeout: not supported")
+	}
+	return nil
 }
 
 func notFoundCode(code routev3.RouteAction_ClusterNotFoundResponseCode) int {
@@ -61,10 +75,11 @@ func notFoundCode(code routev3.RouteAction_ClusterNotFoundResponseCode) int {
 }
 
 func (c *compiler) setClusters(f *Forward, a *routev3.RouteAction) error {
+	f.Subset = subset(a.GetMetadataMatch(), nil)
 	switch s := a.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:
 		f.Cluster = s.Cluster
-		return c.known(s.Cluster)
+		return c.known("cluster", s.Cluster)
 	case *routev3.RouteAction_ClusterHeader:
 		f.ClusterHeader = []byte(strings.ToLower(s.ClusterHeader))
 		return nil
@@ -74,23 +89,33 @@ func (c *compiler) setClusters(f *Forward, a *routev3.RouteAction) error {
 	return errors.New("cluster_specifier: not set")
 }
 
-// known refuses a cluster that is not there when the resource asks for that check.
-func (c *compiler) known(cluster string) error {
-	if c.config.GetValidateClusters().GetValue() && c.env.HasCluster != nil && !c.env.HasCluster(cluster) {
-		return fmt.Errorf("unknown cluster %q", cluster)
+// known refuses a cluster that is not there where that is to be checked; what says what it
+// would be for.
+func (c *compiler) known(what, cluster string) error {
+	check := c.env.Static
+	if v := c.config.GetValidateClusters(); v != nil {
+		check = v.GetValue()
+	}
+	if check && c.env.HasCluster != nil && !c.env.HasCluster(cluster) {
+		return fmt.Errorf("unknown %s '%s'", what, cluster)
 	}
 	return nil
 }
 
 func (c *compiler) setWeights(f *Forward, w *routev3.WeightedCluster) error {
-	if err := xds.Only(w, "clusters", "total_weight", "runtime_key_prefix"); err != nil {
+	if err := xds.Only(w, "clusters", "total_weight", "runtime_key_prefix", "header_name", "use_hash_policy"); err != nil {
 		return fmt.Errorf("weighted_clusters: %w", err)
 	}
+	f.RandomHeader, f.HashWeights = strings.ToLower(w.GetHeaderName()), w.GetUseHashPolicy().GetValue()
 	total := uint64(0)
 	for i, cluster := range w.GetClusters() {
 		one, err := c.weighted(cluster)
 		if err != nil {
 			return fmt.Errorf("weighted_clusters.clusters[%d]: %w", i, err)
+		}
+		one.Subset = subset(cluster.GetMetadataMatch(), f.Subset)
+		if w.GetRuntimeKeyPrefix() != "" {
+			one.key, f.weights = w.GetRuntimeKeyPrefix()+"."+one.Name, c.env.HTTP.Runtime
 		}
 		total += uint64(one.Weight)
 		f.Clusters = append(f.Clusters, one)
@@ -103,17 +128,19 @@ func (c *compiler) setWeights(f *Forward, w *routev3.WeightedCluster) error {
 }
 
 func (c *compiler) weighted(w *routev3.WeightedCluster_ClusterWeight) (WeightedCluster, error) {
-	err := xds.Only(w, "name", "weight", "metadata_match", "request_headers_to_add", "request_headers_to_remove",
+	err := xds.Only(w, "name", "cluster_header", "weight", "metadata_match", "request_headers_to_add", "request_headers_to_remove",
 		"response_headers_to_add", "response_headers_to_remove", "typed_per_filter_config", "host_rewrite_literal")
 	if err != nil {
 		return WeightedCluster{}, err
 	}
-	if w.GetName() == "" {
-		return WeightedCluster{}, errors.New("name: must be set")
+	if (w.GetName() == "") == (w.GetClusterHeader() == "") {
+		return WeightedCluster{}, errors.New("name and cluster_header: one must be set")
 	}
-	out := WeightedCluster{Name: w.GetName(), Weight: w.GetWeight().GetValue(), HostRewrite: w.GetHostRewriteLiteral()}
-	if err = c.known(out.Name); err != nil {
-		return out, err
+	out := WeightedCluster{Name: w.GetName(), Header: strings.ToLower(w.GetClusterHeader()), Weight: w.GetWeight().GetValue(), HostRewrite: w.GetHostRewriteLiteral()}
+	if out.Name != "" {
+		if err = c.known("weighted cluster", out.Name); err != nil {
+			return out, err
+		}
 	}
 	if out.Edits, err = newEdits(w); err != nil {
 		return out, err
@@ -127,6 +154,9 @@ func (f *Forward) Pick(random uint64) *WeightedCluster {
 	if len(f.Clusters) == 0 {
 		return nil
 	}
+	if f.weights != nil {
+		return f.pickByKey(random)
+	}
 	n := uint32(random % uint64(f.TotalWeight))
 	for i := range f.Clusters {
 		if n < f.Clusters[i].Weight {
@@ -137,6 +167,27 @@ func (f *Forward) Pick(random uint64) *WeightedCluster {
 	return nil
 }
 
+// pickByKey is Pick where the runtime may have weights.
+func (f *Forward) pickByKey(random uint64) *WeightedCluster {
+	weigh := func(w *WeightedCluster) uint64 { return min(f.weights.Whole(w.key, uint64(w.Weight)), math.MaxUint32) }
+	total := uint64(0)
+	for i := range f.Clusters {
+		total += weigh(&f.Clusters[i])
+	}
+	if total == 0 {
+		return nil
+	}
+	n := random % total
+	for i := range f.Clusters {
+		weight := weigh(&f.Clusters[i])
+		if n < weight {
+			return &f.Clusters[i]
+		}
+		n -= weight
+	}
+	return nil // a weight has changed meanwhile
+}
+
 func setTimeouts(f *Forward, a *routev3.RouteAction) (err error) {
 	if f.Timeout, err = duration("timeout", a.GetTimeout(), defaultTimeout); err != nil {
 		return err
@@ -144,7 +195,10 @@ func setTimeouts(f *Forward, a *routev3.RouteAction) (err error) {
 	if f.IdleTimeout, err = duration("idle_timeout", a.GetIdleTimeout(), -1); err != nil {
 		return err
 	}
-	if err = unlimited(a.GetMaxStreamDuration()); err != nil {
+	if f.Duration, err = streamDuration(a.GetMaxStreamDuration()); err != nil {
+		return fmt.Errorf("max_stream_duration.%w", err)
+	}
+	if f.GRPCTimeoutOffset, err = duration("grpc_timeout_offset", a.GetGrpcTimeoutOffset(), 0); err != nil {
 		return err
 	}
 	f.MaxGRPCTimeoutSet = a.GetMaxGrpcTimeout() != nil
@@ -152,14 +206,16 @@ func setTimeouts(f *Forward, a *routev3.RouteAction) (err error) {
 	return err
 }
 
-// unlimited accepts the form of max_stream_duration that the original puts on every
-// route: no limit of our own, and a gRPC client's deadline as it is. Of that the
-// upstream is told by grpc-timeout and keeps it.
-func unlimited(m *routev3.RouteAction_MaxStreamDuration) error {
-	if m.GetMaxStreamDuration().AsDuration() != 0 || m.GetGrpcTimeoutHeaderMax().AsDuration() != 0 || m.GetGrpcTimeoutHeaderOffset().AsDuration() != 0 {
-		return errors.New("max_stream_duration: limits are not supported")
+func streamDuration(m *routev3.RouteAction_MaxStreamDuration) (d StreamDuration, err error) {
+	d.MaxSet, d.GRPCMaxSet = m.GetMaxStreamDuration() != nil, m.GetGrpcTimeoutHeaderMax() != nil
+	if d.Max, err = duration("max_stream_duration", m.GetMaxStreamDuration(), 0); err != nil {
+		return d, err
 	}
-	return nil
+	if d.GRPCMax, err = duration("grpc_timeout_header_max", m.GetGrpcTimeoutHeaderMax(), 0); err != nil {
+		return d, err
+	}
+	d.GRPCOffset, err = duration("grpc_timeout_header_offset", m.GetGrpcTimeoutHeaderOffset(), 0)
+	return d, err
 }
 
 // duration is d, or otherwise when d is not set.
@@ -176,24 +232,9 @@ func duration(field string, d *durationpb.Duration, otherwise time.Duration) (ti
 	return d.AsDuration(), nil
 }
 
-func setPathRewrite(f *Forward, a *routev3.RouteAction) error {
-	if a.GetRegexRewrite() == nil {
-		return nil
-	}
-	if f.PrefixRewrite != "" {
-		return errors.New("prefix_rewrite and regex_rewrite: only one may be set")
-	}
-	re, text, err := match.NewRewrite(a.GetRegexRewrite())
-	if err != nil {
-		return fmt.Errorf("regex_rewrite: %w", err)
-	}
-	f.RegexRewrite = &RegexRewrite{re, text}
-	return nil
-}
-
 func setUpgrades(f *Forward, a *routev3.RouteAction) error {
 	for i, u := range a.GetUpgradeConfigs() {
-		if err := xds.Only(u, "upgrade_type", "enabled"); err != nil {
+		if err := xds.Only(u, "upgrade_type", "enabled", "connect_config"); err != nil {
 			return fmt.Errorf("upgrade_configs[%d]: %w", i, err)
 		}
 		name := strings.ToLower(u.GetUpgradeType())
@@ -204,70 +245,19 @@ func setUpgrades(f *Forward, a *routev3.RouteAction) error {
 			f.Upgrades = map[string]bool{}
 		}
 		f.Upgrades[name] = u.GetEnabled() == nil || u.GetEnabled().GetValue()
-	}
-	return nil
-}
-
-func setHash(f *Forward, a *routev3.RouteAction) error {
-	for i, p := range a.GetHashPolicy() {
-		h, err := newHash(p)
-		if err != nil {
-			return fmt.Errorf("hash_policy[%d]: %w", i, err)
-		}
-		f.HashPolicy = append(f.HashPolicy, h)
-	}
-	return nil
-}
-
-func newHash(p *routev3.RouteAction_HashPolicy) (HashPolicy, error) {
-	out := HashPolicy{Terminal: p.GetTerminal()}
-	if err := xds.Only(p, "header", "cookie", "connection_properties", "query_parameter", "terminal"); err != nil {
-		return out, err
-	}
-	switch s := p.GetPolicySpecifier().(type) {
-	case *routev3.RouteAction_HashPolicy_Header_:
-		out.Header = strings.ToLower(s.Header.GetHeaderName())
-		return out, xds.Only(s.Header, "header_name")
-	case *routev3.RouteAction_HashPolicy_Cookie_:
-		out.Cookie, out.CookiePath = s.Cookie.GetName(), s.Cookie.GetPath()
-		out.CookieTTL, out.CookieTTLSet = s.Cookie.GetTtl().AsDuration(), s.Cookie.GetTtl() != nil
-		for _, a := range s.Cookie.GetAttributes() {
-			out.CookieAttributes += "; " + a.GetName()
-			if a.GetValue() != "" {
-				out.CookieAttributes += "=" + a.GetValue()
-			}
-		}
-		return out, xds.Only(s.Cookie, "name", "ttl", "path", "attributes")
-	case *routev3.RouteAction_HashPolicy_ConnectionProperties_:
-		out.SourceIP = s.ConnectionProperties.GetSourceIp()
-	case *routev3.RouteAction_HashPolicy_QueryParameter_:
-		out.Query = s.QueryParameter.GetName()
-	default:
-		return out, errors.New("policy_specifier: not set")
-	}
-	return out, nil
-}
-
-// mirrors compiles the most specific list that is not empty.
-func mirrors(levels ...[]*routev3.RouteAction_RequestMirrorPolicy) ([]Mirror, error) {
-	for _, level := range levels {
-		if len(level) == 0 {
+		if u.GetConnectConfig() == nil {
 			continue
 		}
-		var out []Mirror
-		for i, p := range level {
-			if err := xds.Only(p, "cluster", "runtime_fraction", "trace_sampled", "disable_shadow_host_suffix_append"); err != nil {
-				return nil, fmt.Errorf("request_mirror_policies[%d]: %w", i, err)
-			}
-			m := Mirror{Cluster: p.GetCluster(), Numerator: 1_000_000, NoShadowSuffix: p.GetDisableShadowHostSuffixAppend(),
-				TraceSampled: p.GetTraceSampled() == nil || p.GetTraceSampled().GetValue()}
-			if rf := p.GetRuntimeFraction(); rf != nil {
-				fraction := match.NewFraction(rf.GetDefaultValue())
-				m.Numerator = uint32(min(uint64(fraction.Numerator)*(1_000_000/uint64(fraction.Denominator)), 1_000_000))
-			}
-			out = append(out, m)
+		if name != "connect" {
+			return fmt.Errorf("upgrade_configs[%d].connect_config: not supported for %q", i, u.GetUpgradeType())
 		}
-		return out, nil
+		f.Connect = newConnect(u.GetConnectConfig())
 	}
-	return nil, nil
+	return nil
+}
+
+// newConnect takes TLVs of the PROXY protocol for nothing, as Envoy does here.
+func newConnect(c *routev3.RouteAction_UpgradeConfig_ConnectConfig) *Connect {
+	p := c.GetProxyProtocolConfig()
+	return &Connect{AllowPost: c.GetAllowPost(), Proxied: p != nil, ProxiedV2: p.GetVersion() == corev3.ProxyProtocolConfig_V2}
 }

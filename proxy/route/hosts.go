@@ -14,7 +14,8 @@ type hosts struct {
 	suffixes []wildcard // longest first
 	prefixes []wildcard
 	any      *VirtualHost
-	anyPort  bool // ignore_port_in_host_matching
+	anyPort  bool   // ignore_port_in_host_matching
+	header   string // vhost_header, whose value takes the place of the authority; "" for none
 }
 
 // wildcards of one length.

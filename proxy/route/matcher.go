@@ -4,13 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	templatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/match"
+	"github.com/lateen-mesh/lateen/proxy/runtime"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
@@ -43,6 +45,16 @@ func NewHeaderMatchers(field string, list []*routev3.HeaderMatcher) ([]HeaderMat
 	return out, nil
 }
 
+// MatchesAll reports that a request has all that a list of matchers wants.
+func MatchesAll(list []HeaderMatcher, r *http.Request) bool {
+	for i := range list {
+		if !list[i].MatchRequest(r) {
+			return false
+		}
+	}
+	return true
+}
+
 type pathKind uint8
 
 const (
@@ -50,6 +62,7 @@ const (
 	pathPrefix
 	pathSeparated
 	pathRegex
+	pathTemplate
 	pathConnect
 )
 
@@ -57,15 +70,18 @@ const (
 type matcher struct {
 	kind     pathKind
 	path     match.String
+	template *match.Template
 	length   int // of the prefix, for rewrites
 	headers  []HeaderMatcher
 	query    []match.Query
+	cookies  []match.Cookie
 	metadata []match.Metadata
+	states   []stateMatcher
 	grpc     bool
 	// presented and validated: 0 does not matter, 1 must be, -1 must not be.
 	presented, validated int8
-	fraction             match.Fraction
-	sampled              bool // fraction decides
+	share                runtime.Share
+	sampled              bool // share decides
 }
 
 // A miss is the condition that a request did not meet.
@@ -85,6 +101,8 @@ const (
 	onQuery
 	onTLS
 	onMetadata
+	onCookie
+	onState
 )
 
 // miss returns the first condition that the request does not meet.
@@ -92,7 +110,7 @@ func (m *matcher) miss(f *Facts, path, query []byte) miss {
 	if !m.matchPath(f, path) {
 		return miss{what: onPath}
 	}
-	if m.sampled && !m.fraction.Of(f.Random) {
+	if m.sampled && !m.share.Of(f.Random) {
 		return miss{what: onFraction}
 	}
 	if m.grpc && !f.Request.IsGRPC() {
@@ -108,12 +126,22 @@ func (m *matcher) miss(f *Facts, path, query []byte) miss {
 			return miss{onQuery, i}
 		}
 	}
+	for i := range m.cookies {
+		if !m.cookies[i].Match(f.Request) {
+			return miss{onCookie, i}
+		}
+	}
 	if !agrees(m.presented, f.PeerPresented) || !agrees(m.validated, f.PeerValidated) {
 		return miss{what: onTLS}
 	}
 	for i := range m.metadata {
 		if !m.metadata[i].Match(f.Metadata) {
 			return miss{onMetadata, i}
+		}
+	}
+	for i := range m.states {
+		if !m.states[i].match(f.Info) {
+			return miss{onState, i}
 		}
 	}
 	return miss{}
@@ -126,6 +154,9 @@ func (m *matcher) matchPath(f *Facts, path []byte) bool {
 	if len(path) == 0 { // a CONNECT without a path
 		return false
 	}
+	if m.kind == pathTemplate {
+		return m.template.Match(path)
+	}
 	return m.path.Match(path) && (m.kind != pathSeparated || len(path) == m.length || path[m.length] == '/')
 }
 
@@ -135,7 +166,8 @@ func agrees(want int8, is bool) bool { return want == 0 || (want > 0) == is }
 func (m *matcher) explain(why miss, f *Facts) string {
 	switch why.what {
 	case onFraction:
-		return fmt.Sprintf("not among the %d in %d of runtime_fraction", m.fraction.Numerator, m.fraction.Denominator)
+		now := m.share.Fraction()
+		return fmt.Sprintf("not among the %d in %d of runtime_fraction", now.Numerator, now.Denominator)
 	case onGRPC:
 		return "not a gRPC request"
 	case onHeader:
@@ -148,10 +180,26 @@ func (m *matcher) explain(why miss, f *Facts) string {
 		return "tls_context: client certificate presented " + strconv.FormatBool(f.PeerPresented) + ", validated " + strconv.FormatBool(f.PeerValidated)
 	case onMetadata:
 		return m.metadata[why.index].String()
+	case onCookie:
+		return m.cookies[why.index].String()
+	case onState:
+		return "filter state " + m.states[why.index].key
 	case onPath:
 		return m.pathText() + but(f.Request.Path, true)
 	}
-	return m.pathText()
+	return m.met()
+}
+
+// met is what a request that matches has met.
+func (m *matcher) met() string {
+	all := []string{m.pathText()}
+	for i := range m.headers {
+		all = append(all, m.headers[i].String())
+	}
+	for i := range m.query {
+		all = append(all, m.query[i].String())
+	}
+	return strings.Join(all, ", ")
 }
 
 func but(v []byte, ok bool) string {
@@ -167,17 +215,19 @@ func (m *matcher) pathText() string {
 		return "method CONNECT"
 	case pathSeparated:
 		return "path segment " + m.path.String()
+	case pathTemplate:
+		return "path template " + strconv.Quote(m.template.String())
 	}
 	return "path " + m.path.String()
 }
 
 // newMatcher compiles a RouteMatch.
-func newMatcher(m *routev3.RouteMatch) (matcher, error) {
+func newMatcher(m *routev3.RouteMatch, values *runtime.Values) (matcher, error) {
 	if m == nil {
 		return matcher{}, errors.New("must be set")
 	}
-	err := xds.Only(m, "prefix", "path", "safe_regex", "connect_matcher", "path_separated_prefix", "case_sensitive",
-		"runtime_fraction", "headers", "query_parameters", "grpc", "tls_context", "dynamic_metadata")
+	err := xds.Only(m, "prefix", "path", "safe_regex", "connect_matcher", "path_separated_prefix", "path_match_policy", "case_sensitive",
+		"runtime_fraction", "headers", "query_parameters", "cookies", "grpc", "tls_context", "dynamic_metadata", "filter_state")
 	if err != nil {
 		return matcher{}, err
 	}
@@ -186,24 +236,40 @@ func newMatcher(m *routev3.RouteMatch) (matcher, error) {
 		return matcher{}, err
 	}
 	out.grpc = m.GetGrpc() != nil
-	out.setFraction(m.GetRuntimeFraction())
+	if p := m.GetRuntimeFraction(); p != nil {
+		out.sampled, out.share = true, values.Share(p)
+	}
 	out.setTLS(m.GetTlsContext())
 	if out.headers, err = NewHeaderMatchers("headers", m.GetHeaders()); err != nil {
 		return matcher{}, err
 	}
-	for i, q := range m.GetQueryParameters() {
-		query, err := match.NewQuery(q)
-		if err != nil {
-			return matcher{}, fmt.Errorf("query_parameters[%d]: %w", i, err)
-		}
-		out.query = append(out.query, query)
+	return out, out.setConditions(m)
+}
+
+// setConditions takes what a request must have beside path and headers.
+func (m *matcher) setConditions(from *routev3.RouteMatch) (err error) {
+	if m.query, err = compileAll("query_parameters", from.GetQueryParameters(), match.NewQuery); err != nil {
+		return err
 	}
-	for i, d := range m.GetDynamicMetadata() {
-		metadata, err := match.NewMetadata(d)
+	if m.cookies, err = compileAll("cookies", from.GetCookies(), match.NewCookie); err != nil {
+		return err
+	}
+	if m.metadata, err = compileAll("dynamic_metadata", from.GetDynamicMetadata(), match.NewMetadata); err != nil {
+		return err
+	}
+	m.states, err = compileAll("filter_state", from.GetFilterState(), newStateMatcher)
+	return err
+}
+
+// compileAll compiles a list, whose name stands in errors.
+func compileAll[P, C any](field string, list []P, compile func(P) (C, error)) ([]C, error) {
+	var out []C
+	for i, p := range list {
+		c, err := compile(p)
 		if err != nil {
-			return matcher{}, fmt.Errorf("dynamic_metadata[%d]: %w", i, err)
+			return nil, fmt.Errorf("%s[%d]: %w", field, i, err)
 		}
-		out.metadata = append(out.metadata, metadata)
+		out = append(out, c)
 	}
 	return out, nil
 }
@@ -228,6 +294,16 @@ func newPath(m *routev3.RouteMatch) (matcher, error) {
 		text.MatchPattern = &matcherv3.StringMatcher_SafeRegex{SafeRegex: p.SafeRegex}
 	case *routev3.RouteMatch_ConnectMatcher_:
 		return matcher{kind: pathConnect}, nil
+	case *routev3.RouteMatch_PathMatchPolicy:
+		var c templatev3.UriTemplateMatchConfig
+		if err := p.PathMatchPolicy.GetTypedConfig().UnmarshalTo(&c); err != nil {
+			return matcher{}, fmt.Errorf("path_match_policy %q: not supported", p.PathMatchPolicy.GetName())
+		}
+		t, err := match.NewTemplate(c.GetPathTemplate())
+		if err != nil {
+			return matcher{}, fmt.Errorf("path_match_policy: %w", err)
+		}
+		return matcher{kind: pathTemplate, template: t}, nil
 	default:
 		return matcher{}, errors.New("path_specifier: not set")
 	}
@@ -237,12 +313,6 @@ func newPath(m *routev3.RouteMatch) (matcher, error) {
 	}
 	out.path = s
 	return out, nil
-}
-
-func (m *matcher) setFraction(p *corev3.RuntimeFractionalPercent) {
-	if p != nil {
-		m.sampled, m.fraction = true, match.NewFraction(p.GetDefaultValue())
-	}
 }
 
 func (m *matcher) setTLS(o *routev3.RouteMatch_TlsContextMatchOptions) {

@@ -1,6 +1,12 @@
 package route
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+
+	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
+)
 
 // A Recorder gathers why a decision fell as it did. The running proxy hands nil,
 // which costs one check for each rule; explanations and configuration tests hand
@@ -10,6 +16,14 @@ type Recorder struct {
 	Host string
 	// Steps are the rules of the virtual host in the order in which they were tried.
 	Steps []Step
+	// Target is what was decided last, nil when no route table was asked.
+	Target *Target
+	// Notes are what filters would have done that is left to chance or takes time.
+	Notes []string
+	// Status, Details and Location are of the answer: of the proxy's own, or of one that
+	// says that the request was let through to an upstream which was not asked.
+	Status            int
+	Details, Location string
 }
 
 // A Step is one rule that was tried.
@@ -30,10 +44,32 @@ func (s Step) String() string {
 	return fmt.Sprintf("route[%d] %q: %s, %s", s.Index, s.Route, verdict, s.Reason)
 }
 
+// Note takes what a filter would have done.
+func (r *Recorder) Note(what string) { r.Notes = append(r.Notes, what) }
+
+// Answer takes the head of the answer, with what is known of the stream.
+func (r *Recorder) Answer(a *http.Response, i *streaminfo.Info) {
+	r.Status, r.Details, r.Location = a.Status, i.CodeDetails, string(a.Headers.Get("location"))
+}
+
 // domain notes by which domain vh was found and returns vh.
 func (r *Recorder) domain(vh *VirtualHost, before string, host []byte, after string) *VirtualHost {
 	if r != nil {
 		r.Host = before + string(host) + after
 	}
 	return vh
+}
+
+type recorderKey struct{}
+
+// WithRecorder makes a context in which whoever serves a connection tells r what is
+// decided about its requests.
+func WithRecorder(ctx context.Context, r *Recorder) context.Context {
+	return context.WithValue(ctx, recorderKey{}, r)
+}
+
+// RecorderFrom is the Recorder of a context, nil for none.
+func RecorderFrom(ctx context.Context) *Recorder {
+	r, _ := ctx.Value(recorderKey{}).(*Recorder)
+	return r
 }

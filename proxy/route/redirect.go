@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"github.com/lateen-mesh/lateen/proxy/format"
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/xds"
@@ -22,7 +25,7 @@ var redirectStatus = map[routev3.RedirectAction_RedirectResponseCode]int{
 
 func newRedirect(a *routev3.RedirectAction) (*Redirect, error) {
 	err := xds.Only(a, "https_redirect", "scheme_redirect", "host_redirect", "port_redirect", "path_redirect",
-		"prefix_rewrite", "regex_rewrite", "response_code", "strip_query")
+		"prefix_rewrite", "regex_rewrite", "path_rewrite", "response_code", "strip_query")
 	if err != nil {
 		return nil, err
 	}
@@ -33,69 +36,76 @@ func newRedirect(a *routev3.RedirectAction) (*Redirect, error) {
 	if r.Status == 0 {
 		return nil, fmt.Errorf("response_code: %d is not known", a.GetResponseCode())
 	}
-	if rewrite := a.GetRegexRewrite(); rewrite != nil {
-		re, text, err := match.NewRewrite(rewrite)
-		if err != nil {
-			return nil, fmt.Errorf("regex_rewrite: %w", err)
-		}
-		r.RegexRewrite = &RegexRewrite{re, text}
+	if r.RegexRewrite, err = newRegexRewrite(a.GetRegexRewrite()); err != nil {
+		return nil, fmt.Errorf("regex_rewrite: %w", err)
 	}
-	return r, nil
+	r.PathRewrite, err = newText("path_rewrite", a.GetPathRewrite())
+	return r, err
 }
 
-func (c *compiler) direct(a *routev3.DirectResponseAction) (*Direct, error) {
-	if err := xds.Only(a, "status", "body"); err != nil {
+func (c *compiler) direct(a *routev3.DirectResponseAction) (d *Direct, err error) {
+	if err := xds.Only(a, "status", "body", "body_format"); err != nil {
 		return nil, err
 	}
-	d := &Direct{Status: int(a.GetStatus())}
+	d = &Direct{Status: int(a.GetStatus())}
 	if d.Status < 200 || d.Status > 599 {
 		return nil, fmt.Errorf("status: must be 200–599, got %d", d.Status)
 	}
-	switch s := a.GetBody().GetSpecifier().(type) {
-	case nil:
-		if a.GetBody() != nil {
-			return nil, errors.New("body: specifier not set")
-		}
-	case *corev3.DataSource_InlineString:
-		d.Body = []byte(s.InlineString)
-	case *corev3.DataSource_InlineBytes:
-		d.Body = s.InlineBytes
-	default:
-		return nil, errors.New("body: only inline_string and inline_bytes are supported")
+	if d.Body, err = ReadSource(a.GetBody(), c.maxBody); err != nil {
+		return nil, fmt.Errorf("body: %w", err)
 	}
-	if len(d.Body) > c.maxBody {
-		return nil, fmt.Errorf("body: %d bytes, at most %d (max_direct_response_body_size_bytes)", len(d.Body), c.maxBody)
+	if a.GetBodyFormat() == nil {
+		return d, nil
+	}
+	if d.Format, err = format.New(a.GetBodyFormat()); err != nil {
+		return nil, fmt.Errorf("body_format: %w", err)
+	}
+	if d.Type = a.GetBodyFormat().GetContentType(); d.Type == "" && a.GetBodyFormat().GetJsonFormat() != nil {
+		d.Type = "application/json"
 	}
 	return d, nil
 }
 
-// AppendPath appends the target of a request as the route's Forward rewrites it:
-// prefix_rewrite takes the place of what the route matched, regex_rewrite works on
-// the path; both keep the query. Without a rewrite it is the target itself.
-func (rt *Route) AppendPath(dst, target []byte) []byte {
-	return rt.appendPath(dst, target, rt.Forward.PrefixRewrite, rt.Forward.RegexRewrite)
+// ReadSource reads a source as it is now, of at most so many bytes; nil for no source.
+func ReadSource(source *corev3.DataSource, limit int) (body []byte, err error) {
+	switch s := source.GetSpecifier().(type) {
+	case nil:
+		if source != nil {
+			return nil, errors.New("specifier not set")
+		}
+	case *corev3.DataSource_InlineString:
+		body = []byte(s.InlineString)
+	case *corev3.DataSource_InlineBytes:
+		body = s.InlineBytes
+	case *corev3.DataSource_Filename:
+		body, err = readAtMost(s.Filename, limit)
+	case *corev3.DataSource_EnvironmentVariable:
+		v, ok := os.LookupEnv(s.EnvironmentVariable)
+		if !ok {
+			return nil, fmt.Errorf("environment variable %q is not set", s.EnvironmentVariable)
+		}
+		body = []byte(v)
+	}
+	if err == nil && len(body) > limit {
+		err = fmt.Errorf("%d bytes, at most %d (max_direct_response_body_size_bytes)", len(body), limit)
+	}
+	return body, err
 }
 
-func (rt *Route) appendPath(dst, target []byte, prefix string, regex *RegexRewrite) []byte {
-	path, _ := match.SplitPath(target)
-	switch {
-	case prefix != "":
-		n := len(path) // the whole path for an exact or regex match
-		if rt.matcher.kind == pathPrefix || rt.matcher.kind == pathSeparated {
-			n = min(rt.matcher.length, n)
-		}
-		return append(append(dst, prefix...), target[n:]...)
-	case regex != nil:
-		dst = append(dst, regex.Pattern.ReplaceAll(path, []byte(regex.Substitution))...)
-		return append(dst, target[len(path):]...)
+// readAtMost reads a file, and one byte more than the limit where it is longer.
+func readAtMost(name string, limit int) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
 	}
-	return append(dst, target...)
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, int64(limit)+1))
 }
 
 // AppendLocation appends the location header of the route's Redirect. scheme is
 // what the client used: x-forwarded-proto.
-func (rt *Route) AppendLocation(dst []byte, r *http.Request, scheme string) []byte {
-	d := rt.Redirect
+func (rt *Route) AppendLocation(dst []byte, s *http.Stream, scheme string) []byte {
+	d, r := rt.Redirect, &s.Request
 	to := scheme
 	switch {
 	case d.Scheme != "":
@@ -112,7 +122,7 @@ func (rt *Route) AppendLocation(dst []byte, r *http.Request, scheme string) []by
 	if d.Port != 0 {
 		dst = strconv.AppendUint(append(dst, ':'), uint64(d.Port), 10)
 	}
-	return rt.appendLocationPath(dst, r.Path)
+	return rt.appendLocationPath(dst, s)
 }
 
 // authority is that of the request, without its port when another one comes or
@@ -130,8 +140,8 @@ func (d *Redirect) authority(authority []byte, from, to string) []byte {
 	return authority
 }
 
-func (rt *Route) appendLocationPath(dst, target []byte) []byte {
-	d := rt.Redirect
+func (rt *Route) appendLocationPath(dst []byte, s *http.Stream) []byte {
+	d, target := rt.Redirect, s.Request.Path
 	path, _ := match.SplitPath(target)
 	if d.Path != "" {
 		dst = append(dst, d.Path...)
@@ -143,6 +153,9 @@ func (rt *Route) appendLocationPath(dst, target []byte) []byte {
 	}
 	if d.StripQuery {
 		target = path
+	}
+	if d.PathRewrite != nil {
+		return appendFormatted(dst, path, target, d.PathRewrite, s)
 	}
 	return rt.appendPath(dst, bytes.TrimSpace(target), d.PrefixRewrite, d.RegexRewrite)
 }

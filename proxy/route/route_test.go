@@ -226,7 +226,7 @@ func TestRequireTLS(t *testing.T) {
 			if d.Route.Redirect == nil || d.Route.Redirect.Status != 301 {
 				t.Fatalf("%q goes to %+v, want a redirect", c.request, d.Route)
 			}
-			if got, want := string(d.Route.AppendLocation(nil, r, "http")), "https://"+string(r.Authority)+string(r.Path); got != want {
+			if got, want := string(d.Route.AppendLocation(nil, &http.Stream{Request: *r}, "http")), "https://"+string(r.Authority)+string(r.Path); got != want {
 				t.Errorf("location %s, want %s", got, want)
 			}
 		})

@@ -1,6 +1,10 @@
 package route
 
-import "github.com/lateen-mesh/lateen/proxy/match"
+import (
+	"bytes"
+
+	"github.com/lateen-mesh/lateen/proxy/match"
+)
 
 // toTLS is the route of a request that came without TLS to a virtual host that
 // requires it.
@@ -12,7 +16,14 @@ var toTLS = &Route{Redirect: &Redirect{Status: 301, HTTPS: true, KeepPort: true}
 // A virtual host that requires TLS decides for a redirect to https when the request
 // came without; that Route is none of its own.
 func (t *Table) Select(f *Facts, r *Recorder) Decision {
-	d := Decision{Table: t, VirtualHost: t.hosts.find(f.Request.Authority, r)}
+	if r != nil {
+		r.Host, r.Steps = "", nil // the choice made anew takes the place of the first
+	}
+	authority := f.Request.Authority
+	if t.hosts.header != "" {
+		authority, _ = f.Request.First(t.hosts.header)
+	}
+	d := Decision{Table: t, VirtualHost: t.hosts.find(authority, r)}
 	if d.VirtualHost == nil {
 		return d
 	}
@@ -24,7 +35,14 @@ func (t *Table) Select(f *Facts, r *Recorder) Decision {
 		return d
 	}
 	path, query := match.SplitPath(f.Request.Path)
-	for i, rt := range d.VirtualHost.Routes {
+	if t.plainPaths {
+		path = withoutParameters(path)
+	}
+	routes := d.VirtualHost.Routes
+	if tree := d.VirtualHost.tree; tree != nil {
+		routes, _ = tree.Find(f)
+	}
+	for i, rt := range routes {
 		miss := rt.matcher.miss(f, path, query)
 		if r != nil {
 			r.Steps = append(r.Steps, Step{d.VirtualHost.Name, i, rt.Name, miss.what == nothing, rt.matcher.explain(miss, f)})
@@ -35,6 +53,12 @@ func (t *Table) Select(f *Facts, r *Recorder) Decision {
 		}
 	}
 	return d
+}
+
+// withoutParameters is a path up to its first semicolon.
+func withoutParameters(path []byte) []byte {
+	path, _, _ = bytes.Cut(path, []byte{';'})
+	return path
 }
 
 type tlsRequirement uint8

@@ -17,9 +17,12 @@ type CompileEnv struct {
 	Filters []http.Factory
 	// HTTP is handed to the factories.
 	HTTP http.Env
-	// HasCluster tells whether a cluster is there, for resources that set
+	// HasCluster tells whether a cluster is there or on its way, for resources that set
 	// validate_clusters; nil: not checked.
 	HasCluster func(name string) bool
+	// Static is a configuration that does not come by itself: its clusters are checked
+	// unless validate_clusters is false.
+	Static bool
 }
 
 // A Table is one compiled RouteConfiguration. It is immutable.
@@ -34,7 +37,12 @@ type Table struct {
 	PerFilter map[string]any
 	Metadata  map[string]map[string]any
 
-	hosts hosts
+	// Source is the configuration itself where further virtual hosts come by themselves
+	// (vhds), else nil.
+	Source *routev3.RouteConfiguration
+
+	hosts      hosts
+	plainPaths bool // ignore_path_parameters_in_path_matching
 }
 
 // Type is how the xDS client decodes route configurations.

@@ -9,7 +9,12 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/lateen-mesh/lateen/proxy/format"
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/match"
+	"github.com/lateen-mesh/lateen/proxy/runtime"
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
+	"github.com/lateen-mesh/lateen/proxy/upstream"
 )
 
 // A VirtualHost is a group of routes for some domains.
@@ -19,10 +24,13 @@ type VirtualHost struct {
 	Edits                         Edits // request_headers_to_add …, of the virtual host
 	IncludeAttemptCount           bool  // x-envoy-attempt-count to the upstream
 	IncludeAttemptCountInResponse bool
+	IncludeTimeoutRetry           bool           // x-envoy-is-timeout-retry
 	PerFilter                     map[string]any // typed_per_filter_config, compiled, by filter name
 	Metadata                      map[string]map[string]any
 
-	tls tlsRequirement // Select itself decides for the redirect
+	clusters []VirtualCluster             // the last one of other requests, nil for none
+	tls      tlsRequirement               // Select itself decides for the redirect
+	tree     *match.Tree[Facts, []*Route] // in place of Routes, nil for none
 }
 
 // A Route is one rule: how it matches (unexported) and what it does. Exactly one
@@ -35,9 +43,11 @@ type Route struct {
 	Direct    *Direct
 	Edits     Edits
 	PerFilter map[string]any
+	Tally     *upstream.Tally           // stats of the route alone, nil for none
 	Metadata  map[string]map[string]any // filter_metadata; provenance is under "istio" and "lateen"
 
-	matcher matcher
+	matcher  matcher
+	template *match.TemplateRewrite // path_rewrite_policy, nil for none
 }
 
 // Edits are header operations in the order in which Envoy applies them: remove,
@@ -77,32 +87,81 @@ type Forward struct {
 
 	PrefixRewrite        string
 	RegexRewrite         *RegexRewrite
-	HostRewrite          string // host_rewrite_literal
+	PathRewrite          *format.Format // path_rewrite, in place of the whole path
+	HostRewrite          string         // host_rewrite_literal
 	AutoHostRewrite      bool
 	HostRewriteHeader    []byte
+	HostRewritePath      *RegexRewrite  // host_rewrite_path_regex
+	HostRewriteFormat    *format.Format // host_rewrite
 	AppendXForwardedHost bool
+
+	// HashWeights chooses among Clusters by the hash of HashPolicy, RandomHeader by the
+	// number in a header of the request.
+	HashWeights  bool
+	RandomHeader string
+	weights      *runtime.Values // that Clusters may have instead of their own, nil: none
+	// Subset is metadata_match: the metadata that endpoints must have, as in Target.Subset.
+	Subset map[string]any
 
 	// Timeout is the whole request's, 0 for none.
 	Timeout             time.Duration
 	IdleTimeout         time.Duration // route's stream idle timeout; negative: not set
 	MaxGRPCTimeout      time.Duration
 	MaxGRPCTimeoutSet   bool
-	Retry               *RetryPolicy // nil: none
+	GRPCTimeoutOffset   time.Duration
+	Duration            StreamDuration
+	Redirects           *InternalRedirect // nil: answers that redirect are the client's
+	Retry               *RetryPolicy      // nil: none
 	Mirrors             []Mirror
 	HashPolicy          []HashPolicy
 	ClusterNotFoundCode int // 503 by default
 	Upgrades            map[string]bool
-	Priority            int   // 0 default, 1 high
-	MaxRequestBytes     int64 // per_request_buffer_limit, -1 not set
+	Connect             *Connect // nil: CONNECT goes on to the upstream as it is
+	Priority            int      // 0 default, 1 high
+	MaxRequestBytes     int64    // per_request_buffer_limit, -1 not set
+}
+
+// A Connect is connect_config: a CONNECT ends here, and what it carries goes to the endpoint
+// as a connection of its own.
+type Connect struct {
+	AllowPost bool // POST is treated likewise
+	// Proxied says that the connection begins with a header of the PROXY protocol, of
+	// version 2 if ProxiedV2.
+	Proxied, ProxiedV2 bool
+}
+
+// A StreamDuration is max_stream_duration.
+type StreamDuration struct {
+	Max        time.Duration // 0 for none
+	MaxSet     bool          // else that of the connection manager holds
+	GRPCMax    time.Duration // of what grpc-timeout asks for, 0 for as much as it wants
+	GRPCMaxSet bool          // else grpc-timeout asks in vain
+	GRPCOffset time.Duration // by which the deadline comes earlier
+}
+
+// An InternalRedirect is internal_redirect_policy: the proxy follows the redirects of an
+// upstream itself.
+type InternalRedirect struct {
+	Max         int
+	Codes       map[int]bool
+	CrossScheme bool     // from http to https and back
+	SafeScheme  bool     // safe_cross_scheme: not from http to https
+	NotBefore   bool     // previous_routes: to no route that the request had already
+	Routes      []string // allow_listed_routes, nil for all
+	Copy        []string // response_headers_to_copy
 }
 
 // A WeightedCluster is one destination of several.
 type WeightedCluster struct {
-	Name        string
+	Name        string // "" when Header names it
+	Header      string
 	Weight      uint32
+	Subset      map[string]any // with what the action itself wants
 	Edits       Edits
 	PerFilter   map[string]any
 	HostRewrite string
+
+	key string // of the runtime, for another weight
 }
 
 // A RegexRewrite replaces all matches of Pattern in the path by Substitution
@@ -115,14 +174,19 @@ type RegexRewrite struct {
 // A Mirror copies requests to another cluster and drops the answer.
 type Mirror struct {
 	Cluster        string
-	Numerator      uint32 // of a million
+	Share          runtime.Share // of the requests that are copied
 	NoShadowSuffix bool
-	TraceSampled   bool // the copy's span is
+	TraceSampled   bool      // the copy's span is
+	ClusterHeader  string    // names the cluster where Cluster is ""
+	HostRewrite    string    // "": none
+	Mutations      Mutations // of the copy's headers
 }
 
 // A HashPolicy says what of a request is hashed for ring hash and maglev.
 type HashPolicy struct {
 	Header, Cookie, Query string
+	HeaderRewrite         *RegexRewrite // of the header's values
+	FilterState           string
 	CookieTTL             time.Duration
 	CookiePath            string
 	CookieAttributes      string // of a cookie that is made, "; NAME=VALUE" each
@@ -138,12 +202,25 @@ type RetryPolicy struct {
 	Retries                 int // num_retries, beyond the first attempt
 	PerTry                  time.Duration
 	BackOffBase, BackOffMax time.Duration // defaults 25 ms, 10 × base
+	OwnBackOff              bool          // else the runtime may have another base
 	PreviousHosts           bool
 	HostAttempts            int
 	// PreviousPriorities is update_frequency of envoy.retry_priorities.previous_priorities:
 	// after each so many attempts the priorities that they went to are left out. 0: off.
 	PreviousPriorities int
 	RetriableHeaders   []HeaderMatcher
+	RequestHeaders     []HeaderMatcher // one of which a request must match to be sent again
+	PerTryIdle         time.Duration   // of an attempt that has begun to be answered, too
+	Resets             []ResetHeader   // in which a rate limited answer says when to come again
+	ResetMax           time.Duration   // the longest that such an answer is heeded
+	OmitCanary         bool
+	OmitMetadata       map[string]any // of endpoints that are no use for another attempt
+}
+
+// A ResetHeader says when a rate limit is over: after seconds, or at a Unix time.
+type ResetHeader struct {
+	Name string
+	Unix bool
 }
 
 // RetryOn is the set of conditions of retry_on and retry_grpc_on.
@@ -178,16 +255,20 @@ type Redirect struct {
 	Path          string // path_redirect, "" none
 	PrefixRewrite string
 	RegexRewrite  *RegexRewrite
+	PathRewrite   *format.Format
 	StripQuery    bool
 	// KeepPort leaves the port of the request's authority in place also when the
 	// scheme changes, as a virtual host's require_tls does.
 	KeepPort bool
 }
 
-// Direct answers with a fixed status and body.
+// Direct answers with a fixed status and body, or one made by Format, in which Body is
+// LOCAL_REPLY_BODY.
 type Direct struct {
 	Status int
 	Body   []byte
+	Format *format.Format // nil: none
+	Type   string         // content type of what Format makes
 }
 
 // A Decision is the outcome of Select. VirtualHost nil: no virtual host has the
@@ -200,12 +281,13 @@ type Decision struct {
 
 // Facts are what a decision depends on beside the request itself.
 type Facts struct {
-	Request  *http.Request
-	Random   uint64 // for runtime fractions; the same number serves weighted clusters
-	TLS      bool   // downstream connection is TLS; require_tls goes by it when x-forwarded-proto is missing
-	SourceIP func() string
+	Request *http.Request
+	Random  uint64 // for runtime fractions; the same number serves weighted clusters
+	TLS     bool   // downstream connection is TLS; require_tls goes by it when x-forwarded-proto is missing
 	// PeerPresented and PeerValidated: the client showed a certificate, and it was verified.
 	PeerPresented, PeerValidated bool
 	// Metadata is the stream's dynamic metadata (streaminfo.Info.Metadata), nil for none.
 	Metadata map[string]map[string]any
+	// Info is the stream's record, nil for none: addresses, server name, filter state.
+	Info *streaminfo.Info
 }

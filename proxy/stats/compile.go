@@ -26,6 +26,9 @@ func Compile(c *metricspb.StatsConfig) (Options, error) {
 			return o, fmt.Errorf("stats_matcher: %w", err)
 		}
 		o.Accept = accept
+		if m.GetInclusionList() != nil {
+			o.Asked = breaking
+		}
 	}
 	tags, err := compileTags(c)
 	if err != nil {
@@ -42,10 +45,20 @@ func Compile(c *metricspb.StatsConfig) (Options, error) {
 	return o, nil
 }
 
-// compileTags puts the configured extractors before the defaults, so that a
-// configured one of the same name replaces the default.
+// breaking accepts what tells why a cluster refuses requests: it is there for those who ask
+// the proxy, although the inclusion list of a mesh has it for none.
+func breaking(name string) bool {
+	return strings.HasPrefix(name, "cluster.") &&
+		(strings.Contains(name, ".circuit_breakers.") || strings.Contains(name, ".upstream_rq_pending_"))
+}
+
+// compileTags puts the default extractors first: of two of one name the first that
+// matches counts.
 func compileTags(c *metricspb.StatsConfig) ([]Tag, error) {
 	tags := []Tag{}
+	if c.GetUseAllDefaultTags() == nil || c.GetUseAllDefaultTags().GetValue() {
+		tags = DefaultTags()
+	}
 	for i, s := range c.GetStatsTags() {
 		switch v := s.GetTagValue().(type) {
 		case *metricspb.TagSpecifier_FixedValue:
@@ -68,10 +81,7 @@ func compileTags(c *metricspb.StatsConfig) ([]Tag, error) {
 			}
 		}
 	}
-	if c.GetUseAllDefaultTags() == nil || c.GetUseAllDefaultTags().GetValue() {
-		tags = append(tags, DefaultTags()...)
-	}
-	return tags, nil
+	return inOrder(tags), nil
 }
 
 // compileTagRegex accepts the one construct of std::regex that RE2 lacks and that the

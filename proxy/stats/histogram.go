@@ -24,8 +24,54 @@ type bins struct {
 
 // A Histogram counts values, in the unit that its name says (usually "_ms").
 type Histogram struct {
-	data atomic.Pointer[bins]
-	name string
+	data    atomic.Pointer[bins]
+	flushed atomic.Pointer[flushed]
+	name    string
+}
+
+// flushed is what Flush saw: all values, and those since the Flush before.
+type flushed struct{ total, interval reading }
+
+// flush ends an interval.
+func (h *Histogram) flush() {
+	if !h.used() {
+		return
+	}
+	last := h.flushed.Load()
+	if last == nil {
+		last = &flushed{}
+	}
+	now := h.read()
+	if now.count == last.total.count && last.interval.count == 0 && h.flushed.Load() != nil {
+		return // it rests
+	}
+	h.flushed.Store(&flushed{now, now.minus(last.total)})
+}
+
+// interval are the values of the last whole interval.
+func (h *Histogram) interval() reading {
+	if f := h.flushed.Load(); f != nil {
+		return f.interval
+	}
+	return reading{}
+}
+
+// minus are the values that came since an earlier reading.
+func (r reading) minus(before reading) (d reading) {
+	old := before.bins
+	for _, b := range r.bins {
+		for len(old) > 0 && old[0].low < b.low {
+			old = old[1:]
+		}
+		if len(old) > 0 && old[0].low == b.low {
+			b.n -= old[0].n
+		}
+		if b.n > 0 {
+			d.bins = append(d.bins, b)
+			d.count += b.n
+		}
+	}
+	return d
 }
 
 // Record counts one value. Only the first value of a decade allocates.

@@ -10,21 +10,27 @@ import (
 
 // WritePrometheus prints the Prometheus text form as Envoy does: names begin with
 // "envoy_", tags are labels, all series of one name stand together under their TYPE
-// line; counters come first, then gauges, then histograms, each sorted.
+// line; counters come first, then gauges, texts if they are asked for, then histograms,
+// each sorted. Quantiles are those of the last interval.
 func (s *Store) WritePrometheus(w io.Writer, q Query) error {
 	v := s.view(q)
 	b := bufio.NewWriter(w)
-	writeFamilies(b, "counter", families(s.options.Tags, v.counters), func(name, labels string, c *Counter) {
+	writeFamilies(b, "counter", families(s, v.counters), func(name, labels string, c *Counter) {
 		writeSample(b, name, labels, strconv.FormatUint(c.Value(), 10))
 	})
-	writeFamilies(b, "gauge", families(s.options.Tags, v.gauges), func(name, labels string, g *Gauge) {
+	writeFamilies(b, "gauge", families(s, v.gauges), func(name, labels string, g *Gauge) {
 		writeSample(b, name, labels, strconv.FormatInt(g.Value(), 10))
 	})
+	if q.Texts {
+		writeFamilies(b, "gauge", families(s, v.texts), func(name, labels string, t *Text) {
+			writeSample(b, name, and(labels)+`text_value="`+escapeLabel(t.Value())+`"`, "0")
+		})
+	}
 	kind := "histogram"
 	if q.Buckets == Summary {
 		kind = "summary"
 	}
-	writeFamilies(b, kind, families(s.options.Tags, v.histograms), func(name, labels string, h *Histogram) {
+	writeFamilies(b, kind, families(s, v.histograms), func(name, labels string, h *Histogram) {
 		s.writePrometheusHistogram(b, name, labels, h, q.Buckets)
 	})
 	return b.Flush()
@@ -37,12 +43,14 @@ type series[T any] struct {
 }
 
 // families groups stats by their name without tags.
-func families[T interface{ Name() string }](tags []Tag, list []T) map[string][]series[T] {
+func families[T interface{ Name() string }](s *Store, list []T) map[string][]series[T] {
 	m := map[string][]series[T]{}
 	for _, x := range list {
-		t := extract(tags, x.Name())
-		name := "envoy_" + sanitize(t.name)
-		m[name] = append(m[name], series[T]{labels(t.tags), x})
+		if !s.scraped(x.Name()) {
+			continue
+		}
+		name, tags := s.identify(x.Name())
+		m[name] = append(m[name], series[T]{labels(tags), x})
 	}
 	return m
 }
@@ -72,22 +80,27 @@ func writeSample(b *bufio.Writer, name, labels, value string) {
 
 func (s *Store) writePrometheusHistogram(b *bufio.Writer, name, labels string, h *Histogram, mode BucketMode) {
 	r := h.read()
-	and := labels
-	if and != "" {
-		and += ","
-	}
 	if mode == Summary {
+		r = h.interval()
 		for _, p := range quantiles {
-			writeSample(b, name, and+`quantile="`+number(p/100)+`"`, number(r.quantile(p/100)))
+			writeSample(b, name, and(labels)+`quantile="`+short(p/100)+`"`, number(r.quantile(p/100)))
 		}
 	} else {
 		for _, limit := range s.limits(h.name) {
-			writeSample(b, name+"_bucket", and+`le="`+number(limit)+`"`, strconv.FormatUint(r.atMost(limit), 10))
+			writeSample(b, name+"_bucket", and(labels)+`le="`+number(limit)+`"`, strconv.FormatUint(r.atMost(limit), 10))
 		}
-		writeSample(b, name+"_bucket", and+`le="+Inf"`, strconv.FormatUint(r.count, 10))
+		writeSample(b, name+"_bucket", and(labels)+`le="+Inf"`, strconv.FormatUint(r.count, 10))
 	}
 	writeSample(b, name+"_sum", labels, strconv.FormatFloat(r.sum(), 'g', 32, 64))
 	writeSample(b, name+"_count", labels, strconv.FormatUint(r.count, 10))
+}
+
+// and are labels that others follow.
+func and(labels string) string {
+	if labels == "" {
+		return ""
+	}
+	return labels + ","
 }
 
 func labels(tags []string) string {

@@ -9,6 +9,9 @@
 // may be called on it, costs one comparison and does nothing. So nothing may rest
 // its decisions on the value of a stat.
 //
+// What traffic names (the series of a Family) is bounded, and forgotten when it rests.
+// Quantiles are known of all time and of the last interval between two calls of Flush.
+//
 // Tags (cluster_name, response_code …) are cut out of the names when somebody
 // reads, not when a stat is made: a proxy holds thousands of stats and is scraped
 // a few times a minute. WriteText, WriteJSON and WritePrometheus print what Envoy's
@@ -16,6 +19,41 @@
 package stats
 
 import "sync/atomic"
+
+// A Text is a stat whose value is a word, such as the version of what is in force.
+type Text struct {
+	v    atomic.Pointer[string]
+	name string
+}
+
+// Set replaces the value.
+func (t *Text) Set(value string) {
+	if t != nil {
+		t.v.Store(&value)
+	}
+}
+
+// Value is the present value, "" for a rejected text.
+func (t *Text) Value() string {
+	if t == nil {
+		return ""
+	}
+	if v := t.v.Load(); v != nil {
+		return *v
+	}
+	return ""
+}
+
+// Name is the full dotted name, "" for a rejected text.
+func (t *Text) Name() string {
+	if t == nil {
+		return ""
+	}
+	return t.name
+}
+
+// used reports whether a value was ever set.
+func (t *Text) used() bool { return t.v.Load() != nil }
 
 // A Counter only grows.
 type Counter struct {

@@ -1,12 +1,11 @@
 package stats
 
 import (
-	"regexp"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Options are what the bootstrap's stats_config decides; see Compile. The zero
@@ -16,9 +15,14 @@ type Options struct {
 	Accept func(name string) bool
 	// Tags are the extractors in the order of the printed tags; nil is Envoy's default set.
 	Tags []Tag
+	// Asked reports whether a stat that Accept refuses is kept for those who ask the proxy
+	// itself; Prometheus does not see it. nil keeps none.
+	Asked func(name string) bool
 	// Buckets are the Prometheus bucket limits by stat name, first match wins; where
 	// none matches Envoy's default limits are used.
 	Buckets []Buckets
+	// Idle is how long a series of a Family may rest until it is forgotten; 0 is an hour.
+	Idle time.Duration
 }
 
 // A Store owns the stats of one proxy. It is safe for concurrent use.
@@ -29,10 +33,15 @@ type Store struct {
 	counters   map[string]*Counter
 	gauges     map[string]*Gauge
 	histograms map[string]*Histogram
+	texts      map[string]*Text
+	computed   map[string]func() int64 // gauges that nobody writes
+	families   []*Family
 	sources    []func()
+	lookups    lookups
 	claims     map[string]int // owners of what is below a prefix
 
 	forgotten atomic.Uint64
+	given     given
 }
 
 // NewStore returns an empty Store with the zero Options.
@@ -43,12 +52,23 @@ func New(o Options) *Store {
 	if o.Tags == nil {
 		o.Tags = DefaultTags()
 	}
+	if o.Idle == 0 {
+		o.Idle = time.Hour
+	}
 	return &Store{options: o, counters: map[string]*Counter{}, gauges: map[string]*Gauge{}, histograms: map[string]*Histogram{},
-		claims: map[string]int{}}
+		texts: map[string]*Text{}, computed: map[string]func() int64{}, claims: map[string]int{}}
 }
 
-// Scope returns the scope with the given prefix, which may be empty.
-func (s *Store) Scope(prefix string) *Scope { return &Scope{store: s, prefix: prefix} }
+// Scope returns the scope with the given prefix, which may be empty. In prefixes, "://",
+// ":/" and ":" become "_", as in Envoy: they hold addresses and names of clusters.
+func (s *Store) Scope(prefix string) *Scope { return &Scope{store: s, prefix: clean(prefix)} }
+
+func clean(prefix string) string {
+	if strings.IndexByte(prefix, ':') < 0 {
+		return prefix
+	}
+	return strings.NewReplacer("://", "_", ":/", "_", ":", "_").Replace(prefix)
+}
 
 // Before registers a function that runs before every reading of the whole store; it
 // sets gauges whose value is only worth computing when somebody looks (memory, uptime).
@@ -62,6 +82,7 @@ func (s *Store) Before(f func()) {
 // hold dots, and the prefix of "a.b" begins with that of "a". Whoever still holds a stat
 // may go on updating it; nobody sees it any more.
 func (s *Store) Forget(prefix string, but ...string) {
+	prefix = clean(prefix)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	goes := func(name string) bool {
@@ -70,6 +91,8 @@ func (s *Store) Forget(prefix string, but ...string) {
 	drop(s.counters, goes)
 	drop(s.gauges, goes)
 	drop(s.histograms, goes)
+	drop(s.texts, goes)
+	drop(s.computed, goes)
 	s.forgotten.Add(1)
 }
 
@@ -122,7 +145,14 @@ func (s *Store) ResetCounters() {
 	}
 }
 
-func (s *Store) accepts(name string) bool { return s.options.Accept == nil || s.options.Accept(name) }
+func (s *Store) accepts(name string) bool {
+	return s.options.Accept == nil || s.options.Accept(name) || s.options.Asked != nil && s.options.Asked(name)
+}
+
+// scraped reports whether Prometheus sees a stat that is kept.
+func (s *Store) scraped(name string) bool {
+	return s.options.Asked == nil || !s.options.Asked(name) || s.options.Accept(name)
+}
 
 // A Scope is a prefix of names within a Store.
 type Scope struct {
@@ -132,7 +162,7 @@ type Scope struct {
 
 // Scope returns the scope below this one: names get "prefix." in front.
 func (s *Scope) Scope(prefix string) *Scope {
-	return &Scope{store: s.store, prefix: s.prefix + prefix + "."}
+	return &Scope{store: s.store, prefix: s.prefix + clean(prefix) + "."}
 }
 
 // Counter returns the counter of that name, made on first use; nil when the store
@@ -142,7 +172,11 @@ func (s *Scope) Counter(name string) *Counter {
 }
 
 // Gauge returns the gauge of that name, made on first use; nil when the store rejects it.
+// Of a computed one it is what it was at that moment.
 func (s *Scope) Gauge(name string) *Gauge {
+	if g := s.computed(name); g != nil {
+		return g
+	}
 	return find(s, s.store.gauges, name, func(full string) *Gauge { return &Gauge{name: full} })
 }
 
@@ -152,10 +186,39 @@ func (s *Scope) Histogram(name string) *Histogram {
 	return find(s, s.store.histograms, name, func(full string) *Histogram { return &Histogram{name: full} })
 }
 
+// Text returns the text of that name, made on first use; nil when the store rejects it.
+func (s *Scope) Text(name string) *Text {
+	return find(s, s.store.texts, name, func(full string) *Text { return &Text{name: full} })
+}
+
+// Computed makes a gauge whose value is what read returns when somebody looks. read may
+// be called from any goroutine; it must not make or find stats.
+func (s *Scope) Computed(name string, read func() int64) {
+	full := s.prefix + name
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	if s.store.accepts(full) {
+		s.store.computed[full] = read
+	}
+}
+
+func (s *Scope) computed(name string) *Gauge {
+	full := s.prefix + name
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	if read := s.store.computed[full]; read != nil {
+		g := &Gauge{name: full}
+		g.v.Store(read())
+		return g
+	}
+	return nil
+}
+
 func find[T any](s *Scope, m map[string]*T, name string, make func(string) *T) *T {
 	full := s.prefix + name
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
+	s.store.lookups.note(full)
 	if v := m[full]; v != nil {
 		return v
 	}
@@ -165,72 +228,4 @@ func find[T any](s *Scope, m map[string]*T, name string, make func(string) *T) *
 	v := make(full)
 	m[full] = v
 	return v
-}
-
-// A Query says which stats a page shows.
-type Query struct {
-	Filter   *regexp.Regexp // nil: all; matches anywhere in the name
-	Invert   bool           // show what Filter does not match
-	UsedOnly bool           // only stats that were written since the start
-	Type     Type
-	Buckets  BucketMode
-}
-
-// A Type selects stats by kind.
-type Type uint8
-
-// The kinds of stats.
-const (
-	All Type = iota
-	Counters
-	Gauges
-	Histograms
-	TextReadouts // none exist here
-)
-
-func (q Query) shows(name string, used bool) bool {
-	if q.UsedOnly && !used {
-		return false
-	}
-	return q.Filter == nil || q.Filter.MatchString(name) != q.Invert
-}
-
-// view is the sorted extract that a page prints.
-type view struct {
-	counters   []*Counter
-	gauges     []*Gauge
-	histograms []*Histogram
-}
-
-func (s *Store) view(q Query) view {
-	s.mu.Lock()
-	sources := s.sources
-	s.mu.Unlock()
-	for _, f := range sources {
-		f()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var v view
-	if q.Type == All || q.Type == Counters {
-		v.counters = sorted(s.counters, func(c *Counter) bool { return q.shows(c.name, c.Value() > 0) })
-	}
-	if q.Type == All || q.Type == Gauges {
-		v.gauges = sorted(s.gauges, func(g *Gauge) bool { return q.shows(g.name, g.used.Load()) })
-	}
-	if q.Type == All || q.Type == Histograms {
-		v.histograms = sorted(s.histograms, func(h *Histogram) bool { return q.shows(h.name, h.used()) })
-	}
-	return v
-}
-
-func sorted[T interface{ Name() string }](m map[string]T, keep func(T) bool) []T {
-	var list []T
-	for _, x := range m {
-		if keep(x) {
-			list = append(list, x)
-		}
-	}
-	sort.Slice(list, func(i, j int) bool { return list[i].Name() < list[j].Name() })
-	return list
 }

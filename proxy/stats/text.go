@@ -2,7 +2,6 @@ package stats
 
 import (
 	"bufio"
-	"encoding/json"
 	"io"
 	"math"
 	"strconv"
@@ -23,16 +22,19 @@ const (
 	DefaultBuckets BucketMode = iota
 	Cumulative
 	Disjoint
+	Detailed // every bin, in text and JSON
 	Summary
 )
 
-// WriteText prints "name: value" lines, counters and gauges sorted together, then
-// histograms. Envoy shows two values per quantile, of the last flush interval and of
-// all time; an interval would need a second copy of every histogram for a column that
-// is hardly read, so it is always "nan" here, as Envoy prints after a quiet interval.
+// WriteText prints "name: value" lines: texts, then counters and gauges sorted together,
+// then histograms. Two values stand for each quantile or bucket, of the last interval
+// between two calls of Flush ("nan" for a quiet one) and of all time.
 func (s *Store) WriteText(w io.Writer, q Query) error {
 	v := s.view(q)
 	b := bufio.NewWriter(w)
+	for _, t := range v.texts {
+		b.WriteString(t.name + `: "` + t.Value() + "\"\n")
+	}
 	v.scalars(func(name string, value int64, unsigned uint64) {
 		b.WriteString(name)
 		b.WriteString(": ")
@@ -72,26 +74,63 @@ func (v view) scalars(yield func(name string, value int64, unsigned uint64)) {
 }
 
 func (s *Store) writeHistogram(b *bufio.Writer, h *Histogram, mode BucketMode) {
-	r := h.read()
-	if r.count == 0 {
+	all, last := h.read(), h.interval()
+	switch {
+	case all.count == 0:
 		b.WriteString(" No recorded values")
-		return
-	}
-	if mode == Cumulative || mode == Disjoint {
-		var before uint64
-		for _, limit := range s.limits(h.name) {
-			n := r.atMost(limit)
-			shown := n
-			if mode == Disjoint {
-				shown, before = n-before, n
-			}
-			b.WriteString(" B" + strconv.FormatFloat(limit, 'g', -1, 64) + "(0," + strconv.FormatUint(shown, 10) + ")")
+	case mode == Cumulative || mode == Disjoint:
+		for _, k := range buckets(s.limits(h.name), all, last, mode) {
+			b.WriteString(" B" + short(k.limit) + "(" + strconv.FormatUint(k.interval, 10) + "," + strconv.FormatUint(k.all, 10) + ")")
 		}
-		return
+	case mode == Detailed:
+		b.WriteString("\n  totals=")
+		writeBins(b, all)
+		b.WriteString("\n  intervals=")
+		writeBins(b, last)
+		b.WriteString("\n  summary=")
+		writeQuantiles(b, all, last)
+	default:
+		b.WriteByte(' ')
+		writeQuantiles(b, all, last)
 	}
-	for _, p := range quantiles {
-		b.WriteString(" P" + number(p) + "(nan," + number(r.quantile(p/100)) + ")")
+}
+
+func writeQuantiles(b *bufio.Writer, all, last reading) {
+	for i, p := range quantiles {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString("P" + number(p) + "(" + number(last.quantile(p/100)) + "," + number(all.quantile(p/100)) + ")")
 	}
+}
+
+func writeBins(b *bufio.Writer, r reading) {
+	for i, x := range r.bins {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(short(x.low) + "," + short(x.width) + ":" + strconv.FormatUint(x.n, 10))
+	}
+}
+
+// A bucket is how many values are at most limit, or, disjoint, above the limit before.
+type bucket struct {
+	limit         float64
+	interval, all uint64
+}
+
+func buckets(limits []float64, all, last reading, mode BucketMode) []bucket {
+	list := make([]bucket, len(limits))
+	for i, limit := range limits {
+		list[i] = bucket{limit, last.atMost(limit), all.atMost(limit)}
+	}
+	if mode == Disjoint {
+		for i := len(list) - 1; i > 0; i-- {
+			list[i].interval -= list[i-1].interval
+			list[i].all -= list[i-1].all
+		}
+	}
+	return list
 }
 
 func (s *Store) limits(name string) []float64 {
@@ -103,59 +142,13 @@ func (s *Store) limits(name string) []float64 {
 	return defaultLimits
 }
 
-func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
-
-type jsonStat struct {
-	Name  string `json:"name"`
-	Value any    `json:"value"`
-}
-
-type jsonQuantile struct {
-	Cumulative *float64 `json:"cumulative"`
-	Interval   *float64 `json:"interval"`
-}
-
-type jsonHistogram struct {
-	Name   string         `json:"name"`
-	Values []jsonQuantile `json:"values"`
-}
-
-type jsonHistograms struct {
-	Supported []float64       `json:"supported_quantiles"`
-	Computed  []jsonHistogram `json:"computed_quantiles"`
-}
-
-// WriteJSON prints the form of /stats?format=json: {"stats":[{"name","value"}…,
-// {"histograms": …}]}.
-func (s *Store) WriteJSON(w io.Writer, q Query) error {
-	v := s.view(q)
-	list := make([]any, 0, len(v.counters)+len(v.gauges)+1)
-	v.scalars(func(name string, value int64, unsigned uint64) {
-		if value < 0 {
-			list = append(list, jsonStat{name, value})
-			return
-		}
-		list = append(list, jsonStat{name, unsigned})
-	})
-	if len(v.histograms) > 0 {
-		h := jsonHistograms{Supported: quantiles[:]}
-		for _, x := range v.histograms {
-			h.Computed = append(h.Computed, x.json())
-		}
-		list = append(list, map[string]jsonHistograms{"histograms": h})
+// number prints all digits, "nan" for what is none.
+func number(v float64) string {
+	if math.IsNaN(v) {
+		return "nan"
 	}
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return e.Encode(map[string]any{"stats": list})
+	return strconv.FormatFloat(v, 'f', -1, 64)
 }
 
-func (h *Histogram) json() jsonHistogram {
-	r := h.read()
-	j := jsonHistogram{Name: h.name, Values: make([]jsonQuantile, len(quantiles))}
-	for i, p := range quantiles {
-		if v := r.quantile(p / 100); !math.IsNaN(v) {
-			j.Values[i].Cumulative = &v
-		}
-	}
-	return j
-}
+// short prints six digits, large numbers with an exponent.
+func short(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }

@@ -4,10 +4,12 @@ package streaminfo
 
 import (
 	"crypto/x509"
+	"maps"
 	"net/netip"
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
+	"github.com/lateen-mesh/lateen/proxy/peer"
 )
 
 // Info is the record of one HTTP stream or, where there is no HTTP, of one
@@ -34,17 +36,26 @@ type Info struct {
 	UpstreamFailureReason   string // UPSTREAM_TRANSPORT_FAILURE_REASON
 	DownstreamFailureReason string // DOWNSTREAM_TRANSPORT_FAILURE_REASON
 
+	// HealthCheck says that a filter took the request for a health check: it is no traffic.
+	HealthCheck bool
+
+	// LogType is ACCESS_LOG_TYPE of a record that is not of an end, "" for one that is.
+	LogType string
+
 	BytesReceived uint64 // body bytes from downstream (TCP: all bytes)
 	BytesSent     uint64 // body bytes to downstream
 
 	RouteName   string
 	VirtualHost string
-	Cluster     string // name of the chosen cluster
+	// VirtualCluster is by which the request is counted, "" for none and for that of others.
+	VirtualCluster string
+	Cluster        string // name of the chosen cluster
 	// ClusterStatName is its alt_stat_name, "" when that is the name.
 	ClusterStatName string
 	Upstream        *endpoint.Endpoint
 	UpstreamLocal   netip.AddrPort
 	Attempts        int
+	Attempted       []*endpoint.Endpoint // that attempts were connected to, nil when there was but one
 
 	ConnectionID           uint64
 	DownstreamLocal        netip.AddrPort // address the client connected to (restored when captured)
@@ -52,6 +63,7 @@ type Info struct {
 	LocalRestored          bool           // DownstreamLocal is not the socket's own: the connection was captured
 	DownstreamRemote       netip.AddrPort // client, after x-forwarded-for rules
 	DownstreamDirectRemote netip.AddrPort // peer of the socket
+	DownstreamTold         netip.AddrPort // whom the PROXY protocol names as the client; invalid without
 	ServerName             string         // SNI
 	FilterChain            string
 
@@ -64,13 +76,43 @@ type Info struct {
 	PeerSubject, PeerIssuer string
 	Peer                    *x509.Certificate // the client's, nil when it showed none
 
+	// DownstreamPeer and UpstreamPeer are the workloads at the other ends, as far as their
+	// proxies have told, nil otherwise; that of a TCP connection may be known later.
+	DownstreamPeer, UpstreamPeer peer.Known
+	// UpstreamTLS is the handshake of the connection upstream, nil without TLS.
+	UpstreamTLS *TLS
+
+	// UpstreamALPN is what connections upstream offer in place of what is configured, joined
+	// by commas; "" for that.
+	UpstreamALPN string
+
 	// TraceID and SpanID are of the stream's span, in hexadecimal digits; nil without one.
 	TraceID, SpanID []byte
 
 	// Metadata is dynamic metadata by filter name, nil until set.
 	Metadata map[string]map[string]any
-	// FilterState is per-stream state by key, nil until set.
+	// FilterState is per-stream state by key, nil until set; that of the connection is seen
+	// by its streams. SetState changes it, nobody else.
 	FilterState map[string]any
+	inherited   bool // FilterState is the connection's, and is not changed for a stream
+}
+
+// SetState sets FilterState[key].
+func (i *Info) SetState(key string, v any) {
+	if i.FilterState == nil || i.inherited {
+		own := make(map[string]any, len(i.FilterState)+1)
+		maps.Copy(own, i.FilterState)
+		i.FilterState, i.inherited = own, false
+	}
+	i.FilterState[key] = v
+}
+
+// Source is the peer of the connection: whom the PROXY protocol names, else the socket's.
+func (i *Info) Source() netip.AddrPort {
+	if i.DownstreamTold.IsValid() {
+		return i.DownstreamTold
+	}
+	return i.DownstreamDirectRemote
 }
 
 // ObservedCluster is the cluster's name in stats and in UPSTREAM_CLUSTER.
@@ -94,9 +136,10 @@ func (i *Info) OriginalDst() netip.AddrPort {
 func (i *Info) Reset() {
 	*i = Info{
 		ConnectionID: i.ConnectionID, DownstreamLocal: i.DownstreamLocal, LocalRestored: i.LocalRestored, DownstreamDirectLocal: i.DownstreamDirectLocal,
-		DownstreamRemote: i.DownstreamDirectRemote, DownstreamDirectRemote: i.DownstreamDirectRemote, ServerName: i.ServerName,
+		DownstreamRemote: i.Source(), DownstreamDirectRemote: i.DownstreamDirectRemote, DownstreamTold: i.DownstreamTold, ServerName: i.ServerName,
 		FilterChain: i.FilterChain, Handshake: i.Handshake, TLSVersion: i.TLSVersion, TLSCipher: i.TLSCipher,
 		PeerURISANs: i.PeerURISANs, LocalURISANs: i.LocalURISANs, PeerSubject: i.PeerSubject,
 		PeerDNSSANs: i.PeerDNSSANs, PeerIssuer: i.PeerIssuer, Peer: i.Peer,
+		FilterState: i.FilterState, inherited: i.FilterState != nil,
 	}
 }

@@ -14,6 +14,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
@@ -28,6 +29,12 @@ func DecodeClient(ts *corev3.TransportSocket, env Env) (ClientSocket, error) {
 			return nil, fmt.Errorf("transport_socket: %w", err)
 		}
 		return DecodeUpstreamTLS(&c, env)
+	case url == proxyProtocolURL:
+		s, err := decodeProxySender(ts.GetTypedConfig().GetValue(), env)
+		if err != nil {
+			return nil, fmt.Errorf("transport_socket: %w", err)
+		}
+		return s, nil
 	default:
 		return nil, fmt.Errorf("transport_socket: %s (%s) is not supported", ts.GetName(), url)
 	}
@@ -37,7 +44,8 @@ func DecodeClient(ts *corev3.TransportSocket, env Env) (ClientSocket, error) {
 // the server is not verified, as by Envoy.
 func DecodeUpstreamTLS(c *tlsv3.UpstreamTlsContext, env Env) (ClientSocket, error) {
 	// How RSA keys may be used is crypto/tls's to check.
-	if err := xds.Only(c, "common_tls_context", "sni", "max_session_keys", "enforce_rsa_key_usage"); err != nil {
+	if err := xds.Only(c, "common_tls_context", "sni", "max_session_keys", "enforce_rsa_key_usage",
+		"auto_host_sni", "auto_sni_san_validation", "allow_renegotiation"); err != nil {
 		return nil, err
 	}
 	if n := len(c.GetCommonTlsContext().GetTlsCertificates()) + len(c.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs()); n > 1 {
@@ -47,12 +55,20 @@ func DecodeUpstreamTLS(c *tlsv3.UpstreamTlsContext, env Env) (ClientSocket, erro
 	if err != nil {
 		return nil, err
 	}
+	if len(m.params.signatures) > 0 && len(c.GetCommonTlsContext().GetTlsParams().GetSignatureAlgorithms()) > 0 {
+		m.close()
+		return nil, errors.New("common_tls_context.tls_params.signature_algorithms: not supported for upstreams")
+	}
+	m.watch()
 	m.alpn = slices.DeleteFunc(slices.Clone(m.alpn), func(p string) bool { return slices.Contains(env.Unspoken, p) })
 	sessions := 1 // Envoy's default
 	if n := c.GetMaxSessionKeys(); n != nil {
 		sessions = int(n.GetValue())
 	}
-	return &client{material: m, sni: c.GetSni(), sessions: sessions, stats: newTLSStats(env.Stats)}, nil
+	return &client{
+		material: m, sni: c.GetSni(), sessions: sessions, stats: newTLSStats(env.Stats),
+		hostSNI: c.GetAutoHostSni(), verifySNI: c.GetAutoSniSanValidation(), renegotiates: c.GetAllowRenegotiation(),
+	}, nil
 }
 
 // client is the client's side of TLS.
@@ -60,8 +76,11 @@ type client struct {
 	*material
 	sni      string
 	sessions int
-	stats    *tlsStats
-	built    atomic.Pointer[clientConfig]
+	// auto_host_sni, auto_sni_san_validation, allow_renegotiation
+	hostSNI, verifySNI, renegotiates bool
+
+	stats *tlsStats
+	built atomic.Pointer[clientConfig]
 }
 
 // clientConfig is a tls.Config and the secrets that it was made of. The peer is
@@ -70,6 +89,7 @@ type clientConfig struct {
 	version version
 	config  *tls.Config
 	trust   *validation
+	own     *streaminfo.Certificate // nil for none
 }
 
 func (c *client) Ready() <-chan struct{} { return c.ready }
@@ -84,8 +104,17 @@ func (c *client) Connect(ctx context.Context, raw net.Conn, t Target) (Conn, err
 		closeOnce(raw)
 		return nil, &Error{Err: err, Reason: "TLS_error:Secret is not supplied by SDS"}
 	}
+	if c.hostSNI && t.SNI == "" {
+		t.SNI = t.Host
+	}
+	t.VerifySNI = t.VerifySNI || c.verifySNI
 	r := newRecords(raw, nil)
-	return establish(ctx, tls.Client(r, b.target(t)), r, c.stats)
+	conn, err := establish(ctx, tls.Client(r, b.target(t, c.verifySNI)), r, c.stats)
+	if err != nil {
+		return nil, err
+	}
+	conn.facts = handshakeOf(&conn.state, b.own)
+	return conn, nil
 }
 
 func (c *client) config() (*clientConfig, error) {
@@ -97,6 +126,9 @@ func (c *client) config() (*clientConfig, error) {
 		return b, nil
 	}
 	b := &clientConfig{version: v, config: c.build(&v), trust: c.validation(&v)}
+	if certs := c.chain(&v); len(certs) > 0 {
+		b.own = Describe(certs[0].Leaf)
+	}
 	c.built.Store(b)
 	return b, nil
 }
@@ -111,28 +143,38 @@ func (c *client) build(v *version) *tls.Config {
 		// Sent whatever issuers the server names: the choice is the configuration's.
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certs[0], nil }
 	}
+	if c.renegotiates {
+		cfg.Renegotiation = tls.RenegotiateFreelyAsClient
+	}
 	if c.sessions > 0 {
 		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(c.sessions)
 	}
 	return cfg
 }
 
-// target is the configuration for one connection.
-func (b *clientConfig) target(t Target) *tls.Config {
+// target is the configuration for one connection. Instead says that the name takes the
+// place of the configured subject alternative names.
+func (b *clientConfig) target(t Target, instead bool) *tls.Config {
 	cfg := b.config.Clone()
 	if t.SNI != "" {
 		cfg.ServerName = t.SNI
 	}
 	if t.ALPN != nil {
 		cfg.NextProtos = t.ALPN
+	} else if len(cfg.NextProtos) == 0 {
+		cfg.NextProtos = t.Fallback
 	}
 	host := ""
 	if t.VerifySNI {
 		host = cfg.ServerName
 	}
-	if b.trust != nil {
+	trust := b.trust
+	if instead && cfg.ServerName != "" {
+		trust, host = trust.only(cfg.ServerName), ""
+	}
+	if trust != nil {
 		cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-			return b.trust.verify(cs.PeerCertificates, x509.ExtKeyUsageServerAuth, host)
+			return trust.verify(cs.PeerCertificates, x509.ExtKeyUsageServerAuth, host)
 		}
 	}
 	return cfg

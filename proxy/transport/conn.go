@@ -15,6 +15,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 )
 
 // A Conn is a byte stream to one peer. Codecs and filters see this and never a
@@ -52,4 +54,10 @@ type Conn interface {
 	TCP() *net.TCPConn
 	// TLS is the state of the finished handshake, nil for plain connections.
 	TLS() *tls.ConnectionState
+	// Handshake is what logs and stats ask about that of a connection upstream, nil for plain
+	// ones and downstream.
+	Handshake() *streaminfo.TLS
 }
+
+// noDeadline takes a deadline away.
+var noDeadline time.Time

@@ -22,6 +22,7 @@ type material struct {
 	sds          []*secret          // certificates by SDS
 	base         *validation        // of the configuration itself, nil: none
 	trust        *secret            // validation context by SDS, nil: none
+	tickets      *secret            // session ticket keys by SDS, nil: none
 
 	closing sync.Once
 	ready   chan struct{}
@@ -33,6 +34,8 @@ type params struct {
 	min, max uint16
 	ciphers  []uint16
 	curves   []tls.CurveID
+	// signatures are the algorithms with which we sign, nil: those of the key.
+	signatures []tls.SignatureScheme
 }
 
 // compileMaterial compiles c; maxVersion is the default of this side.
@@ -47,7 +50,6 @@ func compileMaterial(c *tlsv3.CommonTlsContext, secrets *Secrets, maxVersion uin
 		m.close()
 		return nil, fmt.Errorf("common_tls_context.%w", err)
 	}
-	m.watch()
 	return m, nil
 }
 
@@ -105,8 +107,10 @@ func (m *material) compileTrust(c *tlsv3.CommonTlsContext) (err error) {
 // no goroutine.
 func (m *material) watch() {
 	all := append([]*secret(nil), m.sds...)
-	if m.trust != nil {
-		all = append(all, m.trust)
+	for _, s := range []*secret{m.trust, m.tickets} {
+		if s != nil {
+			all = append(all, s)
+		}
 	}
 	for len(all) > 0 {
 		select {
@@ -139,8 +143,10 @@ func (m *material) close() {
 		for _, s := range m.sds {
 			m.secrets.release(s)
 		}
-		if m.trust != nil {
-			m.secrets.release(m.trust)
+		for _, s := range []*secret{m.trust, m.tickets} {
+			if s != nil {
+				m.secrets.release(s)
+			}
 		}
 	})
 }
@@ -156,13 +162,16 @@ const maxSDS = 8
 // whether a tls.Config is still right.
 type version struct {
 	certificates [maxSDS]*secretValue
+	names        [maxSDS]string // of the secrets
 	trust        *secretValue
+	tickets      *secretValue
 }
 
 // present returns the present secrets, or errSecret.
 func (m *material) present() (version, error) {
 	var v version
 	for i, s := range m.sds {
+		v.names[i] = s.key.name
 		if v.certificates[i] = s.value.Load(); v.certificates[i] == nil {
 			return v, fmt.Errorf("%w: %s", errSecret, s.key.name)
 		}
@@ -170,6 +179,11 @@ func (m *material) present() (version, error) {
 	if m.trust != nil {
 		if v.trust = m.trust.value.Load(); v.trust == nil {
 			return v, fmt.Errorf("%w: %s", errSecret, m.trust.key.name)
+		}
+	}
+	if m.tickets != nil {
+		if v.tickets = m.tickets.value.Load(); v.tickets == nil {
+			return v, fmt.Errorf("%w: %s", errSecret, m.tickets.key.name)
 		}
 	}
 	return v, nil
@@ -197,8 +211,9 @@ func (m *material) validation(v *version) *validation {
 }
 
 func compileParams(p *tlsv3.TlsParameters, maxVersion uint16) (params, error) {
-	out := params{min: tls.VersionTLS12, max: maxVersion, curves: []tls.CurveID{tls.X25519, tls.CurveP256}}
-	if err := xds.Only(p, "tls_minimum_protocol_version", "tls_maximum_protocol_version", "cipher_suites", "ecdh_curves"); err != nil {
+	out := params{min: tls.VersionTLS12, max: maxVersion, curves: []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256}}
+	if err := xds.Only(p, "tls_minimum_protocol_version", "tls_maximum_protocol_version", "cipher_suites", "ecdh_curves", "signature_algorithms",
+		"compliance_policies"); err != nil {
 		return out, err
 	}
 	if err := knownVersions(p); err != nil {
@@ -214,6 +229,9 @@ func compileParams(p *tlsv3.TlsParameters, maxVersion uint16) (params, error) {
 	if out.ciphers, err = compileCiphers(p.GetCipherSuites()); err != nil {
 		return out, fmt.Errorf("cipher_suites: %w", err)
 	}
+	if out.signatures, err = compileSignatures(p.GetSignatureAlgorithms()); err != nil {
+		return out, fmt.Errorf("signature_algorithms: %w", err)
+	}
 	if len(p.GetEcdhCurves()) > 0 {
 		out.curves = nil
 	}
@@ -224,7 +242,23 @@ func compileParams(p *tlsv3.TlsParameters, maxVersion uint16) (params, error) {
 		}
 		out.curves = append(out.curves, id)
 	}
-	return out, nil
+	return out, out.comply(p.GetCompliancePolicies())
+}
+
+// comply narrows the parameters to what policies allow.
+func (p *params) comply(policies []tlsv3.TlsParameters_CompliancePolicy) error {
+	for i, x := range policies {
+		if x != tlsv3.TlsParameters_FIPS_202205 {
+			return fmt.Errorf("compliance_policies[%d]: %s is not supported", i, x)
+		}
+		p.min, p.max = tls.VersionTLS12, tls.VersionTLS13
+		p.curves = []tls.CurveID{tls.CurveP256, tls.CurveP384}
+		p.ciphers = []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}
+		p.signatures = []tls.SignatureScheme{tls.PKCS1WithSHA256, tls.PKCS1WithSHA384, tls.PKCS1WithSHA512, tls.ECDSAWithP256AndSHA256,
+			tls.ECDSAWithP384AndSHA384, tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512}
+	}
+	return nil
 }
 
 var curves = map[string]tls.CurveID{

@@ -18,6 +18,9 @@ import (
 type Dialer struct {
 	// Source is bound before connecting (upstream_bind_config); the zero value is none.
 	Source netip.AddrPort
+	// Extra take the place of Source for addresses of another family than its own; the
+	// first that fits is taken.
+	Extra []netip.AddrPort
 	// Options are set before connecting (socket_options).
 	Options []SocketOption
 	// KeepAlive is tcp_keepalive; off by default, as in Envoy.
@@ -48,8 +51,8 @@ func (d *Dialer) Dial(ctx context.Context, address string, timeout time.Duration
 	}
 	nd := net.Dialer{Timeout: timeout, KeepAlive: -1, KeepAliveConfig: d.KeepAlive, FallbackDelay: -1}
 	if network == "tcp" {
-		if d.Source.IsValid() {
-			nd.LocalAddr = net.TCPAddrFromAddrPort(d.Source)
+		if source := d.sourceFor(address); source.IsValid() {
+			nd.LocalAddr = net.TCPAddrFromAddrPort(source)
 		}
 		if len(d.Options) > 0 {
 			nd.Control = d.Control
@@ -60,6 +63,20 @@ func (d *Dialer) Dial(ctx context.Context, address string, timeout time.Duration
 		return nil, dialError(err)
 	}
 	return c, nil
+}
+
+// sourceFor is the first source of the family of address, else the first of all.
+func (d *Dialer) sourceFor(address string) netip.AddrPort {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil || !d.Source.IsValid() {
+		return d.Source
+	}
+	for _, s := range append([]netip.AddrPort{d.Source}, d.Extra...) {
+		if s.Addr().Is4() == to.Addr().Unmap().Is4() {
+			return s
+		}
+	}
+	return d.Source
 }
 
 // dialOutside asks for a connection from outside. ErrInside says that the address is

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // dialError gives a failed connect the reason that Envoy gives.
@@ -69,17 +70,47 @@ func handshakeError(err error) *Error {
 	case errors.As(err, &unknown), errors.As(err, &invalid):
 		e.Reason = tlsReason(125, "CERTIFICATE_VERIFY_FAILED", "")
 	case errors.As(err, &record):
-		e.Reason = tlsReason(247, "WRONG_VERSION_NUMBER", "")
+		e.Reason = recordReason(record.RecordHeader)
 	default:
 		if code, ok := remoteAlert(err); ok {
 			e.Reason = tlsReason(1000+int(code), alertName(code), "")
 		} else if strings.Contains(err.Error(), "client didn't provide a certificate") {
 			e.Reason = tlsReason(192, "PEER_DID_NOT_RETURN_A_CERTIFICATE", "peer did not provide required client certificate")
-		} else if strings.Contains(err.Error(), "protocol version") {
+		} else if strings.Contains(err.Error(), "protocol version") || strings.Contains(err.Error(), "unsupported versions") {
 			e.Reason = tlsReason(240, "UNSUPPORTED_PROTOCOL", "")
 		}
 	}
 	return e
+}
+
+// recordReason says what the first bytes of something are that is no TLS record.
+func recordReason(head [5]byte) string {
+	switch string(head[:4]) {
+	case "GET ", "POST", "HEAD", "PUT ":
+		return tlsReason(156, "HTTP_REQUEST", "")
+	case "CONN":
+		return tlsReason(155, "HTTPS_PROXY_REQUEST", "")
+	}
+	if head[1] == 3 && int(head[3])<<8|int(head[4]) > maxRecord {
+		return tlsReason(146, "ENCRYPTED_LENGTH_TOO_LONG", "")
+	}
+	return tlsReason(247, "WRONG_VERSION_NUMBER", "")
+}
+
+// maxRecord is the length of an encrypted record at most.
+const maxRecord = 1<<14 + 2048
+
+// wrongVersion is the alert for something that is no TLS record, as BoringSSL sends it.
+const wrongVersion = "\x15\x03\x01\x00\x02\x02\x46"
+
+// protest answers what is no TLS with an alert, which crypto/tls does not do.
+func protest(r *records, err error) {
+	record, ok := errors.AsType[tls.RecordHeaderError](err)
+	if !ok || record.Conn == nil || !strings.Contains(recordReason(record.RecordHeader), "WRONG_VERSION_NUMBER") {
+		return
+	}
+	_ = r.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = r.Conn.Write([]byte(wrongVersion)) // the peer may be gone
 }
 
 func tlsReason(reason int, name, detail string) string {

@@ -1,10 +1,12 @@
 package transport
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -53,13 +55,19 @@ type secret struct {
 	value  atomic.Pointer[secretValue] // nil before it has come
 	ready  chan struct{}               // closed with the first value, or when waiting is over
 	once   sync.Once
+
+	follow  sync.Once
+	running sync.WaitGroup // whoever follows its files
 }
 
 // A secretValue is a decoded Secret. One of the fields is set.
 type secretValue struct {
 	certificate *tls.Certificate
 	validation  *validation
+	tickets     []ticketKey
 	updated     time.Time
+	source      *tlsv3.Secret
+	files       []os.FileInfo // that the source names, as they were
 }
 
 // AddStatic adds a secret of the bootstrap.
@@ -97,13 +105,18 @@ func (s *Secrets) acquire(cfg *tlsv3.SdsSecretConfig) (*secret, error) {
 		return nil, fmt.Errorf("unknown static secret: %s", key.name)
 	}
 	e := &secret{key: key, refs: 1, ready: make(chan struct{})}
-	e.cancel = xds.Subscribe(key.client, secretType(fetchTimeout(cfg.GetSdsConfig())), key.name, func(v *secretValue, present bool) {
+	ctx, stop := context.WithCancel(context.Background())
+	unsubscribe := xds.Subscribe(key.client, secretType(fetchTimeout(cfg.GetSdsConfig())), key.name, func(v *secretValue, present bool) {
 		if present {
 			e.set(v)
+			if len(v.files) > 0 {
+				e.follow.Do(func() { e.running.Go(func() { e.followFiles(ctx) }) })
+			}
 		} else {
 			e.giveUp()
 		}
 	})
+	e.cancel = func() { unsubscribe(); stop(); e.running.Wait() }
 	s.live[key] = e
 	return e, nil
 }
@@ -145,7 +158,7 @@ func decodeSecret(name string, body *anypb.Any) (*secretValue, error) {
 }
 
 func compileSecret(pb *tlsv3.Secret) (*secretValue, error) {
-	v := &secretValue{updated: time.Now()}
+	v := &secretValue{updated: time.Now(), source: pb, files: filesOf(pb)}
 	var err error
 	switch t := pb.GetType().(type) {
 	case *tlsv3.Secret_TlsCertificate:
@@ -157,7 +170,9 @@ func compileSecret(pb *tlsv3.Secret) (*secretValue, error) {
 			return nil, fmt.Errorf("validation_context: %w", err)
 		}
 	case *tlsv3.Secret_SessionTicketKeys:
-		return nil, errors.New("session_ticket_keys: not supported")
+		if v.tickets, err = compileTicketKeys(t.SessionTicketKeys); err != nil {
+			return nil, fmt.Errorf("session_ticket_keys.%w", err)
+		}
 	case *tlsv3.Secret_GenericSecret:
 		return nil, errors.New("generic_secret: not supported")
 	default:
@@ -168,7 +183,7 @@ func compileSecret(pb *tlsv3.Secret) (*secretValue, error) {
 
 // compileCertificate loads a chain and its key; a key that does not fit is an error.
 func compileCertificate(c *tlsv3.TlsCertificate) (*tls.Certificate, error) {
-	if err := xds.Only(c, "certificate_chain", "private_key", "ocsp_staple"); err != nil {
+	if err := xds.Only(c, "certificate_chain", "private_key", "ocsp_staple", "watched_directory"); err != nil {
 		return nil, err
 	}
 	chain, from, err := read(c.GetCertificateChain())
@@ -184,6 +199,9 @@ func compileCertificate(c *tlsv3.TlsCertificate) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("failed to load certificate chain from %s and private key from %s: %w", from, keyFrom, err)
 	}
 	if cert.OCSPStaple, _, err = read(c.GetOcspStaple()); err != nil {
+		return nil, fmt.Errorf("ocsp_staple: %w", err)
+	}
+	if _, err = newShown(&cert, nil); err != nil {
 		return nil, fmt.Errorf("ocsp_staple: %w", err)
 	}
 	return &cert, nil

@@ -9,13 +9,15 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 )
 
 // tlsAhead is what WaitReadable may decrypt before its reader comes with a buffer.
 const tlsAhead = 2 << 10
 
 // joined is the size up to which WriteBuffers puts slices into one record.
-const joined = 16 << 10
+const joined = maxPlain
 
 var (
 	aheadBuffers  = sync.Pool{New: func() any { return new([tlsAhead]byte) }}
@@ -34,19 +36,22 @@ type secure struct {
 	err      error  // end of the stream, found while waiting
 
 	local, remote netip.AddrPort
+	facts         *streaminfo.TLS // of a client
 }
 
 // establish makes c, which runs over r, ready for use. When that fails the socket is closed.
-func establish(ctx context.Context, c *tls.Conn, r *records, s *tlsStats) (Conn, error) {
+func establish(ctx context.Context, c *tls.Conn, r *records, s *tlsStats) (*secure, error) {
 	if err := c.HandshakeContext(ctx); err != nil {
 		s.failed(err)
+		protest(r, err)
 		closeOnce(r.Conn)
 		failure, state := handshakeError(err), c.ConnectionState()
 		failure.TLS = &state
 		return nil, failure
 	}
-	s.shook(c)
-	return newSecure(c, r), nil
+	conn := newSecure(c, r)
+	s.shook(&conn.state)
+	return conn, nil
 }
 
 func newSecure(c *tls.Conn, r *records) *secure {
@@ -69,11 +74,33 @@ func (s *secure) Read(p []byte) (int, error) {
 		return 0, s.err
 	}
 	n, err := s.c.Read(p)
-	s.drained = n < len(p)
 	if err != nil {
 		s.records.ledger.read(err) // close_notify is an end too
+		s.drained = true
+		return n, err
 	}
-	return n, err
+	n += s.more(p[n:])
+	s.drained = n < len(p)
+	return n, nil
+}
+
+// more reads the records that are at hand. An error among them is for the next read.
+func (s *secure) more(p []byte) int {
+	total := 0
+	s.records.still = true
+	for total < len(p) && s.records.r < s.records.w {
+		n, err := s.c.Read(p[total:])
+		total += n
+		if err != nil && !errors.Is(err, errNothing) {
+			s.records.ledger.read(err)
+			s.err = err
+		}
+		if err != nil {
+			break
+		}
+	}
+	s.records.still = false
+	return total
 }
 
 // WaitReadable waits at the socket, where no buffer is held, and then decrypts: a
@@ -82,8 +109,8 @@ func (s *secure) WaitReadable() error {
 	if len(s.ahead) > 0 || s.err != nil {
 		return nil
 	}
-	if s.drained && s.records.empty() && s.records.wait.conn != nil {
-		if err := s.records.wait.readable(); err != nil {
+	if s.drained && s.records.empty() && s.records.bare != nil {
+		if err := s.records.readable(); err != nil {
 			return err
 		}
 	}
@@ -103,10 +130,31 @@ func (s *secure) WaitReadable() error {
 
 func (s *secure) Ended() bool { return len(s.ahead) == 0 && s.err != nil }
 
-func (s *secure) Write(p []byte) (int, error) { return s.c.Write(p) }
+func (s *secure) Write(p []byte) (int, error) {
+	if len(p) <= maxPlain {
+		return s.c.Write(p)
+	}
+	return s.records.together(func() (int, error) { return s.c.Write(p) })
+}
 
 // WriteBuffers joins small slices into full records: each Write makes at least one.
 func (s *secure) WriteBuffers(bufs *net.Buffers) (int64, error) {
+	total := 0
+	for _, b := range *bufs {
+		total += len(b)
+	}
+	if total <= maxPlain {
+		return s.join(bufs)
+	}
+	var n int64
+	_, err := s.records.together(func() (_ int, err error) {
+		n, err = s.join(bufs)
+		return 0, err
+	})
+	return n, err
+}
+
+func (s *secure) join(bufs *net.Buffers) (int64, error) {
 	if len(*bufs) == 1 {
 		n, err := s.c.Write((*bufs)[0])
 		*bufs = nil
@@ -163,7 +211,11 @@ func (s *secure) CloseWrite() error {
 	return err
 }
 
+// Close says close_notify before it, but not behind a write that may be blocked.
 func (s *secure) Close() error {
+	if s.records.busy.Load() > 0 {
+		return closeOnce(s.records.Conn)
+	}
 	if err := s.c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return closeOnce(s.records.Conn)
 	}
@@ -177,3 +229,6 @@ func (s *secure) RemoteAddr() netip.AddrPort { return s.remote }
 func (s *secure) TCP() *net.TCPConn          { return nil }
 
 func (s *secure) TLS() *tls.ConnectionState { return &s.state }
+
+// Handshake is that of a client's connection, nil of a server's.
+func (s *secure) Handshake() *streaminfo.TLS { return s.facts }

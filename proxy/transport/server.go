@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -72,32 +73,71 @@ func isRaw(ts *corev3.TransportSocket) bool {
 		url == "" && ts.GetName() == "envoy.transport_sockets.raw_buffer"
 }
 
-// DecodeDownstreamTLS compiles the server's side of TLS. How long sessions live, which
-// ciphers come first and which certificate fits a name are crypto/tls's own choice.
-func DecodeDownstreamTLS(c *tlsv3.DownstreamTlsContext, env Env) (ServerSocket, error) {
-	if err := xds.Only(c, "common_tls_context", "require_client_certificate", "require_sni", "disable_stateless_session_resumption",
-		"disable_stateful_session_resumption", "session_timeout", "full_scan_certs_on_sni_mismatch", "prefer_client_ciphers"); err != nil {
+// DecodeDownstreamTLS compiles the server's side of TLS. Which ciphers come first is
+// crypto/tls's own choice; sessions are kept by tickets alone.
+func DecodeDownstreamTLS(c *tlsv3.DownstreamTlsContext, env Env) (_ ServerSocket, err error) {
+	if err := xds.Only(c, "common_tls_context", "require_client_certificate", "require_sni", "session_ticket_keys",
+		"session_ticket_keys_sds_secret_config", "disable_stateless_session_resumption", "disable_stateful_session_resumption", "session_timeout",
+		"ocsp_staple_policy", "full_scan_certs_on_sni_mismatch", "prefer_client_ciphers"); err != nil {
 		return nil, err
 	}
 	m, err := compileMaterial(c.GetCommonTlsContext(), env.Secrets, tls.VersionTLS13)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			m.close()
+		}
+	}()
 	if len(m.certificates)+len(m.sds) == 0 {
-		m.close()
 		return nil, errors.New("common_tls_context: no TLS certificates found for server context")
 	}
 	m.alpn = slices.DeleteFunc(slices.Clone(m.alpn), func(p string) bool { return slices.Contains(env.Unspoken, p) })
-	return &server{
+	out := &server{
 		material: m, require: c.GetRequireClientCertificate().GetValue(), requireSNI: c.GetRequireSni().GetValue(),
-		noTickets: c.GetDisableStatelessSessionResumption(), stats: newTLSStats(env.Stats),
-	}, nil
+		noTickets: c.GetDisableStatelessSessionResumption(), life: sessionLife, stats: newTLSStats(env.Stats),
+		staples: c.GetOcspStaplePolicy(), fullScan: c.GetFullScanCertsOnSniMismatch().GetValue(),
+	}
+	if t := c.GetSessionTimeout(); t != nil {
+		out.life = t.AsDuration().Truncate(time.Second)
+	}
+	if err = out.compileTickets(c); err != nil {
+		return nil, err
+	}
+	m.watch()
+	var config []tls.Certificate
+	for _, cert := range m.certificates {
+		config = append(config, *cert)
+	}
+	if _, err = out.newSelection(config); err != nil {
+		return nil, fmt.Errorf("common_tls_context.tls_certificates: %w", err)
+	}
+	return out, nil
+}
+
+func (s *server) compileTickets(c *tlsv3.DownstreamTlsContext) (err error) {
+	switch k := c.GetSessionTicketKeysType().(type) {
+	case *tlsv3.DownstreamTlsContext_SessionTicketKeys:
+		if s.keys, err = compileTicketKeys(k.SessionTicketKeys); err != nil {
+			return fmt.Errorf("session_ticket_keys.%w", err)
+		}
+	case *tlsv3.DownstreamTlsContext_SessionTicketKeysSdsSecretConfig:
+		if s.tickets, err = s.secrets.acquire(k.SessionTicketKeysSdsSecretConfig); err != nil {
+			return fmt.Errorf("session_ticket_keys_sds_secret_config: %w", err)
+		}
+	}
+	return nil
 }
 
 // server is the server's side of TLS.
 type server struct {
 	*material
 	require, requireSNI, noTickets bool
+	life                           time.Duration // of sessions
+	keys                           []ticketKey   // of the configuration itself
+	staples                        tlsv3.DownstreamTlsContext_OcspStaplePolicy
+	fullScan                       bool
 	stats                          *tlsStats
 	built                          atomic.Pointer[serverConfig]
 }
@@ -120,7 +160,11 @@ func (s *server) Accept(ctx context.Context, raw net.Conn, ahead []byte) (Conn, 
 		return nil, &Error{Err: err}
 	}
 	r := newRecords(raw, ahead)
-	return establish(ctx, tls.Server(r, b.config), r, s.stats)
+	conn, err := establish(ctx, tls.Server(r, b.config), r, s.stats)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
 }
 
 // URIs are those of the first certificate: all certificates of a socket are of one owner.
@@ -141,38 +185,28 @@ func (s *server) config() (*serverConfig, error) {
 	if b := s.built.Load(); b != nil && b.version == v {
 		return b, nil
 	}
-	b := &serverConfig{version: v, config: s.build(&v)}
-	if leaf := b.config.Certificates[0].Leaf; leaf != nil {
-		for _, u := range leaf.URIs {
-			b.uris = append(b.uris, u.String())
-		}
+	certs := s.chain(&v)
+	sel, err := s.newSelection(certs)
+	if err != nil {
+		return nil, err
+	}
+	b := &serverConfig{version: v, config: s.build(&v, sel)}
+	for _, u := range certs[0].Leaf.URIs {
+		b.uris = append(b.uris, u.String())
 	}
 	s.built.Store(b)
+	s.stats.expires(&v, certs)
 	return b, nil
 }
 
-func (s *server) build(v *version) *tls.Config {
+func (s *server) build(v *version, sel *selection) *tls.Config {
 	c := &tls.Config{
-		Certificates: s.chain(v), MinVersion: s.params.min, MaxVersion: s.params.max, CipherSuites: s.params.ciphers,
+		GetCertificate: sel.choose, MinVersion: s.params.min, MaxVersion: s.params.max, CipherSuites: s.params.ciphers,
 		CurvePreferences: s.params.curves, NextProtos: s.alpn, SessionTicketsDisabled: s.noTickets,
 		DynamicRecordSizingDisabled: true, // small records cost more than they hasten
 	}
-	trust := s.validation(v)
-	switch {
-	case s.require:
-		c.ClientAuth = tls.RequireAnyClientCert
-	case trust.checks():
-		c.ClientAuth = tls.RequestClientCert
-	}
-	if trust != nil {
-		c.ClientCAs = trust.roots
-	}
-	c.VerifyConnection = func(cs tls.ConnectionState) error {
-		if len(cs.PeerCertificates) == 0 || trust == nil {
-			return nil // absence is crypto/tls's to refuse
-		}
-		return trust.verify(cs.PeerCertificates, x509.ExtKeyUsageClientAuth, "")
-	}
+	s.tellClients(c, s.validation(v))
+	s.keepSessions(c, v)
 	// A client whose protocols we do not have is served without ALPN, as by Envoy;
 	// crypto/tls would refuse it.
 	without := c.Clone()
@@ -187,4 +221,37 @@ func (s *server) build(v *version) *tls.Config {
 		return nil, nil
 	}
 	return c
+}
+
+// tellClients says what is asked of their certificates: none where nothing is checked,
+// and one for certain where more than its issuer is.
+func (s *server) tellClients(c *tls.Config, trust *validation) {
+	switch {
+	case !trust.checks():
+	case s.require, trust.insists():
+		c.ClientAuth = tls.RequireAnyClientCert
+	default:
+		c.ClientAuth = tls.RequestClientCert
+	}
+	if trust != nil && !trust.hideRoots {
+		c.ClientCAs = trust.roots
+	}
+	c.VerifyConnection = func(cs tls.ConnectionState) error {
+		if len(cs.PeerCertificates) == 0 || trust == nil {
+			return nil // absence is crypto/tls's to refuse
+		}
+		return trust.verify(cs.PeerCertificates, x509.ExtKeyUsageClientAuth, "")
+	}
+}
+
+// keepSessions says with which keys sessions are resumed, and for how long.
+func (s *server) keepSessions(c *tls.Config, v *version) {
+	keys := s.keys
+	if v.tickets != nil {
+		keys = v.tickets.tickets
+	}
+	if len(keys) > 0 {
+		c.SetSessionTicketKeys(keys)
+	}
+	limitSessions(c, s.life)
 }

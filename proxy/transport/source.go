@@ -13,9 +13,6 @@ const maxSource = 4 << 20
 
 // read returns the bytes of a data source and what to call it in errors.
 func read(s *corev3.DataSource) (b []byte, from string, err error) {
-	if s.GetWatchedDirectory() != nil {
-		return nil, "", fmt.Errorf("watched_directory: not supported; use SDS")
-	}
 	switch v := s.GetSpecifier().(type) {
 	case *corev3.DataSource_Filename:
 		b, err := readFile(v.Filename)
@@ -28,6 +25,12 @@ func read(s *corev3.DataSource) (b []byte, from string, err error) {
 		return []byte(os.Getenv(v.EnvironmentVariable)), "$" + v.EnvironmentVariable, nil
 	}
 	return nil, "", nil
+}
+
+// ReadSource returns the bytes of a data source, at most 4 MiB; nil when none is set.
+func ReadSource(s *corev3.DataSource) ([]byte, error) {
+	b, _, err := read(s)
+	return b, err
 }
 
 func readFile(name string) ([]byte, error) {

@@ -41,7 +41,7 @@ func newAuthority(t testing.TB, name string) *authority {
 	}
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
@@ -487,16 +487,17 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"no root", downstream(good, &tlsv3.CertificateValidationContext{TrustedCa: inline([]byte("x"))}),
 			"common_tls_context.validation_context.trusted_ca: failed to load trusted CA certificates from <inline>"},
 		{"revocation list", downstream(good, &tlsv3.CertificateValidationContext{TrustedCa: inline(ca.pem), Crl: inline([]byte("x"))}),
-			"common_tls_context.validation_context.crl: not supported"},
+			"common_tls_context.validation_context.crl: failed to load CRL from <inline>"},
 		{"cipher", server(func(c *tlsv3.DownstreamTlsContext) {
 			c.CommonTlsContext.TlsParams = &tlsv3.TlsParameters{CipherSuites: []string{"ROT13"}}
 		}), "common_tls_context.tls_params.cipher_suites: failed to initialize cipher suites ROT13"},
 		{"version", server(func(c *tlsv3.DownstreamTlsContext) {
 			c.CommonTlsContext.TlsParams = &tlsv3.TlsParameters{TlsMaximumProtocolVersion: 5}
 		}), "common_tls_context.tls_params.tls_maximum_protocol_version: unknown value 5"},
-		{"ticket keys", server(func(c *tlsv3.DownstreamTlsContext) {
-			c.SessionTicketKeysType = &tlsv3.DownstreamTlsContext_SessionTicketKeys{SessionTicketKeys: &tlsv3.TlsSessionTicketKeys{}}
-		}), "session_ticket_keys: not supported"},
+		{"a short ticket key", server(func(c *tlsv3.DownstreamTlsContext) {
+			keys := &tlsv3.TlsSessionTicketKeys{Keys: []*corev3.DataSource{inline(make([]byte, 79))}}
+			c.SessionTicketKeysType = &tlsv3.DownstreamTlsContext_SessionTicketKeys{SessionTicketKeys: keys}
+		}), "session_ticket_keys.keys[0]: incorrect TLS session ticket key length in <inline>: length 79, expected length 80"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := DecodeDownstreamTLS(c.in, Env{}); err == nil || err.Error() != c.want {

@@ -38,12 +38,12 @@ func (l *ledger) read(err error) {
 	}
 }
 
-func (l *ledger) untaken(w *waiter) bool {
+func (l *ledger) untaken(s *socket) bool {
 	n := l.written.Load()
 	if n == 0 {
 		return true
 	}
-	return l.ended.Load() && !l.torn.Load() && w.unacknowledged() >= n
+	return l.ended.Load() && !l.torn.Load() && s.unacknowledged() >= n
 }
 
 // Mark begins what Untaken is about: the bytes that are written from here.
@@ -51,23 +51,23 @@ func (r *raw) Mark() { r.ledger.mark() }
 
 // Untaken reports, when the stream has ended, that the peer has provably not received
 // a byte that was written since Mark.
-func (r *raw) Untaken() bool { return r.ledger.untaken(&r.wait) }
+func (r *raw) Untaken() bool { return r.ledger.untaken(&r.socket) }
 
 // Mark is that of the socket beneath.
 func (s *secure) Mark() { s.records.ledger.mark() }
 
 // Untaken is that of the socket beneath: without a byte of its record nothing can be
 // deciphered.
-func (s *secure) Untaken() bool { return s.records.ledger.untaken(&s.records.wait) }
+func (s *secure) Untaken() bool { return s.records.ledger.untaken(&s.records.socket) }
 
 // unacknowledged is how many of the bytes written last the peer's kernel has not
 // acknowledged; -1 when that is not known.
-func (w *waiter) unacknowledged() int64 {
-	if w.conn == nil || !w.tcp || w.err != nil {
+func (s *socket) unacknowledged() int64 {
+	if s.bare == nil || !s.tcp || s.fault != nil {
 		return -1
 	}
 	n := -1
-	err := w.conn.Control(func(fd uintptr) {
+	err := s.bare.Control(func(fd uintptr) {
 		if queued, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
 			n = queued
 		}

@@ -4,27 +4,19 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
-
-// spiffeValidator is the custom validator that trusts roots by trust domain.
-const spiffeValidator = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"
 
 // validation is a compiled CertificateValidationContext. It is immutable.
 type validation struct {
@@ -34,6 +26,9 @@ type validation struct {
 	spki, hashes [][sha256.Size]byte       // one of them must match, if any
 	untrusted    bool                      // ACCEPT_UNTRUSTED
 	expired      bool                      // allow_expired_certificate
+	revoked      *revocations              // nil: none are known
+	depth        *int                      // max_verify_depth, nil: no bound
+	hideRoots    bool                      // suppress_client_ca_list
 }
 
 func compileValidation(v *tlsv3.CertificateValidationContext) (*validation, error) {
@@ -43,25 +38,40 @@ func compileValidation(v *tlsv3.CertificateValidationContext) (*validation, erro
 	out := &validation{
 		untrusted: v.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED,
 		expired:   v.GetAllowExpiredCertificate(),
+		hideRoots: v.GetSuppressClientCaList(),
 	}
 	if err := out.compileRoots(v); err != nil {
 		return nil, err
 	}
-	for i, m := range v.GetMatchTypedSubjectAltNames() {
-		s, err := compileSAN(m.GetSanType(), m.GetMatcher())
-		if err != nil {
-			return nil, fmt.Errorf("match_typed_subject_alt_names[%d]: %w", i, err)
-		}
-		out.sans = append(out.sans, s)
+	if n := v.GetMaxVerifyDepth(); n != nil {
+		depth := int(n.GetValue())
+		out.depth = &depth
 	}
-	for i, m := range v.GetMatchSubjectAltNames() { // the original still sends it
-		s, err := compileSAN(tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED, m)
-		if err != nil {
-			return nil, fmt.Errorf("match_subject_alt_names[%d]: %w", i, err)
-		}
-		out.sans = append(out.sans, s)
+	if err := out.compileNames(v); err != nil {
+		return nil, err
 	}
 	return out, out.compilePins(v)
+}
+
+func (v *validation) compileNames(c *tlsv3.CertificateValidationContext) error {
+	for i, m := range c.GetMatchTypedSubjectAltNames() {
+		s, err := compileSAN(m.GetSanType(), m.GetMatcher(), m.GetOid())
+		if err != nil {
+			return fmt.Errorf("match_typed_subject_alt_names[%d]: %w", i, err)
+		}
+		v.sans = append(v.sans, s)
+	}
+	if len(v.sans) > 0 { // the deprecated field does not count then
+		return nil
+	}
+	for i, m := range c.GetMatchSubjectAltNames() {
+		s, err := compileSAN(tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED, m, "")
+		if err != nil {
+			return fmt.Errorf("match_subject_alt_names[%d]: %w", i, err)
+		}
+		v.sans = append(v.sans, s)
+	}
+	return nil
 }
 
 // refuseValidation names what is asked for and not there: a check left out would be a hole.
@@ -71,7 +81,7 @@ func refuseValidation(v *tlsv3.CertificateValidationContext) error {
 	}
 	return xds.Only(v, "trusted_ca", "system_root_certs", "verify_certificate_spki", "verify_certificate_hash", "match_typed_subject_alt_names",
 		"match_subject_alt_names", "require_signed_certificate_timestamp", "allow_expired_certificate", "trust_chain_verification",
-		"custom_validator_config")
+		"custom_validator_config", "crl", "only_verify_leaf_cert_crl", "max_verify_depth", "watched_directory", "suppress_client_ca_list")
 }
 
 func (v *validation) compileRoots(c *tlsv3.CertificateValidationContext) error {
@@ -81,18 +91,44 @@ func (v *validation) compileRoots(c *tlsv3.CertificateValidationContext) error {
 		}
 		return v.compileSPIFFE(custom.GetTypedConfig().GetValue())
 	}
-	pem, from, err := read(c.GetTrustedCa())
+	text, from, err := read(c.GetTrustedCa())
 	switch {
 	case err != nil:
 		return fmt.Errorf("trusted_ca: %w", err)
 	case c.GetTrustedCa() != nil:
-		if v.roots, err = pool(pem, from); err != nil {
+		if v.roots, err = pool(text, from); err != nil {
 			return fmt.Errorf("trusted_ca: %w", err)
 		}
 	case c.GetSystemRootCerts() != nil:
 		if v.roots, err = x509.SystemCertPool(); err != nil {
 			return fmt.Errorf("system_root_certs: %w", err)
 		}
+	}
+	return v.compileLists(c, text, from)
+}
+
+// compileLists reads the revocation lists: the configured ones, and those beside the roots.
+func (v *validation) compileLists(c *tlsv3.CertificateValidationContext, beside []byte, from string) error {
+	lists, err := compileRevocations(beside, from)
+	if err != nil {
+		return fmt.Errorf("trusted_ca: %w", err)
+	}
+	if c.GetCrl() != nil {
+		text, from, err := read(c.GetCrl())
+		if err != nil {
+			return fmt.Errorf("crl: %w", err)
+		}
+		more, err := compileRevocations(text, from)
+		if err == nil && len(more) == 0 {
+			err = fmt.Errorf("failed to load CRL from %s", from)
+		}
+		if err != nil {
+			return fmt.Errorf("crl: %w", err)
+		}
+		lists = append(lists, more...)
+	}
+	if len(lists) > 0 {
+		v.revoked = &revocations{lists: lists, leafOnly: c.GetOnlyVerifyLeafCertCrl()}
 	}
 	return nil
 }
@@ -139,13 +175,24 @@ func (v *validation) with(s *validation) *validation {
 	out.sans = append(slices.Clip(out.sans), s.sans...)
 	out.spki = append(slices.Clip(out.spki), s.spki...)
 	out.hashes = append(slices.Clip(out.hashes), s.hashes...)
-	out.untrusted, out.expired = v.untrusted || s.untrusted, v.expired || s.expired
+	out.untrusted, out.expired, out.hideRoots = v.untrusted || s.untrusted, v.expired || s.expired, v.hideRoots || s.hideRoots
+	if s.revoked != nil {
+		out.revoked = s.revoked
+	}
+	if s.depth != nil {
+		out.depth = s.depth
+	}
 	return &out
 }
 
 // checks reports whether the context asks anything of a certificate.
 func (v *validation) checks() bool {
 	return v != nil && (v.roots != nil || v.domains != nil || len(v.sans)+len(v.spki)+len(v.hashes) > 0)
+}
+
+// insists reports whether a peer without a certificate cannot pass.
+func (v *validation) insists() bool {
+	return v.domains != nil || len(v.sans)+len(v.spki)+len(v.hashes) > 0
 }
 
 // verify checks a peer's chain, leaf first. host, if not "", must be a DNS name or
@@ -165,12 +212,16 @@ func (v *validation) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, h
 		return &verifyError{sanDetail(leaf), errors.New("no subject alternative name matches")}
 	}
 	if len(v.spki)+len(v.hashes) > 0 && !v.pinned(leaf) {
-		return &verifyError{"verify cert failed: cert hash and spki", errors.New("neither hash nor key is pinned")}
+		return &verifyError{pinFailure, errors.New("neither hash nor key is pinned")}
 	}
 	return nil
 }
 
+const pinFailure = "verify cert failed: cert hash and spki"
+
 const sanFailure = "verify cert failed: SAN matcher"
+
+const hostFailure = "verify cert failed: verify SAN list"
 
 // sanDetail is Envoy's text with the names that the certificate has, in its order.
 func sanDetail(leaf *x509.Certificate) string {
@@ -179,40 +230,15 @@ func sanDetail(leaf *x509.Certificate) string {
 
 // hostDetail is Envoy's text where the name came with the request.
 func hostDetail(leaf *x509.Certificate, host string) string {
-	return "verify cert failed: verify SAN list, expected SANs: [" + host + "], certificate SANs: [" + strings.Join(names(leaf), ", ") + "]"
-}
-
-// names reads the subject alternative names in the order of the extension, which
-// x509.Certificate does not keep.
-func names(leaf *x509.Certificate) (list []string) {
-	for _, ext := range leaf.Extensions {
-		if !ext.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
-			continue
-		}
-		var all asn1.RawValue
-		if _, err := asn1.Unmarshal(ext.Value, &all); err != nil {
-			return nil
-		}
-		for rest := all.Bytes; len(rest) > 0; {
-			var one asn1.RawValue
-			var err error
-			if rest, err = asn1.Unmarshal(rest, &one); err != nil {
-				return list
-			}
-			switch one.Tag {
-			case 1, 2, 6: // mail address, DNS name, URI
-				list = append(list, string(one.Bytes))
-			case 7:
-				list = append(list, net.IP(one.Bytes).String())
-			}
-		}
-	}
-	return list
+	return hostFailure + ", expected SANs: [" + host + "], certificate SANs: [" + strings.Join(names(leaf), ", ") + "]"
 }
 
 func (v *validation) verifyChain(chain []*x509.Certificate, usage x509.ExtKeyUsage) error {
 	roots := v.roots
 	if v.domains != nil {
+		if !isWorkload(chain[0]) {
+			return &verifyError{"verify cert failed: SPIFFE validator", errors.New("the certificate is not one of a workload")}
+		}
 		roots = v.domains[trustDomain(chain[0])]
 		if roots == nil {
 			return &verifyError{"verify cert failed: no trust bundle", fmt.Errorf("trust domain %q is not known", trustDomain(chain[0]))}
@@ -228,7 +254,11 @@ func (v *validation) verifyChain(chain []*x509.Certificate, usage x509.ExtKeyUsa
 	if now := time.Now(); v.expired && now.After(chain[0].NotAfter) {
 		o.CurrentTime = chain[0].NotAfter
 	}
-	if _, err := chain[0].Verify(o); err != nil {
+	chains, err := chain[0].Verify(o)
+	if err == nil {
+		err = v.acceptable(chains)
+	}
+	if err != nil {
 		return &verifyError{"verify cert failed: X509_verify_cert: certificate verification error at depth " + chainDetail(chain, err), err}
 	}
 	return nil
@@ -236,6 +266,9 @@ func (v *validation) verifyChain(chain []*x509.Certificate, usage x509.ExtKeyUsa
 
 // chainDetail is the depth and X509_verify_cert_error_string's text.
 func chainDetail(chain []*x509.Certificate, err error) string {
+	if ours, ok := errors.AsType[*chainError](err); ok {
+		return strconv.Itoa(ours.depth) + ": " + ours.text
+	}
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
 		if time.Now().Before(invalid.Cert.NotBefore) {
@@ -278,101 +311,4 @@ func (v *validation) pinned(leaf *x509.Certificate) bool {
 		}
 	}
 	return false
-}
-
-// A sanMatcher matches subject alternative names of one type, or of any.
-type sanMatcher struct {
-	kind  tlsv3.SubjectAltNameMatcher_SanType
-	text  match.String
-	exact string // of DNS: wildcard certificates match it too
-}
-
-func compileSAN(kind tlsv3.SubjectAltNameMatcher_SanType, m *matcherv3.StringMatcher) (sanMatcher, error) {
-	if kind == tlsv3.SubjectAltNameMatcher_OTHER_NAME {
-		return sanMatcher{}, errors.New("san_type: OTHER_NAME is not supported")
-	}
-	text, err := match.NewString(m)
-	return sanMatcher{kind: kind, text: text, exact: m.GetExact()}, err
-}
-
-func matchSAN(matchers []sanMatcher, leaf *x509.Certificate) bool {
-	for _, m := range matchers {
-		if m.matches(leaf) {
-			return true
-		}
-	}
-	return false
-}
-
-func (m *sanMatcher) matches(leaf *x509.Certificate) bool {
-	every := m.kind == tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED
-	if every || m.kind == tlsv3.SubjectAltNameMatcher_DNS {
-		for _, n := range leaf.DNSNames {
-			if m.text.Match([]byte(n)) || m.exact != "" && wildcardMatch(n, m.exact) {
-				return true
-			}
-		}
-	}
-	if every || m.kind == tlsv3.SubjectAltNameMatcher_URI {
-		for _, u := range leaf.URIs {
-			if m.text.Match([]byte(u.String())) {
-				return true
-			}
-		}
-	}
-	if every || m.kind == tlsv3.SubjectAltNameMatcher_IP_ADDRESS {
-		for _, ip := range leaf.IPAddresses {
-			if m.text.Match([]byte(ip.String())) {
-				return true
-			}
-		}
-	}
-	if every || m.kind == tlsv3.SubjectAltNameMatcher_EMAIL {
-		for _, a := range leaf.EmailAddresses {
-			if m.text.Match([]byte(a)) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// wildcardMatch reports whether a certificate's "*.example.com" covers name.
-func wildcardMatch(pattern, name string) bool {
-	suffix, ok := strings.CutPrefix(pattern, "*")
-	if !ok || !strings.HasPrefix(suffix, ".") {
-		return false
-	}
-	label, ok := strings.CutSuffix(strings.ToLower(name), strings.ToLower(suffix))
-	return ok && label != "" && !strings.Contains(label, ".")
-}
-
-func trustDomain(leaf *x509.Certificate) string {
-	for _, u := range leaf.URIs {
-		if u.Scheme == "spiffe" {
-			return u.Host
-		}
-	}
-	return ""
-}
-
-func (v *validation) compileSPIFFE(config []byte) error {
-	var c tlsv3.SPIFFECertValidatorConfig
-	if err := proto.Unmarshal(config, &c); err != nil {
-		return fmt.Errorf("custom_validator_config: %w", err)
-	}
-	if c.GetTrustBundles() != nil {
-		return errors.New("custom_validator_config.trust_bundles: not supported")
-	}
-	v.domains = map[string]*x509.CertPool{}
-	for i, d := range c.GetTrustDomains() {
-		pem, from, err := read(d.GetTrustBundle())
-		if err == nil {
-			v.domains[d.GetName()], err = pool(pem, from)
-		}
-		if err != nil {
-			return fmt.Errorf("custom_validator_config.trust_domains[%d].trust_bundle: %w", i, err)
-		}
-	}
-	return nil
 }

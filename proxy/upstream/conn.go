@@ -1,10 +1,7 @@
 package upstream
 
 import (
-	"context"
-	"errors"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -13,87 +10,25 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/transport"
 )
 
-var errDeadline = os.ErrDeadlineExceeded
-
-// A conn is one connection of a pool.
+// A conn is one HTTP/1 connection of a pool.
 type conn struct {
-	transport.Conn
-	pool       *Pool
+	counted
 	generation int
+	arriving   bool // it counts among those being dialled
 	uses       uint32
-	born, used time.Time
+	used       time.Time
 }
 
-// dial connects, bounded by the connect timeout, done and deadline.
-func (p *Pool) dial(done <-chan struct{}, deadline time.Time) (*conn, error) {
-	st := p.opts.Stats
-	st.CxTotal.Inc()
-	st.CxHTTP1.Inc()
-	p.ep.Connects.Add(1)
-	start := time.Now()
-	limit := start.Add(p.opts.ConnectTimeout)
-	ctx, cancel := context.WithDeadline(context.Background(), earlier(limit, deadline))
-	stop := make(chan struct{})
-	go func() { // an exchange that is given up ends the dial
-		select {
-		case <-done:
-			cancel()
-		case <-stop:
-		}
-	}()
-	raw, err := p.opts.Dial(ctx)
-	close(stop)
-	cancel()
-	if err != nil {
-		p.gone()
-		return nil, p.dialError(err, done, limit, deadline)
-	}
-	st.CxConnectMs.Record(uint64(time.Since(start).Milliseconds()))
-	st.CxActive.Inc()
-	p.ep.ActiveConns.Add(1)
-	p.mu.Lock()
-	c := &conn{Conn: raw, pool: p, generation: p.generation, born: start}
-	p.mu.Unlock()
-	return c, nil
+// counted is a connection with what is counted of it.
+type counted struct {
+	transport.Conn
+	pool *Pool
+	born time.Time
 }
 
-func earlier(a, b time.Time) time.Time {
-	if !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}
-
-// dialError says why a connection did not come into being, in the router's terms.
-func (p *Pool) dialError(err error, done <-chan struct{}, limit, deadline time.Time) error {
-	select {
-	case <-done:
-		return &http.Reset{Reason: http.LocalReset, Unused: true}
-	default:
-	}
-	var failed *transport.Error
-	known := errors.As(err, &failed)
-	late := known && failed.Timeout || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
-	if late && !deadline.IsZero() && deadline.Before(limit) {
-		return errDeadline
-	}
-	p.opts.Stats.CxConnectFail.Inc()
-	p.ep.ConnectFails.Add(1)
-	if late {
-		p.opts.Stats.CxConnectTimeout.Inc()
-		return &http.Reset{Reason: http.ConnectionTimeout, Unused: true}
-	}
-	detail := err.Error()
-	if known {
-		detail = failed.Reason
-	}
-	return &http.Reset{Reason: http.RemoteConnectionFailure, Detail: detail, Unused: true}
-}
-
-// close ends the connection; remote says that the peer has.
-func (c *conn) close(remote bool) {
+// closed counts the end of a connection; remote says that the peer has ended it.
+func (c *counted) closed(remote bool) {
 	st := c.pool.opts.Stats
-	_ = c.Conn.Close() // nothing is left to be written
 	st.CxActive.Dec()
 	st.CxDestroy.Inc()
 	if remote {
@@ -106,22 +41,29 @@ func (c *conn) close(remote bool) {
 	c.pool.gone()
 }
 
+// close ends the connection; remote says that the peer has. Its place is free once it
+// is closed.
+func (c *conn) close(remote bool) {
+	_ = c.Conn.Close() // nothing is left to be written
+	c.closed(remote)
+}
+
 // Read counts what comes from the endpoint.
-func (c *conn) Read(p []byte) (int, error) {
+func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.pool.opts.Stats.CxRxBytes.Add(uint64(n))
 	return n, err
 }
 
 // Write counts what goes there, and so does WriteBuffers.
-func (c *conn) Write(p []byte) (int, error) {
+func (c *counted) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.pool.opts.Stats.CxTxBytes.Add(uint64(n))
 	return n, err
 }
 
 // WriteBuffers is Write of several slices.
-func (c *conn) WriteBuffers(bufs *net.Buffers) (int64, error) {
+func (c *counted) WriteBuffers(bufs *net.Buffers) (int64, error) {
 	n, err := c.Conn.WriteBuffers(bufs)
 	c.pool.opts.Stats.CxTxBytes.Add(uint64(n))
 	return n, err
@@ -139,21 +81,22 @@ type exchange struct {
 // Reused reports that the connection was kept alive after an earlier exchange.
 func (x *exchange) Reused() bool { return x.reused }
 
-// begin starts an exchange on c.
-func (c *conn) begin() *exchange {
+// begin starts an exchange on c; the error says that there are too many.
+func (c *conn) begin() (http.ClientStream, error) {
 	p := c.pool
+	if !p.opts.Limits.Requests.Take() {
+		p.opts.Stats.RqActiveOverflow.Inc()
+		return nil, overflow
+	}
+	p.charge()
 	c.uses++
 	if prober, ok := c.Conn.(Prober); ok {
 		prober.Mark()
 	}
-	p.opts.Stats.RqTotal.Inc()
-	p.opts.Stats.RqActive.Inc()
-	p.ep.Requests.Add(1)
-	p.ep.Active.Add(1)
 	x := exchanges.Get().(*exchange)
 	x.reused = c.uses > 1
-	x.Start(c, c, http1.ExchangeOptions{PreserveCase: p.opts.PreserveCase, Trailers: p.opts.Trailers})
-	return x
+	x.Start(c, c, http1.ExchangeOptions{Options: p.opts.HTTP1})
+	return x, nil
 }
 
 // Release ends the exchange and gives its memory back.
@@ -165,9 +108,7 @@ func (x *exchange) Release() {
 // Finished takes the connection back from its exchange.
 func (c *conn) Finished(x *http1.Exchange, reusable bool) {
 	p := c.pool
-	p.opts.Stats.RqActive.Dec()
-	p.ep.Active.Add(-1)
-	p.opts.Limits.Requests.Give()
+	p.discharge()
 	if max := p.opts.MaxRequestsPerConn; reusable && max > 0 && c.uses >= max {
 		p.opts.Stats.CxMaxRequests.Inc()
 		reusable = false
@@ -213,7 +154,14 @@ func (c *conn) stale() bool {
 
 // Untaken reports of a connection that its peer has ended without an answer that the
 // peer has provably taken no byte of the request.
-func (c *conn) Untaken() bool {
+func (c *counted) Untaken() bool {
 	p, ok := c.Conn.(Prober)
 	return ok && p.Untaken()
+}
+
+// Mark is that of the connection, for the codec of HTTP/2.
+func (c *counted) Mark() {
+	if p, ok := c.Conn.(Prober); ok {
+		p.Mark()
+	}
 }

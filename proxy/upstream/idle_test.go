@@ -70,3 +70,32 @@ func TestServerClosesAfterEachAnswer(t *testing.T) {
 		<-closed
 	}
 }
+
+// TestTicketsOfAHandshake: a server of TLS 1.3 sends tickets right after the handshake; a
+// connection on which they wait is a good one.
+func TestTicketsOfAHandshake(t *testing.T) {
+	server, client := net.Pipe()
+	t.Cleanup(func() { _, _ = server.Close(), client.Close() })
+	scope := stats.NewStore().Scope("cluster.a.")
+	dials := 0
+	pool := upstream.NewPool(&endpoint.Endpoint{}, upstream.Options{
+		Dial: func(context.Context) (transport.Conn, error) {
+			dials++
+			return waits{transport.NewConn(client)}, nil
+		},
+		Limits: upstream.NewLimits(upstream.DefaultThresholds, scope), Stats: upstream.NewStats(scope),
+	})
+	t.Cleanup(pool.Close)
+	x, err := pool.Acquire(nil, time.Time{})
+	if err != nil || dials != 1 {
+		t.Fatalf("%v after %d dials", err, dials)
+	}
+	x.Release()
+}
+
+// waits is a connection on which bytes wait.
+type waits struct{ transport.Conn }
+
+func (waits) Stale() bool   { return true }
+func (waits) Mark()         {}
+func (waits) Untaken() bool { return false }

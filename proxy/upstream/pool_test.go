@@ -300,7 +300,7 @@ func TestLimits(t *testing.T) {
 		if scope.Gauge("rq_open").Value() != 0 || scope.Gauge("remaining_rq").Value() != 1 {
 			t.Error("the closed circuit breaker does not show")
 		}
-		f.want(t, "upstream_rq_pending_overflow", 1)
+		f.want(t, "upstream_rq_pending_overflow", 0) // as in Envoy: nobody was in line
 	})
 	t.Run("one connection, one in line, no more", func(t *testing.T) {
 		s := serve(t, ok)

@@ -22,6 +22,7 @@ type Stats struct {
 	RqTotal, RqPendingTotal, RqPendingOverflow, RqPendingFailure, RqCancelled, RqMaintenance *stats.Counter
 	RqTimeout, RqMaxDuration, RqPerTryTimeout, RqPerTryIdleTimeout, RqRxReset, RqTxReset     *stats.Counter
 	RqRetry, RqRetrySuccess, RqRetryOverflow, RqRetryLimitExceeded, RqRetryBackoff           *stats.Counter
+	RqRetryRateLimited, RqActiveOverflow                                                     *stats.Counter
 	RqCompleted                                                                              *stats.Counter
 	RqActive, RqPendingActive                                                                *stats.Gauge
 	RqTime                                                                                   *stats.Histogram
@@ -52,6 +53,7 @@ func NewStats(scope *stats.Scope) *Stats {
 		RqPerTryIdleTimeout: c("upstream_rq_per_try_idle_timeout"), RqRxReset: c("upstream_rq_rx_reset"), RqTxReset: c("upstream_rq_tx_reset"),
 		RqRetry: c("upstream_rq_retry"), RqRetrySuccess: c("upstream_rq_retry_success"), RqRetryOverflow: c("upstream_rq_retry_overflow"),
 		RqRetryLimitExceeded: c("upstream_rq_retry_limit_exceeded"), RqRetryBackoff: c("upstream_rq_retry_backoff_exponential"),
+		RqRetryRateLimited: c("upstream_rq_retry_backoff_ratelimited"), RqActiveOverflow: c("upstream_rq_active_overflow"),
 		RqCompleted: c("upstream_rq_completed"), RqActive: g("upstream_rq_active"), RqPendingActive: g("upstream_rq_pending_active"),
 		RqTime: h("upstream_rq_time"), RetryOrShadowAbandoned: c("retry_or_shadow_abandoned"),
 	}
@@ -119,3 +121,12 @@ func (c *codes) find(code int) codeCounter {
 
 // OriginalDstInvalid counts a request whose header names no address to connect to.
 func (s *Stats) OriginalDstInvalid() { s.all.scope.Counter("original_dst_host_invalid").Inc() }
+
+// InternalRedirect counts a redirect that the proxy followed, or left to the client.
+func (s *Stats) InternalRedirect(followed bool) {
+	if followed {
+		s.all.scope.Counter("upstream_internal_redirect_succeeded_total").Inc()
+		return
+	}
+	s.all.scope.Counter("upstream_internal_redirect_failed_total").Inc()
+}

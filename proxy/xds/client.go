@@ -7,6 +7,8 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // Options say whom a Client talks to and how.
@@ -23,6 +25,8 @@ type Options struct {
 	Delta bool
 	// Service is the gRPC service, ADS if empty.
 	Service Service
+	// File, if not nil, takes the place of a server.
+	File *File
 	// Logger is slog's default if nil.
 	Logger *slog.Logger
 	// Observe is told what happens, for counters; it must not block. May be nil.
@@ -32,11 +36,33 @@ type Options struct {
 // A Service is a gRPC discovery service.
 type Service string
 
-// The discovery services that a Client can speak to.
+// Aggregated is the service that carries all types on one stream; Secrets is that of SDS.
 const (
-	Aggregated Service = "" // all types on one stream
+	Aggregated Service = ""
 	Secrets    Service = "envoy.service.secret.v3.SecretDiscoveryService"
 )
+
+// ServiceOf is the discovery service of a type; false when it has none.
+func ServiceOf(typeURL string) (Service, bool) {
+	m, ok := methods[typeURL]
+	return m.service, ok
+}
+
+// methods are the discovery services by their types: the names of their calls follow
+// "Stream" and "Delta".
+var methods = map[string]struct {
+	service Service
+	what    string
+}{
+	wellknown.ListenerType:    {"envoy.service.listener.v3.ListenerDiscoveryService", "Listeners"},
+	wellknown.ClusterType:     {"envoy.service.cluster.v3.ClusterDiscoveryService", "Clusters"},
+	wellknown.RouteType:       {"envoy.service.route.v3.RouteDiscoveryService", "Routes"},
+	wellknown.EndpointType:    {"envoy.service.endpoint.v3.EndpointDiscoveryService", "Endpoints"},
+	wellknown.SecretType:      {Secrets, "Secrets"},
+	wellknown.ExtensionType:   {"envoy.service.extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs"},
+	wellknown.RuntimeType:     {"envoy.service.runtime.v3.RuntimeDiscoveryService", "Runtime"},
+	wellknown.VirtualHostType: {"envoy.service.route.v3.VirtualHostDiscoveryService", "VirtualHosts"},
+}
 
 // An Event is something that counters count.
 type Event uint8
@@ -90,7 +116,13 @@ func New(o Options) *Client {
 func (c *Client) Run(ctx context.Context) {
 	streams := make(chan *stream)
 	var connector sync.WaitGroup
-	connector.Go(func() { c.connect(ctx, streams) })
+	connector.Go(func() {
+		if c.opts.File != nil {
+			c.follow(ctx, streams)
+		} else {
+			c.connect(ctx, streams)
+		}
+	})
 	defer connector.Wait()
 	defer c.stopTimers()
 	defer func() {
@@ -215,7 +247,13 @@ func (c *Client) typeFor(url string) *typeState {
 
 func (c *Client) stopTimers() {
 	for _, t := range c.types {
+		for _, r := range t.named {
+			r.stopTTL()
+		}
 		if t.all != nil {
+			for _, r := range t.all.known {
+				r.stopTTL()
+			}
 			t.all.stopTimer()
 			t.all.stopAgain()
 		}
@@ -226,6 +264,9 @@ func (c *Client) stopTimers() {
 		}
 	}
 }
+
+// Delta reports the incremental form.
+func (c *Client) Delta() bool { return c.opts.Delta }
 
 // Connected reports whether the stream is open.
 func (c *Client) Connected() bool {

@@ -23,6 +23,7 @@ type incoming struct {
 	name, version string
 	body          *anypb.Any
 	err           error // it cannot even be read
+	beat          bool  // a heartbeat: it is what it was, and its time begins anew
 }
 
 type decoded struct {
@@ -35,13 +36,14 @@ func (c *Client) receive(m proto.Message) {
 	var url, version, nonce string
 	var in []incoming
 	var removed []string
+	var lives []*discoveryv3.Resource
 	switch r := m.(type) {
 	case *discoveryv3.DiscoveryResponse:
 		url, version, nonce = r.GetTypeUrl(), r.GetVersionInfo(), r.GetNonce()
-		in = fromWorld(r)
+		in, lives = fromWorld(r)
 	case *discoveryv3.DeltaDiscoveryResponse:
 		url, version, nonce = r.GetTypeUrl(), r.GetSystemVersionInfo(), r.GetNonce()
-		in, removed = fromDelta(r), r.GetRemovedResources()
+		in, removed, lives = fromDelta(r), r.GetRemovedResources(), r.GetResources()
 	}
 	t := c.find(url)
 	if t == nil {
@@ -49,12 +51,26 @@ func (c *Client) receive(m proto.Message) {
 		return
 	}
 	problems := c.checkNames(in)
-	if t.all != nil {
+	if t.all != nil && !beats(in) {
 		problems = append(problems, c.applyAll(t, in, removed)...)
 	}
 	problems = append(problems, c.applyNamed(t, in, removed)...)
+	if r, ok := m.(*discoveryv3.DeltaDiscoveryResponse); ok && len(t.spaces) > 0 {
+		problems = append(problems, c.applySpaces(t, r)...)
+	}
+	c.keep(t, lives)
 	c.conclude(t, version, nonce, problems)
 	c.settle(t)
+}
+
+// beats reports that a response has but heartbeats: all that it does not list stays.
+func beats(in []incoming) bool {
+	for _, x := range in {
+		if !x.beat {
+			return false
+		}
+	}
+	return len(in) > 0
 }
 
 // settle keeps the ACK back while what came needs more to be of use.
@@ -151,7 +167,7 @@ func (c *Client) applyAll(t *typeState, in []incoming, removed []string) (proble
 	listed := make(map[string]bool, len(in))
 	for _, x := range in {
 		listed[x.name] = true
-		if x.err != nil {
+		if x.err != nil || x.beat {
 			continue
 		}
 		r := w.known[x.name]
@@ -222,7 +238,7 @@ func (c *Client) forget(w *wildcard, removed []string) []string {
 func (c *Client) applyNamed(t *typeState, in []incoming, removed []string) (problems []string) {
 	for _, x := range in {
 		r := t.named[x.name]
-		if r == nil || x.err != nil {
+		if r == nil || x.err != nil || x.beat {
 			continue
 		}
 		if r.same(x.body) && r.allServed() {
@@ -235,15 +251,20 @@ func (c *Client) applyNamed(t *typeState, in []incoming, removed []string) (prob
 	}
 	for _, name := range removed {
 		if r := t.named[name]; r != nil {
-			c.mu.Lock()
-			r.state, r.body, r.version = stateAbsent, nil, ""
-			c.mu.Unlock()
-			for _, s := range slices.Clone(r.subs) {
-				s.tell(nil, false)
-			}
+			c.absent(r)
 		}
 	}
 	return problems
+}
+
+// absent tells the subscribers of a resource that there is none.
+func (c *Client) absent(r *resource) {
+	c.mu.Lock()
+	r.state, r.body, r.version = stateAbsent, nil, ""
+	c.mu.Unlock()
+	for _, s := range slices.Clone(r.subs) {
+		s.tell(nil, false)
+	}
 }
 
 func (r *resource) allServed() bool {
@@ -278,26 +299,31 @@ func (c *Client) applyOne(r *resource, x incoming) error {
 	return nil
 }
 
-func fromWorld(r *discoveryv3.DiscoveryResponse) []incoming {
-	in := make([]incoming, 0, len(r.GetResources()))
+// fromWorld also returns how long each resource lives.
+func fromWorld(r *discoveryv3.DiscoveryResponse) (in []incoming, lives []*discoveryv3.Resource) {
+	in = make([]incoming, 0, len(r.GetResources()))
 	for _, body := range r.GetResources() {
 		x := incoming{version: r.GetVersionInfo(), body: body}
+		env := new(discoveryv3.Resource)
 		if body.GetTypeUrl() == resourceType {
-			var env discoveryv3.Resource
-			if err := proto.Unmarshal(body.GetValue(), &env); err != nil {
+			if err := proto.Unmarshal(body.GetValue(), env); err != nil {
 				x.err = err
 				in = append(in, x)
 				continue
 			}
 			x.name, x.body = env.GetName(), env.GetResource()
+			x.beat = x.body == nil && x.name != ""
 		}
 		if x.name == "" {
 			x.name = nameOf(x.body.GetValue())
 		}
-		x.err = checkType(r.GetTypeUrl(), x.body)
+		if !x.beat {
+			x.err = checkType(r.GetTypeUrl(), x.body)
+		}
 		in = append(in, x)
+		lives = append(lives, &discoveryv3.Resource{Name: x.name, Ttl: env.GetTtl()})
 	}
-	return in
+	return in, lives
 }
 
 func fromDelta(r *discoveryv3.DeltaDiscoveryResponse) []incoming {

@@ -38,6 +38,7 @@ type typeState struct {
 	url     string
 	all     *wildcard            // nil: by name only
 	named   map[string]*resource // what is subscribed to by name
+	spaces  []*Space             // and by prefix
 	version string               // state of the world: last accepted version_info
 	nonce   string               // last received on this stream
 	offered string               // version_info that came with it
@@ -84,6 +85,8 @@ type resource struct {
 	failure       string
 	failedAt      time.Time
 	curable       bool // the refusal was one of Again
+
+	ttl *time.Timer // when it ends by itself, nil for never
 }
 
 func (r *resource) same(body *anypb.Any) bool {
@@ -125,7 +128,7 @@ func (t *typeState) unsubscribe(name string) {
 	} else {
 		t.removed[name] = true
 	}
-	t.dirty = t.opened || len(t.named) > 0 || t.all != nil
+	t.dirty = t.opened || len(t.named) > 0 || t.all != nil || len(t.spaces) > 0
 }
 
 // restart prepares for a new stream: nonces are void, everything is asked for again.
@@ -138,7 +141,13 @@ func (t *typeState) restart() {
 	for name := range t.named {
 		t.added[name] = true
 	}
-	t.dirty = t.all != nil || len(t.named) > 0
+	for _, s := range t.spaces {
+		t.added[s.prefix] = true
+		for name := range s.asked {
+			t.added[name] = true
+		}
+	}
+	t.dirty = t.all != nil || len(t.named) > 0 || len(t.spaces) > 0
 }
 
 // waits reports that the ACKs are kept back. A NACK is not, nor what it stands behind.
@@ -148,7 +157,7 @@ func (t *typeState) waits() bool {
 
 // request is the message that is due, nil when there is nothing to say.
 func (t *typeState) request(delta bool, node *corev3.Node) proto.Message {
-	if !t.opened && t.all == nil && len(t.named) == 0 {
+	if !t.opened && t.all == nil && len(t.named) == 0 && len(t.spaces) == 0 {
 		return nil
 	}
 	if delta {
@@ -195,6 +204,9 @@ func (t *typeState) versions() map[string]string {
 		}
 	}
 	note(t.named)
+	for _, s := range t.spaces {
+		note(s.known)
+	}
 	if t.all != nil {
 		note(t.all.known)
 	}

@@ -151,14 +151,17 @@ func (c *Client) dialOptions() []grpc.DialOption {
 }
 
 func (c *Client) method() string {
-	if c.opts.Service == Secrets {
-		if c.opts.Delta {
-			return fmt.Sprintf("/%s/DeltaSecrets", Secrets)
-		}
-		return fmt.Sprintf("/%s/StreamSecrets", Secrets)
-	}
+	form := "Stream"
 	if c.opts.Delta {
-		return "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+		form = "Delta"
 	}
-	return "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+	if c.opts.Service == Aggregated {
+		return "/envoy.service.discovery.v3.AggregatedDiscoveryService/" + form + "AggregatedResources"
+	}
+	for _, m := range methods {
+		if m.service == c.opts.Service {
+			return fmt.Sprintf("/%s/%s%s", m.service, form, m.what)
+		}
+	}
+	return "/" + string(c.opts.Service) + "/" + form
 }

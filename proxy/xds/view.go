@@ -47,6 +47,11 @@ func (c *Client) View() []TypeView {
 		for _, r := range t.named {
 			v.Resources = append(v.Resources, r.view(t.url))
 		}
+		for _, x := range t.spaces {
+			for _, r := range x.known {
+				v.Resources = append(v.Resources, r.view(t.url))
+			}
+		}
 		if t.all != nil {
 			for _, r := range t.all.known {
 				v.Resources = append(v.Resources, r.view(t.url))

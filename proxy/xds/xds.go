@@ -30,7 +30,8 @@ type Type[T any] struct {
 	FetchTimeout time.Duration
 	// Settled, for SubscribeAll, keeps back the ACK of a response until the channel that it
 	// returns after update is closed, for settleTime at most; nil: no ACK waits. So Envoy
-	// does with clusters: their ACK says that routes to them may come.
+	// does with clusters: their ACK says that routes to them may come. Ours does it with
+	// listeners, too: who waits for a generation then finds them serving.
 	Settled func() <-chan struct{}
 }
 

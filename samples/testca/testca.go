@@ -15,8 +15,10 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -100,10 +102,8 @@ func (c *CA) Issue(names ...string) (certPEM, keyPEM []byte, err error) {
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, name := range names {
-		if ip := net.ParseIP(name); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
-			template.DNSNames = append(template.DNSNames, name)
+		if err := addName(template, name); err != nil {
+			return nil, nil, err
 		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, key.Public(), c.key)
@@ -116,6 +116,26 @@ func (c *CA) Issue(names ...string) (certPEM, keyPEM []byte, err error) {
 	}
 	certPEM = append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), c.pem...)
 	return certPEM, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
+}
+
+// addName adds a name of the kind that it looks like: an address, a URI, an email address,
+// else a host.
+func addName(c *x509.Certificate, name string) error {
+	switch {
+	case net.ParseIP(name) != nil:
+		c.IPAddresses = append(c.IPAddresses, net.ParseIP(name))
+	case strings.Contains(name, "://"):
+		u, err := url.Parse(name)
+		if err != nil {
+			return fmt.Errorf("certificate: %w", err)
+		}
+		c.URIs = append(c.URIs, u)
+	case strings.Contains(name, "@"):
+		c.EmailAddresses = append(c.EmailAddresses, name)
+	default:
+		c.DNSNames = append(c.DNSNames, name)
+	}
+	return nil
 }
 
 // Certificate is Issue for a server in this process.

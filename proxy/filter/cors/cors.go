@@ -14,6 +14,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/route"
+	"github.com/lateen-mesh/lateen/proxy/runtime"
 	"github.com/lateen-mesh/lateen/proxy/stats"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
@@ -54,16 +55,16 @@ type policy struct {
 
 // A share of the requests; without a fraction it is all or none.
 type share struct {
-	fraction match.Fraction
+	fraction runtime.Share
 	of       bool
 	all      bool
 }
 
-func newShare(p *corev3.RuntimeFractionalPercent, otherwise bool) share {
+func newShare(p *corev3.RuntimeFractionalPercent, values *runtime.Values, otherwise bool) share {
 	if p == nil {
 		return share{all: otherwise}
 	}
-	return share{fraction: match.NewFraction(p.GetDefaultValue()), of: true}
+	return share{fraction: values.Share(p), of: true}
 }
 
 func (s share) holds() bool {
@@ -73,7 +74,7 @@ func (s share) holds() bool {
 	return s.all
 }
 
-func newPolicy(cfg *anypb.Any, _ http.Env) (any, error) {
+func newPolicy(cfg *anypb.Any, env http.Env) (any, error) {
 	var c corsv3.CorsPolicy
 	if err := cfg.UnmarshalTo(&c); err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func newPolicy(cfg *anypb.Any, _ http.Env) (any, error) {
 		methods: []byte(c.GetAllowMethods()), headers: []byte(c.GetAllowHeaders()), expose: []byte(c.GetExposeHeaders()), age: []byte(c.GetMaxAge()),
 		credentials: c.GetAllowCredentials().GetValue(), privateNetwork: c.GetAllowPrivateNetworkAccess().GetValue(),
 		forward: c.GetForwardNotMatchingPreflights() == nil || c.GetForwardNotMatchingPreflights().GetValue(),
-		enabled: newShare(c.GetFilterEnabled(), true), shadow: newShare(c.GetShadowEnabled(), false),
+		enabled: newShare(c.GetFilterEnabled(), env.Runtime, true), shadow: newShare(c.GetShadowEnabled(), env.Runtime, false),
 	}
 	for i, m := range c.GetAllowOriginStringMatch() {
 		s, err := match.NewString(m)

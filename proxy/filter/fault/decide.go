@@ -23,7 +23,7 @@ const (
 )
 
 // of is how long to delay a request, 0 for not at all.
-func (d *delay) of(r *http.Request) time.Duration {
+func (d *delay) of(r *http.Request, k *knobs) time.Duration {
 	if d == nil {
 		return 0
 	}
@@ -35,17 +35,17 @@ func (d *delay) of(r *http.Request) time.Duration {
 		}
 		length, share = time.Duration(min(ms, maxDelay))*time.Millisecond, lowered(share, r, delayShareHeader)
 	}
-	if !share.Of(rand.Uint64()) {
+	if !k.share(r, k.delay, share).Of(rand.Uint64()) {
 		return 0
 	}
-	return length
+	return k.length(r, length)
 }
 
 // maxDelay keeps what a header asks for within the range of a duration: a year, in ms.
 const maxDelay = 365 * 24 * 60 * 60 * 1000
 
 // of is the answer to a request that is to be aborted; false: it is not.
-func (a *abort) of(r *http.Request) (http.Reply, bool) {
+func (a *abort) of(r *http.Request, k *knobs) (http.Reply, bool) {
 	if a == nil {
 		return http.Reply{}, false
 	}
@@ -57,9 +57,10 @@ func (a *abort) of(r *http.Request) (http.Reply, bool) {
 		}
 		share = lowered(share, r, abortShareHeader)
 	}
-	if !share.Of(rand.Uint64()) {
+	if !k.share(r, k.abort, share).Of(rand.Uint64()) {
 		return http.Reply{}, false
 	}
+	status, grpc = k.answer(r, status, grpc)
 	return http.Reply{Status: status, GRPCStatus: grpc, Body: a.body, Details: "fault_filter_abort", Flag: streaminfo.FaultInjected}, true
 }
 

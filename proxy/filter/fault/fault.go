@@ -19,6 +19,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/route"
+	"github.com/lateen-mesh/lateen/proxy/runtime"
 	"github.com/lateen-mesh/lateen/proxy/stats"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
@@ -34,28 +35,31 @@ func Factory() http.Factory {
 }
 
 func newFilter(cfg *anypb.Any, env http.Env) (http.Filter, error) {
-	s, err := compile(cfg)
+	s, err := compile(cfg, env.Runtime)
 	if err != nil {
 		return nil, err
 	}
 	scope := env.Stats.Scope("fault")
 	return &filter{
 		settings: s, aborts: scope.Counter("aborts_injected"), delays: scope.Counter("delays_injected"),
+		rates:    scope.Counter("response_rl_injected"),
 		overflow: scope.Counter("faults_overflow"), gauge: scope.Gauge("active_faults"),
 	}, nil
 }
 
-func newOverride(cfg *anypb.Any, _ http.Env) (any, error) { return compile(cfg) }
+func newOverride(cfg *anypb.Any, env http.Env) (any, error) { return compile(cfg, env.Runtime) }
 
 // settings are a compiled HTTPFault.
 type settings struct {
 	delay    *delay // nil: none
 	abort    *abort // nil: none
+	rate     *rate  // nil: none
 	cluster  string // "": any
 	headers  []route.HeaderMatcher
 	nodes    map[string]bool // nil: any
 	limit    int64           // of active faults, -1: none
 	metadata map[string]any
+	knobs    knobs
 }
 
 type delay struct {
@@ -71,7 +75,7 @@ type abort struct {
 	fraction match.Fraction
 }
 
-func compile(cfg *anypb.Any) (*settings, error) {
+func compile(cfg *anypb.Any, values *runtime.Values) (*settings, error) {
 	var f faultv3.HTTPFault
 	if err := cfg.UnmarshalTo(&f); err != nil {
 		return nil, err
@@ -79,15 +83,14 @@ func compile(cfg *anypb.Any) (*settings, error) {
 	if err := f.Validate(); err != nil {
 		return nil, err
 	}
-	// The keys of runtime settings are accepted: there is no runtime that could hold
-	// them. Stats by downstream cluster are never kept.
-	err := xds.Only(&f, "delay", "abort", "upstream_cluster", "headers", "downstream_nodes", "max_active_faults",
+	// Stats by downstream cluster are never kept.
+	err := xds.Only(&f, "delay", "abort", "upstream_cluster", "headers", "downstream_nodes", "max_active_faults", "response_rate_limit",
 		"delay_percent_runtime", "abort_percent_runtime", "delay_duration_runtime", "abort_http_status_runtime", "max_active_faults_runtime",
 		"response_rate_limit_percent_runtime", "abort_grpc_status_runtime", "disable_downstream_cluster_stats", "filter_metadata")
 	if err != nil {
 		return nil, err
 	}
-	s := &settings{cluster: f.GetUpstreamCluster(), limit: -1}
+	s := &settings{cluster: f.GetUpstreamCluster(), limit: -1, knobs: newKnobs(&f, values)}
 	if f.GetMaxActiveFaults() != nil {
 		s.limit = int64(f.GetMaxActiveFaults().GetValue())
 	}
@@ -108,6 +111,9 @@ func compile(cfg *anypb.Any) (*settings, error) {
 	}
 	if s.abort, err = newAbort(f.GetAbort()); err != nil {
 		return nil, fmt.Errorf("abort: %w", err)
+	}
+	if s.rate, err = newRate(f.GetResponseRateLimit()); err != nil {
+		return nil, fmt.Errorf("response_rate_limit: %w", err)
 	}
 	return s, nil
 }
@@ -150,14 +156,14 @@ func newAbort(a *faultv3.FaultAbort) (*abort, error) {
 
 // filter is the filter of one chain.
 type filter struct {
-	settings                 *settings
-	aborts, delays, overflow *stats.Counter
-	gauge                    *stats.Gauge
-	active                   atomic.Int64 // streams with a fault; what max_active_faults bounds
+	settings                        *settings
+	aborts, delays, rates, overflow *stats.Counter
+	gauge                           *stats.Gauge
+	active                          atomic.Int64 // streams with a fault; what max_active_faults bounds
 }
 
-// counted is the state of a stream that counts as an active fault.
-var counted any = struct{}{}
+// A fate is the state of a stream that counts as an active fault.
+type fate struct{ rate int64 } // of its answer in bytes per second, 0: none
 
 // OnRequest waits, then aborts, as the settings of filter or route ask.
 func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
@@ -165,17 +171,24 @@ func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 	if override := s.Override(slot); override != nil {
 		c, _ = override.(*settings) // nil: the route has disabled the filter
 	}
-	if c == nil || c.delay == nil && c.abort == nil || !c.applies(s) {
+	if c == nil || c.delay == nil && c.abort == nil && c.rate == nil || !c.applies(s) {
 		return http.Continue
 	}
-	if d := c.delay.of(&s.Request); d > 0 && f.begin(s, slot, c) {
+	if s.Tell != nil {
+		return c.foretell(s)
+	}
+	if d := c.delay.of(&s.Request, &c.knobs); d > 0 && f.begin(s, slot, c) {
 		s.Info.Flags.Set(delayInjected)
 		f.delays.Inc()
 		if !wait(s, d) {
 			return http.Replied // the client left
 		}
 	}
-	reply, ok := c.abort.of(&s.Request)
+	if perSecond := c.rate.of(&s.Request, &c.knobs); perSecond > 0 && f.begin(s, slot, c) {
+		f.rates.Inc()
+		s.State(slot).(*fate).rate = perSecond
+	}
+	reply, ok := c.abort.of(&s.Request, &c.knobs)
 	if !ok || !f.begin(s, slot, c) {
 		return http.Continue
 	}
@@ -184,8 +197,13 @@ func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 	return http.Replied
 }
 
-// OnResponse does nothing.
-func (f *filter) OnResponse(*http.Stream, http.Slot) http.Verdict { return http.Continue }
+// OnResponse slows an answer down.
+func (f *filter) OnResponse(s *http.Stream, slot http.Slot) http.Verdict {
+	if x, ok := s.State(slot).(*fate); ok && x.rate > 0 && !s.Response.Body.Done() {
+		s.Response.Body = newSlow(s, s.Response.Body, x.rate)
+	}
+	return http.Continue
+}
 
 // OnEnd gives back the stream's place among the active faults.
 func (f *filter) OnEnd(s *http.Stream, slot http.Slot) {
@@ -198,12 +216,12 @@ func (f *filter) OnEnd(s *http.Stream, slot http.Slot) {
 // begin counts the stream as an active fault, once; false when there are too many.
 func (f *filter) begin(s *http.Stream, slot http.Slot, c *settings) bool {
 	if s.State(slot) == nil {
-		if !f.claim(c.limit) {
+		if !f.claim(c.knobs.most(c.limit)) {
 			f.overflow.Inc()
 			return false
 		}
 		f.gauge.Inc()
-		s.SetState(slot, counted)
+		s.SetState(slot, &fate{})
 	}
 	if c.metadata != nil {
 		if s.Info.Metadata == nil {
@@ -238,10 +256,5 @@ func (c *settings) applies(s *http.Stream) bool {
 			return false
 		}
 	}
-	for i := range c.headers {
-		if !c.headers[i].MatchRequest(&s.Request) {
-			return false
-		}
-	}
-	return true
+	return route.MatchesAll(c.headers, &s.Request)
 }

@@ -102,7 +102,7 @@ func TestAbort(t *testing.T) {
 				t.Fatalf("verdict %v, got %q, want %q", verdict, got, c.want)
 			}
 			if ok && (reply.Details != "fault_filter_abort" || f.stats.Counter("aborts_injected").Value() != 1) {
-				t.Errorf("details %q, %d aborts counted", reply.Details, f.stats.Counter("aborts_injected").Value())
+				t.Errorf("details %q, %d aborts &fate{}", reply.Details, f.stats.Counter("aborts_injected").Value())
 			}
 			if ok {
 				s.Info.Flags.Set(reply.Flag)
@@ -252,11 +252,11 @@ func TestPercentage(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	for want, text := range map[string]string{
-		"response_rate_limit: not supported": `"responseRateLimit":{"fixedLimit":{"limitKbps":"1"},"percentage":{"numerator":1}}`,
-		"HttpStatus":                         `"abort":{"httpStatus":100}`,
-		"ErrorType":                          `"abort":{}`,
-		"FixedDelay":                         `"delay":{"fixedDelay":"0s"}`,
-		"headers[0]: a: custom":              `"headers":[{"name":"a","stringMatch":{"custom":{"name":"x","typedConfig":{}}}}]`,
+		"LimitType":             `"responseRateLimit":{"percentage":{"numerator":1}}`,
+		"HttpStatus":            `"abort":{"httpStatus":100}`,
+		"ErrorType":             `"abort":{}`,
+		"FixedDelay":            `"delay":{"fixedDelay":"0s"}`,
+		"headers[0]: a: custom": `"headers":[{"name":"a","stringMatch":{"custom":{"name":"x","typedConfig":{}}}}]`,
 	} {
 		_, err := fault.Factory().New(config(t, text), http.Env{Stats: stats.NewStore().Scope("")})
 		if err == nil || !strings.Contains(err.Error(), want) {

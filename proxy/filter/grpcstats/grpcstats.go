@@ -4,16 +4,10 @@
 package grpcstats
 
 import (
-	"fmt"
-	"strconv"
-	"sync"
-
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/lateen-mesh/lateen/proxy/format"
 	"github.com/lateen-mesh/lateen/proxy/http"
-	"github.com/lateen-mesh/lateen/proxy/stats"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
@@ -32,59 +26,28 @@ func newFilter(cfg *anypb.Any, env http.Env) (http.Filter, error) {
 	if err := cfg.UnmarshalTo(&c); err != nil {
 		return nil, err
 	}
-	// Dots matter only in stats by service, which are refused.
-	if err := xds.Only(&c, "emit_filter_state", "stats_for_all_methods", "replace_dots_in_grpc_service_name"); err != nil {
+	err := xds.Only(&c, "emit_filter_state", "stats_for_all_methods", "individual_method_stats_allowlist", "enable_upstream_stats",
+		"replace_dots_in_grpc_service_name")
+	if err != nil {
 		return nil, err
 	}
-	if c.GetStatsForAllMethods().GetValue() {
-		return nil, fmt.Errorf("stats_for_all_methods: true is not supported")
+	f := &filter{emit: c.GetEmitFilterState(), timed: c.GetEnableUpstreamStats(), all: c.GetStatsForAllMethods().GetValue()}
+	allowed := map[string]bool{}
+	for _, service := range c.GetIndividualMethodStatsAllowlist().GetServices() {
+		for _, method := range service.GetMethodNames() {
+			allowed["/"+service.GetName()+"/"+method] = true
+		}
 	}
-	return &filter{clusters: env.Stats.Root().Scope("cluster"), emit: c.GetEmitFilterState()}, nil
+	f.table = NewTable(env.Stats, "grpc", func(path []byte) bool { return f.all || allowed[string(path)] })
+	f.table.undot = f.all && c.GetReplaceDotsInGrpcServiceName()
+	return f, nil
 }
 
 type filter struct {
-	clusters *stats.Scope
-	emit     bool
-	byName   sync.Map // cluster name → *counters; as many as there are clusters in routes
-}
-
-// counters are the stats of one cluster.
-type counters struct {
-	forgotten                               uint64 // of the scope when they were found
-	total, success, failure, sent, received *stats.Counter
-	codes                                   [17]*stats.Counter
-}
-
-// counters are those of a cluster. One that went has taken its stats along, and has new
-// ones when it is back.
-func (f *filter) counters(cluster string) *counters {
-	forgotten := f.clusters.Forgotten()
-	if c, ok := f.byName.Load(cluster); ok && c.(*counters).forgotten == forgotten {
-		return c.(*counters)
-	}
-	s := f.clusters.Scope(cluster).Scope("grpc")
-	c := &counters{
-		forgotten: forgotten, total: s.Counter("total"), success: s.Counter("success"), failure: s.Counter("failure"),
-		sent: s.Counter("request_message_count"), received: s.Counter("response_message_count"),
-	}
-	for i := range c.codes {
-		c.codes[i] = s.Counter(strconv.Itoa(i))
-	}
-	f.byName.Store(cluster, c) // another one made at once has the same counters
-	return c
-}
-
-// Messages counts the messages of one call. Filter state holds a pointer to it, so
-// that whoever logs the stream sees the numbers of that moment.
-type Messages struct {
-	Request  uint64 `json:"request_message_count"`
-	Response uint64 `json:"response_message_count"`
-}
-
-// A call is what the filter remembers of a gRPC request.
-type call struct {
-	messages          Messages
-	request, response counted
+	table *Table
+	emit  bool
+	timed bool // enable_upstream_stats
+	all   bool // stats_for_all_methods
 }
 
 // OnRequest begins to count the messages of a gRPC request.
@@ -92,14 +55,14 @@ func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 	if !s.Request.IsGRPC() {
 		return http.Continue
 	}
-	c := &call{}
+	c := &call{path: s.Request.Path}
+	if f.all && !IsMethod(c.path) {
+		return http.Continue
+	}
 	c.request = counted{Body: s.Request.Body, messages: &c.messages.Request}
 	s.Request.Body = &c.request
 	if f.emit {
-		if s.Info.FilterState == nil {
-			s.Info.FilterState = map[string]any{}
-		}
-		s.Info.FilterState[Name] = &c.messages
+		s.Info.SetState(Name, &c.messages)
 	}
 	s.SetState(slot, c)
 	return http.Continue
@@ -108,7 +71,8 @@ func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 // OnResponse begins to count the messages of its response.
 func (f *filter) OnResponse(s *http.Stream, slot http.Slot) http.Verdict {
 	if c, ok := s.State(slot).(*call); ok && s.Response.Body != nil {
-		c.response = counted{Body: s.Response.Body, messages: &c.messages.Response}
+		c.note(&s.Response.Headers)
+		c.response = counted{Body: s.Response.Body, messages: &c.messages.Response, trailers: c.note}
 		s.Response.Body = &c.response
 	}
 	return http.Continue
@@ -120,34 +84,45 @@ func (f *filter) OnEnd(s *http.Stream, slot http.Slot) {
 	if !ok {
 		return
 	}
-	cluster := s.Info.ObservedCluster()
-	if cluster == "" {
+	name := s.Info.ObservedCluster()
+	if name == "" {
 		return
 	}
-	n := f.counters(cluster)
-	n.sent.Add(c.messages.Request)
-	n.received.Add(c.messages.Response)
-	code, ok := status(s)
-	if !ok {
+	n := f.table.Of(name, c.path)
+	n.Add("request_message_count", c.messages.Request)
+	n.Add("response_message_count", c.messages.Response)
+	if !c.told {
 		return
 	}
-	n.total.Inc()
-	if code == 0 {
-		n.success.Inc()
-	} else {
-		n.failure.Inc()
-	}
-	if code < len(n.codes) {
-		n.codes[code].Inc()
+	n.Count(c.code)
+	if i := &s.Info; f.timed && i.UpstreamRequestEnd > 0 {
+		end := i.UpstreamResponse // of an answer without a body
+		if !c.response.last.IsZero() {
+			end = c.response.last.Sub(i.Start)
+		}
+		n.scope.Histogram("upstream_rq_time").Record(uint64(max(0, end-i.UpstreamRequestEnd).Milliseconds()))
 	}
 }
 
-// status is the gRPC status that the response told in trailers or head.
-func status(s *http.Stream) (int, bool) {
-	rec := format.Of(s)
-	told := s.Response.Headers.Has("grpc-status") || rec.ResponseTrailers != nil && rec.ResponseTrailers.Has("grpc-status")
-	if !told {
-		return 0, false
+// Messages counts the messages of one call. Filter state holds a pointer to it, so
+// that whoever logs the stream sees the numbers of that moment.
+type Messages struct {
+	Request  uint64 `json:"request_message_count"`
+	Response uint64 `json:"response_message_count"`
+}
+
+// A call is what the filter remembers of a gRPC request.
+type call struct {
+	path              []byte // valid until the stream is over
+	code              int    // grpc-status of the response
+	told              bool   // it was there
+	messages          Messages
+	request, response counted
+}
+
+// note remembers the status that head or trailers tell.
+func (c *call) note(h *http.Headers) {
+	if code, ok := http.ParseGRPCStatus(h.Get("grpc-status")); ok {
+		c.code, c.told = code, true
 	}
-	return format.GRPCStatus(rec)
 }

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"strings"
+	"strconv"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -46,6 +46,7 @@ func drain(t *testing.T, b http.Body) {
 	t.Helper()
 	for {
 		if _, err := b.Next(); errors.Is(err, io.EOF) {
+			b.Trailers() // as whoever writes the body does
 			return
 		} else if err != nil {
 			t.Fatal(err)
@@ -122,18 +123,7 @@ func TestClusterComesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	call := func() {
-		s := &http.Stream{}
-		s.Begin(nil, 1, nil)
-		s.Info.Cluster = "c"
-		s.Request.Headers.Add([]byte("content-type"), []byte("application/grpc"))
-		s.Request.Body = http.NoBody
-		f.OnRequest(s, 0)
-		s.Response.Headers.Add([]byte("grpc-status"), []byte("0"))
-		s.Response.Body = http.NoBody
-		f.OnResponse(s, 0)
-		f.(http.Ender).OnEnd(s, 0)
-	}
+	call := func() { answered(f, "/s/m") }
 	call()
 	call()
 	store.Forget("cluster.c.")
@@ -150,16 +140,63 @@ func TestFilterStateIsJSON(t *testing.T) {
 	}
 }
 
-func TestRefused(t *testing.T) {
-	for want, text := range map[string]string{
-		"stats_for_all_methods: true is not supported":     `,"statsForAllMethods":true`,
-		"enable_upstream_stats: not supported":             `,"enableUpstreamStats":true`,
-		"individual_method_stats_allowlist: not supported": `,"individualMethodStatsAllowlist":{}`,
+// TestMethods: the names of stats, as the configuration chooses them.
+func TestMethods(t *testing.T) {
+	const allow = `,"individualMethodStatsAllowlist":{"services":[{"name":"a.Svc","methodNames":["Get"]}]}`
+	for _, c := range []struct{ name, config, path, want string }{
+		{"of the cluster", "", "/a.Svc/Get", "cluster.c.grpc.0"},
+		{"of every method", `,"statsForAllMethods":true`, "/a.Svc/Get", "cluster.c.grpc.a.Svc.Get.0"},
+		{"of a service without dots", `,"statsForAllMethods":true,"replaceDotsInGrpcServiceName":true`, "/a.Svc/Get", "cluster.c.grpc.a_Svc.Get.0"},
+		{"of a listed method", allow, "/a.Svc/Get", "cluster.c.grpc.a.Svc.Get.0"},
+		{"of another method", allow, "/a.Svc/Put", "cluster.c.grpc.0"},
+		{"of what is no method", `,"statsForAllMethods":true`, "/a.Svc", ""},
+		{"of more than a method", `,"statsForAllMethods":true`, "/a.Svc/Get/x", ""},
 	} {
-		if _, err := grpcstats.Factory().New(config(t, text), http.Env{Stats: stats.NewStore().Scope("")}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v, want %q", err, want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			store := stats.NewStore()
+			f, err := grpcstats.Factory().New(config(t, c.config+`,"enableUpstreamStats":true`), http.Env{Stats: store.Scope("http.x.")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			answered(f, c.path)
+			if n := store.Scope("").Counter(c.want).Value(); c.want != "" && n != 1 {
+				t.Errorf("%s is %d", c.want, n)
+			}
+			if n := store.Scope("cluster.c.grpc.").Counter("0").Value(); c.want != "cluster.c.grpc.0" && n != 0 {
+				t.Error("counted for the cluster")
+			}
+		})
 	}
+}
+
+// TestManyMethods: a client that makes up methods does not make up stats without end.
+func TestManyMethods(t *testing.T) {
+	store := stats.NewStore()
+	f, err := grpcstats.Factory().New(config(t, `,"statsForAllMethods":true`), http.Env{Stats: store.Scope("http.x.")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2000 {
+		answered(f, "/s/m"+strconv.Itoa(i))
+	}
+	if n := store.Scope("cluster.c.grpc.").Counter("total").Value(); n != 2000-1024 {
+		t.Errorf("%d calls count for the cluster alone", n)
+	}
+}
+
+// answered is a call that has succeeded.
+func answered(f http.Filter, path string) {
+	s := &http.Stream{}
+	s.Begin(nil, 1, nil)
+	s.Info.Cluster = "c"
+	s.Request.Path = []byte(path)
+	s.Request.Headers.Add([]byte("content-type"), []byte("application/grpc"))
+	s.Request.Body = http.NoBody
+	f.OnRequest(s, 0)
+	s.Response.Headers.Add([]byte("grpc-status"), []byte("0"))
+	s.Response.Body = http.NoBody
+	f.OnResponse(s, 0)
+	f.(http.Ender).OnEnd(s, 0)
 }
 
 func FuzzMessages(f *testing.F) {

@@ -2,6 +2,7 @@ package grpcstats
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
 )
@@ -14,17 +15,29 @@ const prefixLength = 5
 type counted struct {
 	http.Body
 	messages *uint64
+	trailers func(*http.Headers) // is shown them, nil: nobody wants to know
 
 	prefix [prefixLength]byte
-	have   int    // bytes of prefix that are read
-	rest   uint32 // bytes of the message still to come
+	last   time.Time // when a piece, or the end, was read last
+	have   int       // bytes of prefix that are read
+	rest   uint32    // bytes of the message still to come
 }
 
 // Next is the next bytes of the body.
 func (c *counted) Next() ([]byte, error) {
 	p, err := c.Body.Next()
 	c.count(p)
+	c.last = time.Now()
 	return p, err
+}
+
+// Trailers are those of the body.
+func (c *counted) Trailers() *http.Headers {
+	t := c.Body.Trailers()
+	if t != nil && c.trailers != nil {
+		c.trailers(t)
+	}
+	return t
 }
 
 func (c *counted) count(p []byte) {

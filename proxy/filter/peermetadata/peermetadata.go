@@ -12,7 +12,6 @@
 package peermetadata
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,11 +19,11 @@ import (
 
 	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
 	xdsv3 "github.com/cncf/xds/go/xds/type/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
+	"github.com/lateen-mesh/lateen/proxy/peer"
 )
 
 // TypeURL is the type of the configuration within its TypedStruct.
@@ -46,62 +45,17 @@ type Deps struct {
 
 // Factory builds the filter.
 func Factory(d Deps) http.Factory {
-	own := identity{id: []byte(d.ID), metadata: encode(d.Metadata), external: d.External}
+	own := &identity{id: []byte(d.ID), metadata: peer.Encode(d.Metadata), external: d.External}
 	return http.Factory{Name: "envoy.filters.http.peer_metadata", TypeURLs: []string{TypeURL}, New: func(cfg *anypb.Any, _ http.Env) (http.Filter, error) {
-		return newFilter(cfg, &own)
+		return newFilter(cfg, own)
 	}}
 }
 
-// identity is what this proxy tells of itself.
+// identity is what this proxy tells of itself, and what others have told it.
 type identity struct {
 	id, metadata []byte
 	external     func(cluster string) bool
-}
-
-// told are the fields of the node's metadata that peers are told.
-var told = []string{
-	"NAME", "NAMESPACE", "OWNER", "WORKLOAD_NAME", "CLUSTER_ID", "MESH_ID", "SERVICE_ACCOUNT", "INSTANCE_IPS", "APP_CONTAINERS", "ISTIO_VERSION",
-}
-
-const (
-	canonicalName     = "service.istio.io/canonical-name"
-	canonicalRevision = "service.istio.io/canonical-revision"
-)
-
-// encode writes what is told of a workload; equal metadata make equal bytes.
-func encode(node *structpb.Struct) []byte {
-	m := &structpb.Struct{Fields: map[string]*structpb.Value{}}
-	for _, name := range told {
-		if v := node.GetFields()[name]; v.GetStringValue() != "" {
-			m.Fields[name] = v
-		}
-	}
-	labels := maps.Clone(node.GetFields()["LABELS"].GetStructValue().GetFields())
-	if labels == nil {
-		labels = map[string]*structpb.Value{}
-	}
-	workload := node.GetFields()["WORKLOAD_NAME"].GetStringValue()
-	fallBack(labels, canonicalName, labels["app"].GetStringValue(), workload)
-	fallBack(labels, canonicalRevision, labels["version"].GetStringValue(), "latest")
-	m.Fields["LABELS"] = structpb.NewStructValue(&structpb.Struct{Fields: labels})
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil { // strings that are no UTF-8, which the bootstrap's decoder refuses
-		return nil
-	}
-	return base64.StdEncoding.AppendEncode(nil, b)
-}
-
-// fallBack gives a label that is missing the first value that there is.
-func fallBack(labels map[string]*structpb.Value, name string, values ...string) {
-	if labels[name].GetStringValue() != "" {
-		return
-	}
-	for _, v := range values {
-		if v != "" {
-			labels[name] = structpb.NewStringValue(v)
-			return
-		}
-	}
+	peers        peer.Memory
 }
 
 // methods are the ways of discovery and propagation that the original has.
@@ -118,6 +72,7 @@ func newFilter(cfg *anypb.Any, own *identity) (http.Filter, error) {
 		switch field {
 		case "downstream_discovery":
 			f.readRequest, _, err = byHeaders(v)
+			f.baggage = has(v, "baggage")
 		case "upstream_discovery":
 			f.readResponse, _, err = byHeaders(v)
 		case "downstream_propagation":
@@ -162,8 +117,16 @@ func byHeaders(list *structpb.Value) (found, mesh bool, err error) {
 	return found, mesh, nil
 }
 
+// has reports that a method is in the list.
+func has(list *structpb.Value, method string) bool {
+	return slices.ContainsFunc(list.GetListValue().GetValues(), func(m *structpb.Value) bool {
+		return m.GetStructValue().GetFields()[method] != nil
+	})
+}
+
 type filter struct {
 	own                         *identity
+	baggage                     bool // the peer downstream may tell of itself in the header of that name
 	readRequest, readResponse   bool
 	writeRequest, writeResponse bool
 	meshRequest, meshResponse   bool // not for clusters that are external
@@ -184,11 +147,21 @@ func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 			sent |= sentID
 			h.Remove(idHeader)
 		}
-		if h.Has(metadataHeader) {
+		if told := h.Get(metadataHeader); told != nil {
 			sent |= sentMetadata
+			if w, err := f.own.peers.Read(told, peer.Decode); err == nil {
+				s.Info.DownstreamPeer = w
+			}
 			h.Remove(metadataHeader)
 		}
 		s.SetState(slot, sent)
+	}
+	if f.baggage && s.Info.DownstreamPeer == nil {
+		if told := h.Get("baggage"); told != nil {
+			if w, err := f.own.peers.Read(told, peer.FromBaggage); err == nil {
+				s.Info.DownstreamPeer = w
+			}
+		}
 	}
 	if f.writeRequest && !(f.meshRequest && f.outside(s)) {
 		f.own.write(h, sentID|sentMetadata)
@@ -201,6 +174,11 @@ func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 func (f *filter) OnResponse(s *http.Stream, slot http.Slot) http.Verdict {
 	h := &s.Response.Headers
 	if f.readResponse {
+		if told := h.Get(metadataHeader); told != nil {
+			if w, err := f.own.peers.Read(told, peer.Decode); err == nil {
+				s.Info.UpstreamPeer = w
+			}
+		}
 		h.Remove(idHeader)
 		h.Remove(metadataHeader)
 	}

@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 	"io"
+	"os"
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
@@ -23,7 +24,7 @@ type replay struct {
 const defaultBodyLimit = 1 << 20
 
 func (b *replay) begin(k *call) {
-	b.keep = k.retry.policy != nil || len(k.forward.Mirrors) > 0
+	b.keep = k.retry.policy != nil || len(k.forward.Mirrors) > 0 || k.forward.Redirects != nil
 	b.limit = defaultBodyLimit
 	if k.forward.MaxRequestBytes >= 0 {
 		b.limit = k.forward.MaxRequestBytes
@@ -112,8 +113,14 @@ func (k *call) move() (over bool, err error) {
 		k.pump.read = err
 		return false, errBody
 	}
+	if err != nil && k.hangsUp() {
+		k.pump.read = err
+		k.s.Leave()
+		return false, errBody
+	}
 	if err != nil {
 		k.body.taken = true
+		k.bodyRead()
 		if t := body.Trailers(); t != nil {
 			return true, k.stream.WriteTrailers(t)
 		}
@@ -121,6 +128,9 @@ func (k *call) move() (over bool, err error) {
 	}
 	over = body.Done() && body.Trailers() == nil
 	k.body.take(k, p, over)
+	if over {
+		k.bodyRead()
+	}
 	return over, k.stream.WriteBody(p, over)
 }
 
@@ -187,11 +197,8 @@ func (k *call) pumpBody() {
 			return
 		case err != nil:
 			return // the reader of the answer finds out why
-		case over && k.tunnels():
-			k.s.Leave() // the client has ended the connection
-			return
 		case over:
-			k.pumped()
+			_ = k.stream.Flush() // likewise
 			return
 		}
 		if !k.s.Request.Body.Ready() {
@@ -202,9 +209,10 @@ func (k *call) pumpBody() {
 	}
 }
 
-// pumped ends a body that was wholly sent: now the time for the answer runs.
-func (k *call) pumped() {
-	if k.stream.Flush() != nil {
+// bodyRead says that the pump has read all of the request: now the time for the answer runs.
+// The last bytes are not written yet: once they are the connection may be another request's.
+func (k *call) bodyRead() {
+	if !k.pump.started() {
 		return
 	}
 	k.requestRead()
@@ -212,9 +220,34 @@ func (k *call) pumped() {
 	if k.perTry > 0 {
 		limit = k.perTry // which is shorter
 	}
+	if k.idles() {
+		limit = k.perTryIdle
+	}
 	if limit > 0 {
 		k.stream.SetDeadline(time.Now().Add(limit))
 	}
+}
+
+// paced is the body of an answer in which each piece must come in time.
+type paced struct {
+	http.Body
+	k *call
+	x http.ClientStream
+}
+
+// Next waits for a piece as long as per_try_idle_timeout, and the whole timeout, allow.
+func (p *paced) Next() ([]byte, error) {
+	limit, idle := time.Now().Add(p.k.perTryIdle), true
+	if d := p.k.deadline; !d.IsZero() && d.Before(limit) {
+		limit, idle = d, false
+	}
+	p.x.SetDeadline(limit)
+	b, err := p.Body.Next()
+	if idle && errors.Is(err, os.ErrDeadlineExceeded) {
+		p.k.stats.RqPerTryIdleTimeout.Inc()
+		err = &http.Late{Details: "upstream_per_try_idle_timeout"}
+	}
+	return b, err
 }
 
 var _ http.Ender = (*router)(nil)

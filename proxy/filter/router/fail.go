@@ -29,29 +29,50 @@ func (k *call) failed(err error) bool {
 		return false
 	case whole:
 		k.stats.RqTimeout.Inc()
+		k.tallies.add(timedOut)
 		k.endpoint.Timeouts.Add(1)
-		k.cluster.Report(k.endpoint, 504)
-		k.reply(timeout("response_timeout"))
+		k.endpoint.Errors.Add(1)
+		k.cluster.ReportFailure(k.endpoint, true)
+		k.reply(k.timeoutReply("response_timeout"))
 		return false
 	case late:
-		k.stats.RqPerTryTimeout.Inc()
+		k.countLate()
 		k.endpoint.Timeouts.Add(1)
-		k.cluster.Report(k.endpoint, 504)
+		k.endpoint.Errors.Add(1)
+		k.cluster.ReportFailure(k.endpoint, true)
 		reset = &http.Reset{Reason: http.LocalReset}
 	case !errors.As(err, &reset):
 		return false // errBody: the connection manager knows what the client did
 	default:
 		k.blame(reset)
 	}
+	k.retry.late = late
 	if (repeat || k.unsent(reset)) && k.again(reset) {
 		return true
 	}
 	if late {
-		k.reply(timeout("upstream_per_try_timeout"))
+		k.replyLate()
 		return false
 	}
+	k.takeAtHand(reset)
 	k.reply(k.resetReply(reset))
 	return false
+}
+
+// takeAtHand reads what the client has sent while an endpoint was not reached, so that the
+// answer comes after it and its connection lives on.
+func (k *call) takeAtHand(reset *http.Reset) {
+	body := k.s.Request.Body
+	if reset.Reason == http.Overflow || k.pump.started() {
+		return
+	}
+	for n := 0; n < defaultBodyLimit && !body.Done() && body.Ready(); {
+		p, err := body.Next()
+		if err != nil {
+			return
+		}
+		n += len(p)
+	}
 }
 
 // dropFailed releases the broken attempt; a body that was being pumped is lost then.
@@ -86,9 +107,37 @@ func (k *call) blame(reset *http.Reset) {
 		return
 	}
 	k.endpoint.Errors.Add(1)
-	if reset.Reason != http.RemoteConnectionFailure && reset.Reason != http.ConnectionTimeout {
-		k.cluster.Report(k.endpoint, 503)
+	if reset.Reason == http.ProtocolError {
+		k.stats.CxProtocolError.Inc()
 	}
+	if reset.Reason != http.RemoteConnectionFailure && reset.Reason != http.ConnectionTimeout {
+		k.cluster.ReportFailure(k.endpoint, false)
+	}
+}
+
+// maintenance answers a request to a cluster that is in maintenance.
+func (k *call) maintenance() {
+	k.stats.RqMaintenance.Inc()
+	r := http.Reply{Status: 503, Body: []byte("maintenance mode"), Details: "maintenance_mode", Flag: streaminfo.UpstreamOverflow, GRPCStatus: -1}
+	if !k.r.quiet {
+		r.Prepend = []http.Field{{Name: []byte("x-envoy-overloaded"), Value: []byte("true")}}
+	}
+	k.reply(r)
+}
+
+// overload answers a request that the control plane wants dropped, like all or like some.
+func (k *call) overload(all bool) {
+	r := http.Reply{Status: 503, Body: []byte("drop overload"), Details: "drop_overload", Flag: streaminfo.DropOverload}
+	header := "x-envoy-drop-overload"
+	if all {
+		r = http.Reply{Status: 503, Body: []byte("unconditional drop overload"), Details: "unconditional_drop_overload",
+			Flag: streaminfo.UnconditionalDropOverload}
+		header = "x-envoy-unconditional-drop-overload"
+	}
+	if !k.r.quiet {
+		r.Prepend = []http.Field{{Name: []byte(header), Value: []byte("true")}}
+	}
+	k.reply(r)
 }
 
 // invalidReply is the answer to a request whose head, as the route edits it, could not
@@ -99,8 +148,34 @@ func invalidReply(name []byte) http.Reply {
 		Flag: streaminfo.DownstreamProtocolError}
 }
 
-func timeout(details string) http.Reply {
-	return http.Reply{Status: 504, Body: []byte("upstream request timeout"), Details: details, Flag: streaminfo.UpstreamRequestTimeout}
+// countLate counts an attempt that took too long, or in which nothing came for too long.
+func (k *call) countLate() {
+	if k.idles() {
+		k.stats.RqPerTryIdleTimeout.Inc()
+		return
+	}
+	k.stats.RqPerTryTimeout.Inc()
+}
+
+// idles reports that per_try_idle_timeout ends an attempt before per_try_timeout does.
+func (k *call) idles() bool { return k.perTryIdle > 0 && (k.perTry == 0 || k.perTryIdle < k.perTry) }
+
+func (k *call) replyLate() {
+	r := k.timeoutReply("upstream_per_try_timeout")
+	if k.idles() {
+		r.Details = "upstream_per_try_idle_timeout"
+	}
+	k.reply(r)
+}
+
+// timeoutReply is the answer to a client that waited too long, 204 where a proxy before
+// this one has asked for that.
+func (k *call) timeoutReply(details string) http.Reply {
+	r := http.Reply{Status: 504, Body: []byte("upstream request timeout"), Details: details, Flag: streaminfo.UpstreamRequestTimeout}
+	if k.altTimeout {
+		r.Status, r.Body = 204, nil
+	}
+	return r
 }
 
 // resetReply is the answer for a broken exchange.
@@ -110,8 +185,12 @@ func (k *call) resetReply(reset *http.Reset) http.Reply {
 		text += "retried and the latest "
 	}
 	text += "reset reason: " + reset.Reason.String()
+	when := "before"
+	if k.informed {
+		when = "after"
+	}
 	r := http.Reply{Status: 503, Body: []byte(text), Flag: reset.Reason.Flag(),
-		Details: "upstream_reset_before_response_started{" + reset.Error() + "}"}
+		Details: "upstream_reset_" + when + "_response_started{" + reset.Error() + "}"}
 	if reset.Reason == http.ProtocolError {
 		r.Status = 502
 	}
@@ -125,14 +204,13 @@ func (k *call) resetReply(reset *http.Reset) http.Reply {
 	return r
 }
 
-// reply answers the stream with the headers that the route adds.
+// reply answers the stream.
 func (k *call) reply(r http.Reply) {
 	s := k.s
 	r.GRPCStatus = -1
 	if k.target.VirtualHost.IncludeAttemptCountInResponse {
 		r.Prepend = append(r.Prepend, http.Field{Name: []byte("x-envoy-attempt-count"), Value: strconv.AppendInt(nil, int64(s.Info.Attempts), 10)})
 	}
-	r.Prepend = prepend(s, k.target, r.Prepend)
 	if r.Status/100 == 5 && k.stream == nil {
 		s.Info.UpstreamResponse = 0
 	}

@@ -1,7 +1,7 @@
 package router
 
 import (
-	"math"
+	"bytes"
 	"strconv"
 	"time"
 
@@ -14,14 +14,18 @@ import (
 func (k *call) timeouts() {
 	h := &k.s.Request.Headers
 	k.timeout = k.forward.Timeout
-	if k.grpc && k.forward.MaxGRPCTimeoutSet {
+	switch d := &k.forward.Duration; {
+	case d.MaxSet || d.GRPCMaxSet: // the connection manager keeps the time
+		k.timeout = 0
+	case k.grpc && k.forward.MaxGRPCTimeoutSet:
 		k.grpcTimeout(h)
 	}
 	if p := k.forward.Retry; p != nil {
-		k.perTry = p.PerTry
+		k.perTry, k.perTryIdle = p.PerTry, p.PerTryIdle
 	}
+	k.altTimeout = h.Has("x-envoy-upstream-rq-timeout-alt-response")
 	if k.r.respectExpected && h.Has(expectedTimeout) {
-		takeMillis(h, expectedTimeout, &k.timeout)
+		readMillis(h.Get(expectedTimeout), &k.timeout)
 	} else {
 		takeMillis(h, "x-envoy-upstream-rq-timeout-ms", &k.timeout)
 	}
@@ -32,12 +36,26 @@ func (k *call) timeouts() {
 	if k.timeout > 0 {
 		k.deadline = k.began.Add(k.timeout)
 	}
+	k.announce(0)
+}
+
+// announce tells the upstream how long it has, after so much of the time is gone.
+func (k *call) announce(gone time.Duration) {
 	expected := k.timeout
 	if k.perTry > 0 {
 		expected = k.perTry
 	}
-	if expected > 0 && !k.r.quiet {
+	if expected <= 0 {
+		return
+	}
+	if k.timeout > 0 { // 0 would be for ever
+		expected = max(min(expected, k.timeout-gone), time.Millisecond)
+	}
+	if !k.r.quiet {
 		k.setNumber(expectedTimeout, expected.Milliseconds())
+	}
+	if k.grpc && k.forward.MaxGRPCTimeoutSet {
+		k.s.Request.Headers.Set("grpc-timeout", k.s.Keep(http.AppendGRPCTimeout(k.s.Scratch(), expected)))
 	}
 }
 
@@ -52,63 +70,29 @@ func (k *call) setNumber(name string, n int64) {
 
 // takeMillis reads and removes a header that sets a duration.
 func takeMillis(h *http.Headers, name string, d *time.Duration) {
-	v := h.Get(name)
-	if v == nil {
-		return
+	if v := h.Get(name); v != nil {
+		readMillis(v, d)
+		h.Remove(name)
 	}
+}
+
+// readMillis sets a duration to that of a header, unless it is no number.
+func readMillis(v []byte, d *time.Duration) {
 	if n, err := strconv.ParseUint(string(v), 10, 31); err == nil {
 		*d = time.Duration(n) * time.Millisecond
 	}
-	h.Remove(name)
 }
 
 // grpcTimeout takes the deadline of a gRPC client, at most the route's maximum.
 func (k *call) grpcTimeout(h *http.Headers) {
-	t, ok := parseGRPCTimeout(h.Get("grpc-timeout"))
-	limit := k.forward.MaxGRPCTimeout
-	switch {
-	case !ok:
-		t = limit
-	case limit > 0 && t > limit:
+	t, _ := http.ParseGRPCTimeout(h.Get("grpc-timeout"))
+	if offset := k.forward.GRPCTimeoutOffset; offset < t {
+		t -= offset
+	}
+	if limit := k.forward.MaxGRPCTimeout; limit > 0 && (t == 0 || t > limit) {
 		t = limit
 	}
 	k.timeout = t
-	if ok && t > 0 {
-		h.Set("grpc-timeout", k.s.Keep(appendGRPCTimeout(k.s.Scratch(), t)))
-	}
-}
-
-// appendGRPCTimeout writes a deadline in the smallest unit that eight digits allow.
-func appendGRPCTimeout(dst []byte, d time.Duration) []byte {
-	for _, u := range []byte("mSM") {
-		if n := d / grpcUnits[u]; n <= maxGRPCTimeout {
-			return append(strconv.AppendInt(dst, int64(n), 10), u)
-		}
-	}
-	return append(strconv.AppendInt(dst, int64(d/time.Hour), 10), 'H')
-}
-
-var grpcUnits = map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond}
-
-// maxGRPCTimeout is the largest number of a grpc-timeout: it has eight digits.
-const maxGRPCTimeout = 99_999_999
-
-// parseGRPCTimeout parses up to eight digits and a unit, and rounds up to milliseconds.
-// What no duration can hold (292 years) is the longest one.
-func parseGRPCTimeout(v []byte) (time.Duration, bool) {
-	if len(v) < 2 || len(v) > 9 {
-		return 0, false
-	}
-	unit, ok := grpcUnits[v[len(v)-1]]
-	n, err := strconv.ParseUint(string(v[:len(v)-1]), 10, 32)
-	if !ok || err != nil {
-		return 0, false
-	}
-	if time.Duration(n) > math.MaxInt64/unit-1 {
-		return math.MaxInt64 / time.Hour * time.Hour, true
-	}
-	d := time.Duration(n)*unit + time.Millisecond - 1
-	return d - d%time.Millisecond, true
 }
 
 // finalize changes the request as the route says, in Envoy's order.
@@ -118,10 +102,10 @@ func (k *call) finalize() {
 	k.countAttempt(1)
 	k.invalid = k.target.EditRequest(s, k.target.Weighted)
 	k.rewriteHost()
-	if f := k.forward; f.PrefixRewrite != "" || f.RegexRewrite != nil {
+	if k.target.Route.Rewrites() {
 		before := s.Request.Path
-		s.Request.Path = s.Keep(k.target.Route.AppendPath(s.Scratch(), before))
-		if !k.r.quiet {
+		s.Request.Path = s.Keep(k.target.Route.AppendPath(s.Scratch(), s))
+		if !k.r.quiet && (k.forward.PathRewrite == nil || !bytes.Equal(before, s.Request.Path)) {
 			s.Request.Headers.Set("x-envoy-original-path", before)
 		}
 	}
@@ -133,18 +117,14 @@ func (k *call) countAttempt(n int) {
 	}
 }
 
-// rewriteHost sets the host that the route, its cluster or a header names.
+// rewriteHost sets the host that the weighted cluster names, without a word of what it was,
+// then that of the route or a header.
 func (k *call) rewriteHost() {
-	f := k.forward
-	switch w := k.target.Weighted; {
-	case w != nil && w.HostRewrite != "":
-		k.setHost([]byte(w.HostRewrite))
-	case f.HostRewrite != "":
-		k.setHost([]byte(f.HostRewrite))
-	case len(f.HostRewriteHeader) > 0:
-		if v, ok := k.s.Request.First(string(f.HostRewriteHeader)); ok && len(v) > 0 {
-			k.setHost(v)
-		}
+	if w := k.target.Weighted; w != nil && w.HostRewrite != "" {
+		k.s.Request.Authority = []byte(w.HostRewrite)
+	}
+	if host := k.target.Host(k.s); len(host) > 0 {
+		k.setHost(host)
 	}
 }
 
@@ -157,10 +137,12 @@ func (k *call) autoHost() {
 
 func (k *call) setHost(host []byte) {
 	r := &k.s.Request
+	if !k.r.quiet {
+		r.Headers.Set("x-envoy-original-host", r.Authority)
+	}
 	if k.forward.AppendXForwardedHost {
 		k.appendList("x-forwarded-host", r.Authority)
 	}
-	r.Headers.Set("x-envoy-original-host", r.Authority)
 	r.Authority = host
 }
 

@@ -29,11 +29,14 @@ func (b balanced) Pick(x *lb.Context) *endpoint.Endpoint { return b.Balancer.Pic
 func retrying(p *route.RetryPolicy, priorities ...uint32) (attempt func() *endpoint.Endpoint) {
 	var s lb.Set
 	for i, priority := range priorities {
-		s.Endpoints = append(s.Endpoints, &endpoint.Endpoint{Address: fmt.Sprint(i), Priority: priority, Weight: 1})
+		e := &endpoint.Endpoint{Address: fmt.Sprint(i)}
+		e.Priority.Store(priority)
+		e.Weight.Store(1)
+		s.Endpoints = append(s.Endpoints, e)
 	}
 	scope := stats.NewStore().Scope("cluster.c.")
 	p.On, p.Retries = route.On5xx, 100
-	k := &call{s: &http.Stream{}, forward: &route.Forward{Retry: p}, stats: upstream.NewStats(scope), limits: upstream.NewLimits(upstream.DefaultThresholds, scope),
+	k := &call{r: &router{}, s: &http.Stream{}, forward: &route.Forward{Retry: p}, stats: upstream.NewStats(scope), limits: upstream.NewLimits(upstream.DefaultThresholds, scope),
 		cluster: balanced{Balancer: lb.New(lb.Policy{Kind: lb.Random}, s)}}
 	k.retry.begin(k)
 	return func() *endpoint.Endpoint {
@@ -63,7 +66,7 @@ func TestPreviousPriorities(t *testing.T) {
 	attempt := retrying(&route.RetryPolicy{PreviousPriorities: 2}, 0, 0, 1, 1, 2)
 	var got []uint32
 	for range 8 {
-		got = append(got, attempt().Priority)
+		got = append(got, attempt().Priority.Load())
 	}
 	if diff := cmp.Diff([]uint32{0, 0, 1, 1, 2, 2, 0, 0}, got); diff != "" {
 		t.Errorf("priorities (-want +got):\n%s", diff)
@@ -88,7 +91,7 @@ func TestOriginalDst(t *testing.T) {
 		{"[fd00::1]:81", true, netip.MustParseAddrPort("[fd00::1]:81"), 0},
 		{"a.test:80", true, wanted, 1},
 	} {
-		k := &call{s: &http.Stream{}, cluster: counted{stats: upstream.NewStats(scope)}}
+		k := &call{r: &router{}, s: &http.Stream{}, cluster: counted{stats: upstream.NewStats(scope)}}
 		k.s.Info.DownstreamLocal, k.s.Info.LocalRestored = wanted, c.captured
 		if c.header != "" {
 			k.s.Request.Headers.Add([]byte("X-To"), []byte(c.header))

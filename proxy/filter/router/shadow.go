@@ -5,9 +5,11 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/lateen-mesh/lateen/proxy/format"
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/route"
+	"github.com/lateen-mesh/lateen/proxy/upstream"
 )
 
 // shadow sends copies of a request that was wholly received to the clusters that
@@ -15,10 +17,10 @@ import (
 func (k *call) shadow() {
 	for i := range k.forward.Mirrors {
 		m := &k.forward.Mirrors[i]
-		if rand.Uint32N(1e6) >= m.Numerator || !k.body.whole() {
+		if !m.Share.Of(rand.Uint64()) || !k.body.whole() {
 			continue
 		}
-		c := k.r.deps.Cluster(m.Cluster)
+		c := k.shadowCluster(m)
 		if c == nil {
 			continue
 		}
@@ -30,6 +32,19 @@ func (k *call) shadow() {
 		k.r.stats.shadowed.Inc()
 		go k.r.mirror(c, k.copyRequest(m), bytes.Clone(k.body.bytes()), k.mirrorLimit())
 	}
+}
+
+// shadowCluster is where a copy goes, nil for nowhere.
+func (k *call) shadowCluster(m *route.Mirror) Cluster {
+	name := m.Cluster
+	if name == "" {
+		v, _ := k.s.Request.First(m.ClusterHeader)
+		name = string(v)
+	}
+	if name == "" {
+		return nil
+	}
+	return k.r.deps.Cluster(name)
 }
 
 // mirrorLimit is how long a mirrored request may take.
@@ -49,14 +64,18 @@ func (k *call) copyRequest(m *route.Mirror) *http.Request {
 	to := &http.Request{Method: bytes.Clone(from.Method), Path: bytes.Clone(from.Path), Authority: bytes.Clone(from.Authority),
 		Scheme: bytes.Clone(from.Scheme), Protocol: from.Protocol, ContentLength: from.ContentLength, Body: http.NoBody}
 	for _, f := range from.Headers.Fields {
-		to.Headers.Add(bytes.Clone(f.Name), bytes.Clone(f.Value))
+		to.Headers.Add(f.Name, f.Value)
 	}
-	if !m.NoShadowSuffix {
+	switch {
+	case m.HostRewrite != "":
+		to.Authority = []byte(m.HostRewrite)
+	case !m.NoShadowSuffix:
 		to.Authority = shadowHost(to.Authority)
 	}
 	if k.s.Trace != nil {
 		k.s.Trace.Mirror(&to.Headers, m.TraceSampled)
 	}
+	m.Mutations.ApplyRecord(&to.Headers, nil, format.Record{Info: &k.s.Info, Request: to, Route: k.s.Route})
 	to.Headers.Set("x-envoy-internal", []byte("true"))
 	if a := k.r.deps.LocalAddress; a.IsValid() {
 		value := []byte(a.String())
@@ -64,6 +83,9 @@ func (k *call) copyRequest(m *route.Mirror) *http.Request {
 			value = append(append(before, ','), value...)
 		}
 		to.Headers.Set("x-forwarded-for", value)
+	}
+	for i, f := range to.Headers.Fields { // what the stream keeps ends with it
+		to.Headers.Fields[i] = http.Field{Name: bytes.Clone(f.Name), Value: bytes.Clone(f.Value)}
 	}
 	return to
 }
@@ -84,9 +106,9 @@ func (r *router) mirror(c Cluster, req *http.Request, body []byte, limit time.Du
 	if ep == nil {
 		return
 	}
-	pool := c.HTTP(ep, 0)
-	if c.AutoSNI() {
-		pool = c.HTTPFor(ep, 0, string(req.Authority))
+	pool := c.HTTP(ep, upstream.Wish{Client: req.Protocol, Authority: req.Authority})
+	if pool == nil {
+		return
 	}
 	deadline := time.Now().Add(limit)
 	x, err := pool.Acquire(nil, deadline)

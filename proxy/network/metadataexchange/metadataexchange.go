@@ -1,10 +1,10 @@
-// Package metadataexchange is the network filter istio.metadata_exchange, by which
-// mesh proxies tell each other who they are ahead of a TCP stream.
+// Package metadataexchange is the network filter istio.metadata_exchange: proxies that have
+// agreed on its ALPN protocol tell each other at the start of a TCP connection which
+// workloads they serve. Other connections pass as they are.
 //
-// Peers exchange metadata only on connections whose TLS handshake agreed on the
-// filter's own ALPN protocol ("istio-peer-exchange"); every other connection passes
-// untouched. This proxy does not offer that protocol in handshakes, so here all
-// connections pass. The filter's configuration is checked all the same.
+// Each side sends one frame before its first byte: a magic number, the length, and an Any
+// with a Struct that holds the node's id and metadata. What begins otherwise is no frame but
+// the application's own bytes.
 package metadataexchange
 
 import (
@@ -12,35 +12,51 @@ import (
 	"fmt"
 
 	udpapb "github.com/cncf/xds/go/udpa/type/v1"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/lateen-mesh/lateen/proxy/network"
+	"github.com/lateen-mesh/lateen/proxy/transport"
 )
 
-// Factory makes the filter known to listeners. Its configuration arrives as a
-// TypedStruct.
-func Factory() network.Factory {
+// Factory builds the filter for the proxy's node.
+func Factory(node *corev3.Node) network.Factory {
+	own := frame(node)
 	return network.Factory{
-		Name:     "istio.metadata_exchange",
+		Name:     "envoy.filters.network.metadata_exchange",
 		TypeURLs: []string{"envoy.tcp.metadataexchange.config.MetadataExchange"},
 		New: func(cfg *anypb.Any, _ network.Env) (network.Built, error) {
 			f, err := compile(cfg)
-			return network.Built{Filter: f}, err
+			if err != nil {
+				return network.Built{}, err
+			}
+			f.own = own
+			return network.Built{Filter: f}, nil
 		},
 	}
 }
 
-// filter ends connections that agreed on a protocol that the filter cannot speak.
-type filter struct{ protocol string }
+// Exchange is the upstream side: it makes a new connection tell of the node before all else.
+// What it returns is a peer.Known.
+func Exchange(node *corev3.Node) func(transport.Conn) transport.Conn {
+	own := frame(node)
+	return func(c transport.Conn) transport.Conn { return newExchange(c, own) }
+}
+
+type filter struct {
+	protocol string
+	own      []byte
+}
 
 func compile(cfg *anypb.Any) (*filter, error) {
-	var s udpapb.TypedStruct
-	if err := cfg.UnmarshalTo(&s); err != nil {
+	fields, err := fieldsOf(cfg)
+	if err != nil {
 		return nil, err
 	}
 	f := &filter{}
-	for name, v := range s.GetValue().GetFields() {
+	for name, v := range fields.GetFields() {
 		switch name {
 		case "protocol":
 			text, ok := v.GetKind().(*structpb.Value_StringValue)
@@ -48,7 +64,7 @@ func compile(cfg *anypb.Any) (*filter, error) {
 				return nil, errors.New("protocol: not a string")
 			}
 			f.protocol = text.StringValue
-		case "enable_discovery", "additional_labels": // about peers that exchange
+		case "enable_discovery", "additional_labels": // by resources that no control plane of ours sends
 		default:
 			return nil, fmt.Errorf("%s: not supported", name)
 		}
@@ -56,8 +72,31 @@ func compile(cfg *anypb.Any) (*filter, error) {
 	return f, nil
 }
 
-// OnConnect lets a connection pass unless its handshake promised an exchange.
+// fieldsOf are the fields of the configuration: of a TypedStruct, or of the message itself in
+// a program that knows its type.
+func fieldsOf(cfg *anypb.Any) (*structpb.Struct, error) {
+	var s udpapb.TypedStruct
+	if cfg.MessageIs(&s) {
+		err := cfg.UnmarshalTo(&s)
+		return s.GetValue(), err
+	}
+	m, err := cfg.UnmarshalNew()
+	if err != nil {
+		return nil, err
+	}
+	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	fields := &structpb.Struct{}
+	return fields, protojson.Unmarshal(text, fields)
+}
+
+// OnConnect begins the exchange where the handshake has promised one.
 func (f *filter) OnConnect(c *network.Conn) bool {
-	st := c.TLS()
-	return st == nil || f.protocol == "" || st.NegotiatedProtocol != f.protocol
+	if st := c.TLS(); st != nil && f.protocol != "" && st.NegotiatedProtocol == f.protocol {
+		x := newExchange(c.Conn, f.own)
+		c.Conn, c.Info.DownstreamPeer = x, x
+	}
+	return true
 }

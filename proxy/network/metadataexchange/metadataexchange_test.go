@@ -5,10 +5,12 @@ import (
 	"testing"
 
 	udpapb "github.com/cncf/xds/go/udpa/type/v1"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/lateen-mesh/lateen/proxy/network"
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 )
 
@@ -30,26 +32,31 @@ func build(t *testing.T, fields map[string]any) (network.Built, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Factory().New(a, network.Env{})
+	return Factory(&corev3.Node{}).New(a, network.Env{})
 }
 
+// TestConnections: there is an exchange where the handshake has promised one.
 func TestConnections(t *testing.T) {
 	b, err := build(t, map[string]any{"protocol": "istio-peer-exchange", "enable_discovery": true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		state *tls.ConnectionState
-		pass  bool
+		state    *tls.ConnectionState
+		exchange bool
 	}{
-		"plain":                {nil, true},
-		"TLS without protocol": {&tls.ConnectionState{}, true},
-		"another protocol":     {&tls.ConnectionState{NegotiatedProtocol: "istio"}, true},
-		"promised an exchange": {&tls.ConnectionState{NegotiatedProtocol: "istio-peer-exchange"}, false},
+		"plain":                {nil, false},
+		"TLS without protocol": {&tls.ConnectionState{}, false},
+		"another protocol":     {&tls.ConnectionState{NegotiatedProtocol: "istio"}, false},
+		"promised an exchange": {&tls.ConnectionState{NegotiatedProtocol: "istio-peer-exchange"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := b.Filter.OnConnect(&network.Conn{Conn: conn{state: c.state}}); got != c.pass {
-				t.Errorf("got %v", got)
+			nc := &network.Conn{Conn: conn{state: c.state}, Info: &streaminfo.Info{}}
+			if !b.Filter.OnConnect(nc) {
+				t.Fatal("the connection is closed")
+			}
+			if _, got := nc.Conn.(*exchange); got != c.exchange || got != (nc.Info.DownstreamPeer != nil) {
+				t.Errorf("exchange: %v", got)
 			}
 		})
 	}

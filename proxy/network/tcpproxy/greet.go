@@ -52,6 +52,7 @@ func (f *filter) connection(ctx context.Context, c *network.Conn) (transport.Con
 	}
 	c.Greeting = nil
 	c.Info.Cluster, c.Info.Upstream, c.Info.UpstreamLocal, c.Info.Attempts = g.info.Cluster, g.info.Upstream, g.info.UpstreamLocal, g.info.Attempts
+	c.Info.UpstreamTLS = g.info.UpstreamTLS
 	if g.Ended() || g.SetReadDeadline(time.Time{}) != nil { // it has ended meanwhile
 		_ = g.Conn.Close()
 		return f.connect(ctx, c.Info)

@@ -4,23 +4,20 @@
 //
 // A half of the stream that ends is passed on as such; a reset on one side resets the
 // other. Where both sides are plain sockets and much is to move, the kernel moves it
-// (splice). Every connection ends with one access log line.
+// (splice). The upstream side is a connection of its own, or with tunneling_config the
+// body of an HTTP exchange (CONNECT or POST) of the cluster's pool. Every connection ends
+// with one access log line; access_log_options order more.
 package tcpproxy
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"math"
 	"math/rand/v2"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	accesslogpb "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	tcpproxypb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/lateen-mesh/lateen/proxy/cluster"
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
 	"github.com/lateen-mesh/lateen/proxy/lb"
 	"github.com/lateen-mesh/lateen/proxy/network"
@@ -28,17 +25,26 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 	"github.com/lateen-mesh/lateen/proxy/upstream"
-	"github.com/lateen-mesh/lateen/proxy/xds"
 )
+
+// ClusterKey is the filter state by which an earlier filter names the cluster, in the
+// place of what is configured (a string).
+const ClusterKey = "envoy.tcp_proxy.cluster"
+
+// HostKey is the filter state by which an earlier filter says where a cluster connects to
+// whose endpoints are whatever clients ask for, "name:port".
+const HostKey = "envoy.upstream.dynamic_host"
 
 // A Cluster is what the filter needs of a cluster.Cluster.
 type Cluster interface {
 	Pick(*lb.Context) *endpoint.Endpoint
-	Dial(ctx context.Context, ep *endpoint.Endpoint) (transport.Conn, error)
+	// Dial connects for a stream of bytes, HTTP is the pool for tunnels.
+	Dial(ctx context.Context, ep *endpoint.Endpoint, t transport.Target) (transport.Conn, error)
+	HTTP(ep *endpoint.Endpoint, w upstream.Wish) *upstream.Pool
 	Stats() *upstream.Stats
 }
 
-// A Logger records finished connections.
+// A Logger records connections: at their end, and before where that is asked for.
 type Logger interface {
 	LogTCP(*streaminfo.Info)
 	Close()
@@ -80,82 +86,38 @@ type filter struct {
 	clusters    []weighted
 	total       uint64 // sum of weights
 	attempts    int
+	backOff     backOff
 	idle        time.Duration // 0: none
 	maxDuration time.Duration // 0: none
-	hashSource  bool
+	jitter      float64       // of maxDuration, as a part of it
+	hash        func(*streaminfo.Info) (uint64, bool)
+	tunnel      *tunneling // nil: none
+	onData      bool       // upstream_connect_mode ON_DOWNSTREAM_DATA
+	checkDrain  bool       // check_drain_close
+	tlvs        []tlv
+	mergeTLVs   tcpproxypb.ProxyProtocolTlvMergePolicy
+	logs        logOptions
 	loggers     []Logger
 	stats       counters
 }
 
-type weighted struct {
-	name   string
-	weight uint32
-}
-
 // counters are "tcp.<stat_prefix>.…".
 type counters struct {
-	total, noRoute, rx, tx, idle, maxDuration *stats.Counter
+	total, noRoute, rx, tx, idle, maxDuration, earlyData *stats.Counter
+	flushTotal                                           *stats.Counter
+	rxBuffered, txBuffered, flushActive                  *stats.Gauge
+	paused, resumed                                      *stats.Counter
 }
 
-// defaultIdle is Envoy's idle_timeout where none is set.
-const defaultIdle = time.Hour
-
-func compile(c *tcpproxypb.TcpProxy, env Env) (*filter, error) {
-	if err := xds.Only(c, "stat_prefix", "cluster", "weighted_clusters", "idle_timeout", "access_log",
-		"max_connect_attempts", "hash_policy", "max_downstream_connection_duration"); err != nil {
-		return nil, err
-	}
-	s := env.Stats.Scope("tcp." + c.GetStatPrefix() + ".")
-	f := &filter{env: env, attempts: 1, idle: defaultIdle, maxDuration: c.GetMaxDownstreamConnectionDuration().AsDuration(), stats: counters{
+func newCounters(s *stats.Scope) counters {
+	return counters{
 		total: s.Counter("downstream_cx_total"), noRoute: s.Counter("downstream_cx_no_route"),
 		rx: s.Counter("downstream_cx_rx_bytes_total"), tx: s.Counter("downstream_cx_tx_bytes_total"),
+		rxBuffered: s.Gauge("downstream_cx_rx_bytes_buffered"), txBuffered: s.Gauge("downstream_cx_tx_bytes_buffered"),
+		paused: s.Counter("downstream_flow_control_paused_reading_total"), resumed: s.Counter("downstream_flow_control_resumed_reading_total"),
 		idle: s.Counter("idle_timeout"), maxDuration: s.Counter("max_downstream_connection_duration"),
-	}}
-	if n := c.GetMaxConnectAttempts(); n != nil {
-		f.attempts = int(n.GetValue())
+		earlyData: s.Counter("early_data_received_count_total"), flushTotal: s.Counter("upstream_flush_total"), flushActive: s.Gauge("upstream_flush_active"),
 	}
-	if t := c.GetIdleTimeout(); t != nil {
-		f.idle = t.AsDuration()
-	}
-	if err := f.compileClusters(c); err != nil {
-		return nil, err
-	}
-	if err := c.Validate(); err != nil { // the constraints that the schema itself states
-		return nil, err
-	}
-	for i, h := range c.GetHashPolicy() {
-		if h.GetSourceIp() == nil {
-			return nil, fmt.Errorf("hash_policy[%d]: %T is not supported", i, h.GetPolicySpecifier())
-		}
-		f.hashSource = true
-	}
-	var err error
-	if f.loggers, err = env.AccessLog(c.GetAccessLog()); err != nil {
-		return nil, fmt.Errorf("access_log: %w", err)
-	}
-	return f, nil
-}
-
-func (f *filter) compileClusters(c *tcpproxypb.TcpProxy) error {
-	switch s := c.GetClusterSpecifier().(type) {
-	case *tcpproxypb.TcpProxy_Cluster:
-		f.clusters, f.total = []weighted{{s.Cluster, 1}}, 1
-	case *tcpproxypb.TcpProxy_WeightedClusters:
-		for i, w := range s.WeightedClusters.GetClusters() {
-			if w.GetMetadataMatch() != nil {
-				return fmt.Errorf("weighted_clusters.clusters[%d].metadata_match: not supported", i)
-			}
-			f.clusters = append(f.clusters, weighted{w.GetName(), w.GetWeight()})
-			f.total += uint64(w.GetWeight())
-		}
-	}
-	if f.total == 0 {
-		return errors.New("cluster_specifier: no cluster with a weight")
-	}
-	if f.total > math.MaxUint32 {
-		return fmt.Errorf("weighted_clusters: weights must sum up to at most %d, got %d", uint32(math.MaxUint32), f.total)
-	}
-	return nil
 }
 
 func (f *filter) close() {
@@ -167,22 +129,61 @@ func (f *filter) close() {
 // Serve connects c upstream and relays until both sides are done.
 func (f *filter) Serve(ctx context.Context, c *network.Conn) {
 	f.stats.total.Inc()
-	if up, s := f.connection(ctx, c); up != nil {
-		f.relay(c, up, s)
-	} else {
-		_ = c.Close() // bytes that nobody read make the kernel send a reset, as with Envoy
+	if f.logs.onStart {
+		f.log(c.Info, "TcpConnectionStart")
 	}
+	f.serve(ctx, c)
 	c.Info.End = time.Now()
+	c.Info.LogType = ""
 	for _, l := range f.loggers {
 		l.LogTCP(c.Info)
 	}
 }
 
+func (f *filter) serve(ctx context.Context, c *network.Conn) {
+	if f.onData && !f.spoken(c) {
+		_ = c.Close()
+		return
+	}
+	up, s := f.connection(ctx, c)
+	if up == nil {
+		_ = c.Close() // bytes that nobody read make the kernel send a reset, as with Envoy
+		return
+	}
+	if f.logs.onConnected {
+		f.log(c.Info, "TcpUpstreamConnected")
+	}
+	f.relay(c, up, s)
+}
+
+// spoken waits until the client says something, no longer than it may be idle.
+func (f *filter) spoken(c *network.Conn) bool {
+	if f.idle > 0 {
+		_ = c.SetReadDeadline(time.Now().Add(f.idle)) // fails on a closed socket, which the wait finds out
+	}
+	err := c.WaitReadable()
+	_ = c.SetReadDeadline(time.Time{})
+	if err != nil || c.Ended() {
+		return false
+	}
+	f.stats.earlyData.Inc()
+	return true
+}
+
+// log writes a line of the given type for a connection that goes on.
+func (f *filter) log(info *streaminfo.Info, kind string) {
+	info.LogType = kind
+	for _, l := range f.loggers {
+		l.LogTCP(info)
+	}
+	info.LogType = ""
+}
+
 // Refused logs a connection whose handshake failed. Envoy chooses the cluster before it.
 func (f *filter) Refused(info *streaminfo.Info) {
 	f.stats.total.Inc()
-	if name := f.choose(); f.env.Cluster(name) != nil {
-		info.Cluster = name
+	if w := f.choose(info); f.env.Cluster(w.name) != nil {
+		info.Cluster = w.name
 	}
 	info.End = time.Now()
 	for _, l := range f.loggers {
@@ -190,60 +191,29 @@ func (f *filter) Refused(info *streaminfo.Info) {
 	}
 }
 
-// choose returns the cluster's name for one connection.
-func (f *filter) choose() string {
+// Denied logs a connection that an earlier filter has ended.
+func (f *filter) Denied(info *streaminfo.Info) {
+	f.stats.total.Inc()
+	info.End = time.Now()
+	for _, l := range f.loggers {
+		l.LogTCP(info)
+	}
+}
+
+// choose returns the cluster for one connection.
+func (f *filter) choose(info *streaminfo.Info) weighted {
+	if name, ok := info.FilterState[ClusterKey].(string); ok {
+		return weighted{name: name, criteria: f.clusters[0].common}
+	}
 	n := uint64(0)
 	if len(f.clusters) > 1 {
 		n = rand.Uint64N(f.total)
 	}
 	for _, w := range f.clusters {
 		if n < uint64(w.weight) {
-			return w.name
+			return w
 		}
 		n -= uint64(w.weight)
 	}
-	return f.clusters[0].name
-}
-
-// connect finds an endpoint and connects to it, as often as the configuration allows;
-// nil after a failure, which Info tells. The stats are the cluster's.
-func (f *filter) connect(ctx context.Context, info *streaminfo.Info) (transport.Conn, *upstream.Stats) {
-	name := f.choose()
-	cl := f.env.Cluster(name)
-	if cl == nil {
-		f.stats.noRoute.Inc()
-		info.Flags.Set(streaminfo.NoClusterFound)
-		return nil, nil
-	}
-	info.Cluster = name
-	choice := lb.Context{OriginalDst: info.OriginalDst()}
-	if f.hashSource {
-		choice.Hash, choice.HasHash = xxhash.Sum64String(info.DownstreamRemote.Addr().String()), true
-	}
-	for info.Attempts < f.attempts {
-		ep := cl.Pick(&choice)
-		if ep == nil {
-			cl.Stats().CxNoneHealthy.Inc()
-			info.Flags.Set(streaminfo.NoHealthyUpstream)
-			return nil, nil
-		}
-		up, err := cl.Dial(ctx, ep)
-		if errors.Is(err, cluster.ErrOverflow) {
-			info.Flags.Set(streaminfo.UpstreamOverflow)
-			return nil, nil
-		}
-		info.Attempts++
-		info.Upstream = ep
-		if err == nil {
-			info.UpstreamLocal = up.LocalAddr()
-			return up, cl.Stats()
-		}
-		info.Flags.Set(streaminfo.UpstreamConnectionFailure)
-		if failure, ok := errors.AsType[*transport.Error](err); ok {
-			info.UpstreamFailureReason = failure.Reason
-		}
-	}
-	cl.Stats().CxConnectAttemptsExceeded.Inc()
-	info.Flags.Set(streaminfo.UpstreamRetryLimitExceeded)
-	return nil, nil
+	return f.clusters[0]
 }

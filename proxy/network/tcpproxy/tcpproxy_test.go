@@ -359,7 +359,7 @@ func TestWeights(t *testing.T) {
 	}
 	seen := map[string]int{}
 	for range 4000 {
-		seen[flt.choose()]++
+		seen[flt.choose(&streaminfo.Info{}).name]++
 	}
 	if seen["b"] < 2700 || seen["b"] > 3300 {
 		t.Error(seen)
@@ -371,13 +371,16 @@ func TestRefusals(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"stat_prefix": "p"}`: "cluster_specifier: no cluster with a weight",
 		`{"cluster": "c"}`:     "invalid TcpProxy.StatPrefix: value length must be at least 1 runes",
-		`{"stat_prefix": "p", "cluster": "c", "max_connect_attempts": 0}`:                                                            "invalid TcpProxy.MaxConnectAttempts: value must be greater than or equal to 1",
-		`{"stat_prefix": "p", "weighted_clusters": {"clusters": [{"name": "a", "weight": 0}, {"name": "b", "weight": 3}]}}`:          "invalid TcpProxy.WeightedClusters: embedded message failed validation | caused by: invalid TcpProxy_WeightedCluster.Clusters[0]: embedded message failed validation | caused by: invalid TcpProxy_WeightedCluster_ClusterWeight.Weight: value must be greater than or equal to 1",
-		`{"stat_prefix": "p", "weighted_clusters": {"clusters": [{"name": "a", "weight": 4294967295}, {"name": "b", "weight": 1}]}}`: "weighted_clusters: weights must sum up to at most 4294967295, got 4294967296",
-		`{"stat_prefix": "p", "cluster": "c", "metadata_match": {}}`:                                                                 "metadata_match: not supported",
-		`{"stat_prefix": "p", "cluster": "c", "tunneling_config": {"hostname": "x"}}`:                                                "tunneling_config: not supported",
-		`{"stat_prefix": "p", "weighted_clusters": {"clusters": [{"name": "a", "weight": 1, "metadata_match": {}}]}}`:                "weighted_clusters.clusters[0].metadata_match: not supported",
-		`{"stat_prefix": "p", "cluster": "c", "hash_policy": [{"filter_state": {"key": "x"}}]}`:                                      "hash_policy[0]: *typev3.HashPolicy_FilterState_ is not supported",
+		`{"stat_prefix": "p", "cluster": "c", "max_connect_attempts": 0}`:                                                                            "invalid TcpProxy.MaxConnectAttempts: value must be greater than or equal to 1",
+		`{"stat_prefix": "p", "weighted_clusters": {"clusters": [{"name": "a", "weight": 0}, {"name": "b", "weight": 3}]}}`:                          "invalid TcpProxy.WeightedClusters: embedded message failed validation | caused by: invalid TcpProxy_WeightedCluster.Clusters[0]: embedded message failed validation | caused by: invalid TcpProxy_WeightedCluster_ClusterWeight.Weight: value must be greater than or equal to 1",
+		`{"stat_prefix": "p", "weighted_clusters": {"clusters": [{"name": "a", "weight": 4294967295}, {"name": "b", "weight": 1}]}}`:                 "weighted_clusters: weights must sum up to at most 4294967295, got 4294967296",
+		`{"stat_prefix": "p", "cluster": "c", "on_demand": {"resources_locator": "x"}}`:                                                              "on_demand: not supported",
+		`{"stat_prefix": "p", "cluster": "c", "tunneling_config": {"hostname": "x", "post_path": "/y"}}`:                                             "tunneling_config.post_path: Can't set a post path when POST method isn't used",
+		`{"stat_prefix": "p", "cluster": "c", "tunneling_config": {"hostname": "x", "request_id_header": "y"}}`:                                      "tunneling_config.request_id_header: not supported",
+		`{"stat_prefix": "p", "cluster": "c", "tunneling_config": {"hostname": "x", "headers_to_add": [{"header": {"key": "host", "value": "y"}}]}}`: "tunneling_config.headers_to_add[0]: :-prefixed or host headers may not be modified",
+		`{"stat_prefix": "p", "cluster": "c", "upstream_connect_mode": "ON_DOWNSTREAM_DATA"}`:                                                        "max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE",
+		`{"stat_prefix": "p", "cluster": "c", "backoff_options": {"base_interval": "2s", "max_interval": "1s"}}`:                                     "backoff_options: max_backoff_interval must be greater or equal to base_backoff_interval",
+		`{"stat_prefix": "p", "cluster": "c", "proxy_protocol_tlvs": [{"type": 256}]}`:                                                               "invalid TcpProxy.ProxyProtocolTlvs[0]: embedded message failed validation | caused by: invalid TlvEntry.Type: value must be less than 256",
 	} {
 		if _, err := f.compile(text); err == nil || err.Error() != want {
 			t.Errorf("%s: %v", text, err)

@@ -12,6 +12,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // A Request is what the client said, of either form.
@@ -66,13 +68,20 @@ type world struct {
 type entry struct {
 	version int
 	body    *anypb.Any
+	ttl     time.Duration // 0: it lives on
 }
 
 // New starts a server on a free port of 127.0.0.1; it ends with the test.
 func New(t testing.TB) *Server {
 	t.Helper()
+	return At(t, "127.0.0.1:0")
+}
+
+// At is New for an address, "host:port" or "unix:path".
+func At(t testing.TB, addr string) *Server {
+	t.Helper()
 	s := &Server{types: map[string]*world{}, watches: map[*watch]string{}, changed: make(chan struct{})}
-	s.Start(t, "127.0.0.1:0")
+	s.Start(t, addr)
 	t.Cleanup(s.Stop)
 	return s
 }
@@ -80,7 +89,11 @@ func New(t testing.TB) *Server {
 // Start serves at addr, after Stop again.
 func (s *Server) Start(t testing.TB, addr string) {
 	t.Helper()
-	l, err := net.Listen("tcp", addr)
+	network := "tcp"
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, addr = "unix", path
+	}
+	l, err := net.Listen(network, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +134,21 @@ func (s *Server) Set(name string, m proto.Message) {
 	if err != nil {
 		panic(err)
 	}
-	s.change(body.GetTypeUrl(), func(w *world) { w.resources[name] = entry{w.version, body} })
+	s.change(body.GetTypeUrl(), func(w *world) { w.resources[name] = entry{version: w.version, body: body} })
+}
+
+// Beat sends a heartbeat in the place of a resource: its time to live begins anew.
+func (s *Server) Beat(url, name string, ttl time.Duration) {
+	s.change(url, func(w *world) { w.resources[name] = entry{w.version, nil, ttl} })
+}
+
+// SetFor is Set for a resource with a time to live.
+func (s *Server) SetFor(name string, m proto.Message, ttl time.Duration) {
+	body, err := anypb.New(m)
+	if err != nil {
+		panic(err)
+	}
+	s.change(body.GetTypeUrl(), func(w *world) { w.resources[name] = entry{w.version, body, ttl} })
 }
 
 // SetAll replaces all resources of a type in one push.
@@ -133,7 +160,7 @@ func (s *Server) SetAll(url string, all map[string]proto.Message) {
 			if err != nil {
 				panic(err)
 			}
-			w.resources[name] = entry{w.version, body}
+			w.resources[name] = entry{version: w.version, body: body}
 		}
 	})
 }
@@ -353,10 +380,22 @@ func (s *Server) worldResponse(url string, w *watch) *discoveryv3.DiscoveryRespo
 	r := &discoveryv3.DiscoveryResponse{TypeUrl: url, VersionInfo: fmt.Sprint("v", have.version), Nonce: strconv.Itoa(w.nonce)}
 	for _, name := range slices.Sorted(maps.Keys(have.resources)) {
 		if len(w.names) == 0 || slices.Contains(w.names, name) {
-			r.Resources = append(r.Resources, have.resources[name].body)
+			r.Resources = append(r.Resources, enveloped(name, have.resources[name]))
 		}
 	}
 	return r
+}
+
+// enveloped is a resource of the state of the world, in an envelope where it has a time to live.
+func enveloped(name string, e entry) *anypb.Any {
+	if e.ttl == 0 {
+		return e.body
+	}
+	body, err := anypb.New(&discoveryv3.Resource{Name: name, Resource: e.body, Ttl: durationpb.New(e.ttl)})
+	if err != nil {
+		panic(err)
+	}
+	return body
 }
 
 type deltaStream interface {
@@ -410,15 +449,23 @@ func (s *Server) deltaResponse(url string, w *watch) *discoveryv3.DeltaDiscovery
 	if w.all {
 		wanted = slices.Sorted(maps.Keys(have.resources))
 	}
-	for _, name := range wanted {
+	for _, name := range slices.Clone(wanted) {
 		e, there := have.resources[name]
+		if url == virtualHostType && !there {
+			w.answerAbsent(name, have, r)
+			continue
+		}
 		if v, had := w.has[name]; there && (!had || v != e.version) {
 			w.has[name] = e.version
-			r.Resources = append(r.Resources, &discoveryv3.Resource{Name: name, Version: strconv.Itoa(e.version), Resource: e.body})
+			x := &discoveryv3.Resource{Name: name, Version: strconv.Itoa(e.version), Resource: e.body}
+			if e.ttl > 0 {
+				x.Ttl = durationpb.New(e.ttl)
+			}
+			r.Resources = append(r.Resources, x)
 		}
 	}
 	for name := range w.has {
-		if _, there := have.resources[name]; !there {
+		if _, there := have.resources[name]; !there && !strings.HasPrefix(name, "-") {
 			delete(w.has, name)
 			r.RemovedResources = append(r.RemovedResources, name)
 		}
@@ -431,6 +478,27 @@ func (s *Server) deltaResponse(url string, w *watch) *discoveryv3.DeltaDiscovery
 	w.nonce++
 	r.Nonce = strconv.Itoa(w.nonce)
 	return r
+}
+
+const virtualHostType = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
+
+// answerAbsent is VHDS: a name without "/" stands for all below it that is not asked for one
+// by one (here: those that begin with "_"), another one that nobody has is told by itself.
+func (w *watch) answerAbsent(name string, have *world, r *discoveryv3.DeltaDiscoveryResponse) {
+	if strings.Contains(name, "/") {
+		if _, told := w.has["-"+name]; !told {
+			w.has["-"+name] = 0
+			r.Resources = append(r.Resources, &discoveryv3.Resource{Name: name, Aliases: []string{name}})
+		}
+		return
+	}
+	for _, below := range slices.Sorted(maps.Keys(have.resources)) {
+		e := have.resources[below]
+		if v, had := w.has[below]; strings.HasPrefix(below, name+"/_") && (!had || v != e.version) {
+			w.has[below] = e.version
+			r.Resources = append(r.Resources, &discoveryv3.Resource{Name: below, Version: strconv.Itoa(e.version), Resource: e.body})
+		}
+	}
 }
 
 // receive turns Recv into a channel, which ends with the stream.

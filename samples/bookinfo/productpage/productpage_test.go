@@ -154,6 +154,9 @@ func TestOtherPages(t *testing.T) {
 		}
 	}
 	head, none := do(t, client, "HEAD", page.URL+"/productpage", "", nil)
+	if _, way := do(t, client, "GET", page.URL+"/", "", nil); len(way) != 1683 { // what articles about circuit breakers show
+		t.Errorf("the way to the page has %d bytes", len(way))
+	}
 	_, body := do(t, client, "GET", page.URL+"/productpage", "", nil)
 	if head.ContentLength != int64(len(body)) || none != "" {
 		t.Errorf("HEAD tells %d bytes, GET has %d", head.ContentLength, len(body))
