@@ -23,6 +23,8 @@ func (s *Server) build(ctx context.Context) error {
 	defer stopFiles()
 	api, stopAPI := s.apiStore.Watch()
 	defer stopAPI()
+	joined, stopJoined := s.registrations.store.Watch()
+	defer stopJoined()
 	if s.api != nil {
 		select {
 		case <-s.api.Synced():
@@ -32,13 +34,14 @@ func (s *Server) build(ctx context.Context) error {
 	}
 	s.rebuild()
 	close(s.built)
-	for s.debounced(ctx, files, api) {
+	for s.debounced(ctx, files, api, joined) {
 		s.rebuild()
 	}
 	return nil
 }
 
-// objects are those in force, of files and of an API, and what is wrong with having both.
+// objects are those in force, of files, of an API and of workloads that have registered
+// themselves, and what is wrong with having them of both.
 func (s *Server) objects() (*config.Set, []Problem) {
 	set, shadowed := config.Join(s.store.Current(), s.apiStore.Current())
 	problems := []Problem{}
@@ -48,6 +51,7 @@ func (s *Server) objects() (*config.Set, []Problem) {
 				Message: "is in the Kubernetes API too: the one of " + set.Get(o.Kind, o.Namespace, o.Name).Source.String() + " is used"})
 		}
 	}
+	set, _ = config.Join(set, s.registrations.store.Current())
 	return set, problems
 }
 
@@ -57,14 +61,16 @@ const never = 24 * 365 * time.Hour
 // debounced waits for a burst of signals to be over; false when the context ends. A proxy
 // that is about to end waits for nobody, nor does the news that a Pod is to end, as long
 // as building the mesh leaves time for other things.
-func (s *Server) debounced(ctx context.Context, files, api <-chan struct{}) bool {
+func (s *Server) debounced(ctx context.Context, files, api, joined <-chan struct{}) bool {
 	quiet, last := time.NewTimer(never), time.NewTimer(never) // set by the first signal of a burst
 	defer quiet.Stop()
 	defer last.Stop()
 	burst := false
 	for {
 		select {
-		case <-s.departures.changed:
+		case <-s.departures.orders.given:
+			return true
+		case <-s.asked.given:
 			return true
 		case <-quiet.C:
 			return true
@@ -77,6 +83,7 @@ func (s *Server) debounced(ctx context.Context, files, api <-chan struct{}) bool
 				return true
 			}
 		case <-files:
+		case <-joined:
 		case <-s.meshFile.changed:
 		}
 		if !burst {
@@ -87,11 +94,12 @@ func (s *Server) debounced(ctx context.Context, files, api <-chan struct{}) bool
 	}
 }
 
-// podEnds reports whether a Pod is to end of which the Snapshot does not know that.
+// podEnds reports whether a Pod of the Snapshot is to end of which it does not know that.
 func (s *Server) podEnds() bool {
 	known := s.snapshot.Load().Config
 	return slices.ContainsFunc(s.apiStore.Current().List(config.Pod), func(o *config.Config) bool {
-		return isEnding(o) && !isEnding(known.Get(config.Pod, o.Namespace, o.Name))
+		before := known.Get(config.Pod, o.Namespace, o.Name)
+		return before != nil && isEnding(o) && !isEnding(before)
 	})
 }
 
@@ -105,52 +113,87 @@ func isEnding(o *config.Config) bool {
 
 // rebuild makes the next snapshot and tells the proxies what kinds differ.
 func (s *Server) rebuild() {
-	started := time.Now()
+	started, asked := time.Now(), s.asked.last()
 	set, shadowed := s.objects()
 	s.shadowed.Store(&shadowed)
 	mc := s.meshFile.resolve(set)
+	set = s.ofIngresses(config.Discovered(set, mc), mc)
 	s.injector.update(set, mc)
 	leaving, number := s.departures.current()
-	next := mesh.Build(set, mesh.Options{MeshConfig: mc, Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving, TraceSampling: s.o.TraceSampling})
 	prev := s.snapshot.Load()
+	next := mesh.Next(prev, set, mesh.Options{MeshConfig: mc, Networks: s.meshFile.meshNetworks(), Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving, TraceSampling: s.o.TraceSampling, ScopeGateways: s.o.ScopeGateways})
 	next.Generation = 1
 	if prev != nil {
 		next.Generation = prev.Generation + 1
 	}
-	change := difference(prev, next)
-	if s.departures.unknown(number) && !slices.Contains(change.Kinds, string(config.EndpointSlice)) {
-		change.Kinds = append(change.Kinds, string(config.EndpointSlice))
-	}
+	kinds := differing(prev, next)
 	defer s.lookForProblems()
-	if !change.All && len(change.Kinds) == 0 {
+	if prev != nil && len(kinds) == 0 && !s.departures.orders.unknown(number) {
+		s.asked.served(asked, prev.Generation)
 		return
 	}
+	change := difference(prev, next, kinds)
+	s.sharing.move(next, change)
 	s.snapshot.Store(next)
+	s.lookAtAddresses()
 	s.metrics.built(next, time.Since(started))
 	s.log.Info("mesh built", "generation", next.Generation, "objects", set.Len(), "services", len(next.Registry.Services()),
-		"changed", kindList(change), "took", time.Since(started).Round(time.Microsecond))
+		"changed", strings.Join(kinds, ","), "took", time.Since(started).Round(time.Microsecond))
 	s.lastBuilt, s.lastTook = time.Now(), time.Since(started)
 	s.ads.Push(change)
-	s.departures.served(number, next.Generation)
+	s.departures.orders.served(number, next.Generation)
+	s.asked.served(asked, next.Generation)
 }
 
-// difference says which kinds differ; a new mesh configuration may change anything.
-func difference(prev, next *mesh.Snapshot) ads.Change {
-	if prev == nil || !sameMeshConfig(prev.MeshConfig, next.MeshConfig) {
-		return ads.Change{All: true}
+// meshConfigKind stands for the mesh configuration among the kinds that differ.
+const meshConfigKind = "MeshConfig"
+
+// differing are the kinds whose objects differ.
+func differing(prev, next *mesh.Snapshot) []string {
+	if prev == nil {
+		return []string{"all"}
 	}
-	var c ads.Change
+	var kinds []string
+	if !sameMeshConfig(prev.MeshConfig, next.MeshConfig) || !sameNetworks(prev.MeshNetworks, next.MeshNetworks) {
+		kinds = append(kinds, meshConfigKind)
+	}
 	for _, k := range config.Kinds() {
 		if !slices.Equal(prev.Config.List(k), next.Config.List(k)) {
-			c.Kinds = append(c.Kinds, string(k))
+			kinds = append(kinds, string(k))
 		}
 	}
-	return c
+	return kinds
 }
 
-func kindList(c ads.Change) string {
-	if c.All {
-		return "all"
+// registered are the kinds of which proxies see only what the registry makes of them.
+func registered(kind string) bool {
+	switch config.Kind(kind) {
+	case config.Service, config.EndpointSlice, config.ServiceEntry, config.WorkloadEntry, config.Namespace, config.Pod, config.Node:
+		return true
 	}
-	return strings.Join(c.Kinds, ",")
+	return false
+}
+
+// difference says what proxies may see of kinds that differ; a new mesh configuration may
+// change anything.
+func difference(prev, next *mesh.Snapshot, kinds []string) ads.Change {
+	if prev == nil || slices.Contains(kinds, meshConfigKind) {
+		return ads.Change{All: true}
+	}
+	if len(prev.Config.List(config.Sidecar))+len(next.Config.List(config.Sidecar)) == 0 {
+		kinds = slices.Clone(kinds)
+		for i, k := range kinds {
+			if k == string(config.VirtualService) {
+				kinds[i] = string(routing)
+			}
+		}
+	}
+	d := next.Registry.Since(prev.Registry)
+	if d.Services {
+		if !slices.ContainsFunc(kinds, registered) { // what leaves is no object
+			kinds = append(kinds, string(config.EndpointSlice))
+		}
+		return ads.Change{Kinds: kinds}
+	}
+	return ads.Change{Kinds: slices.DeleteFunc(slices.Clone(kinds), registered), Subjects: d.Endpoints}
 }

@@ -486,7 +486,7 @@ func TestResolvers(t *testing.T) {
 }
 
 func TestPages(t *testing.T) {
-	p := start(t, map[string]string{"gateway.yaml": gateway, "routes.yaml": routes,
+	p := start(t, map[string]string{"gateway.yaml": gateway, "routes.yaml": routes, "b.yaml": strings.NewReplacer("STATIC", "NONE", "  endpoints: [{address: 127.0.0.1}]\n", "").Replace(cluster),
 		"secret.yaml": "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n  namespace: default\n" +
 			"  annotations: {kubectl.kubernetes.io/last-applied-configuration: very-secret}\nstringData: {password: very-secret}\n"}, nil)
 	c := p.connect(wellknown.ListenerType, nil)
@@ -499,14 +499,18 @@ func TestPages(t *testing.T) {
 		{"version", "/version", wellknown.Version()},
 		{"metrics", "/metrics", "pilot_xds_pushes{type=\"lds\"} 1"},
 		{"metrics count services", "/metrics", "pilot_virt_services 1"},
+		{"OB-046 metrics count what pushes are for", "/metrics", "pilot_push_triggers{type=\"global\"} 1"},
+		{"OB-046 metrics count what cannot be made", "/metrics", "pilot_total_xds_internal_errors 0"},
 		{"syncz", "/debug/syncz", `"proxy": "gw.istio-system"`},
 		{"syncz nonces", "/debug/syncz", `"listener_acked": "1"`},
 		{"adsz", "/debug/adsz", `"totalClients": 2`},
 		{"connections", "/debug/connections", `"connectionId": "gw.istio-system-`},
 		{"configz", "/debug/configz", `"kind": "VirtualService"`},
 		{"configz place", "/debug/configz", `gateway.yaml:2"`},
-		{"registryz", "/debug/registryz", "[]"},
-		{"endpointz", "/debug/endpointz", "[]"},
+		{"OB-050 registryz", "/debug/registryz", `"hostname": "b.example"`},
+		{"OB-050 registryz counts resolutions as Istio", "/debug/registryz", `"Resolution": 2`},
+		{"OB-050 clusterz", "/debug/clusterz", `"syncStatus": "synced"`},
+		{"OB-051 endpointz", "/debug/endpointz", `"svc": "b.example:http"`},
 		{"mesh", "/debug/mesh", `"rootNamespace": "istio-system"`},
 		{"config_dump", "/debug/config_dump?proxyID=gw.istio-system", `"name": "0.0.0.0_80"`},
 		{"config_dump without a proxy", "/debug/config_dump", "say which proxy"},

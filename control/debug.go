@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -18,10 +19,12 @@ import (
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
-// syncz is one entry a proxy, under the original's keys: the nonces last sent
-// and last acknowledged.
+// syncz is one entry a proxy, under the original's keys: the nonces last sent and last
+// acknowledged of each type that the proxy subscribes to, and our own: why it refuses what.
 func (s *Server) syncz(*http.Request) (any, error) {
-	keys := map[string]string{"CDS": "cluster", "EDS": "endpoint", "LDS": "listener", "RDS": "route", "SDS": "secret"}
+	keys := map[string]string{
+		"CDS": "cluster", "EDS": "endpoint", "LDS": "listener", "RDS": "route", "SDS": "secret", "ECDS": "extensionconfig", "NDS": "nametable",
+	}
 	list := []map[string]string{}
 	for _, c := range s.ads.Conns() {
 		e := map[string]string{
@@ -31,6 +34,9 @@ func (s *Server) syncz(*http.Request) (any, error) {
 		for _, w := range c.Watches {
 			if key := keys[w.Type.Name]; key != "" {
 				e[key+"_sent"], e[key+"_acked"] = w.Nonce, w.Acked
+				for _, r := range w.Refused {
+					e[key+"_error"] = r.Resource + ": " + r.Error
+				}
 			}
 		}
 		list = append(list, e)
@@ -119,22 +125,48 @@ func specJSON(o *config.Config) (json.RawMessage, error) {
 	return json.Marshal(o.Spec)
 }
 
+// registryz lists services under the original's keys.
 func (s *Server) registryz(*http.Request) (any, error) {
 	list := []any{}
-	if snap := s.snapshot.Load(); snap != nil {
-		for _, svc := range snap.Registry.Services() {
-			ports := []any{}
-			for _, p := range svc.Ports {
-				ports = append(ports, map[string]any{"name": p.Name, "port": p.Number, "protocol": p.Protocol})
-			}
-			list = append(list, map[string]any{
-				"hostname": svc.Host, "ports": ports, "Resolution": svc.Resolution, "MeshExternal": svc.MeshExternal,
-				"Addresses": svc.Addresses, "autoAllocatedIPv4Address": svc.AutoAddress, "creationTime": svc.CreationTime,
-				"Attributes": map[string]any{"Name": svc.Name, "Namespace": svc.Namespace, "Labels": svc.Labels, "ExportTo": svc.ExportTo, "LabelSelectors": svc.Selector},
-			})
+	snap := s.snapshot.Load()
+	if snap == nil {
+		return list, nil
+	}
+	for _, svc := range snap.Registry.Services() {
+		ports := []any{}
+		for _, p := range svc.Ports {
+			ports = append(ports, map[string]any{"name": p.Name, "port": p.Number, "protocol": p.Protocol})
 		}
+		from, address, cluster := "Kubernetes", "0.0.0.0", cmp.Or(s.o.ClusterID, "Kubernetes")
+		if svc.FromEntry {
+			from = "External"
+		}
+		if len(svc.Addresses) > 0 {
+			address = svc.Addresses[0]
+		}
+		list = append(list, map[string]any{
+			"hostname": svc.Host, "ports": ports, "Resolution": resolutionNumber(svc.Resolution), "MeshExternal": svc.MeshExternal,
+			"clusterVIPs":    map[string]any{"Addresses": map[string][]string{cluster: svc.Addresses}},
+			"defaultAddress": address, "autoAllocatedIPv4Address": svc.AutoAddress, "creationTime": svc.CreationTime,
+			"Attributes": map[string]any{"ServiceRegistry": from, "Name": svc.Name, "Namespace": svc.Namespace, "Labels": svc.Labels,
+				"ExportTo": svc.ExportTo, "LabelSelectors": svc.Selector},
+		})
 	}
 	return list, nil
+}
+
+// resolutionNumber is how the original counts resolutions.
+func resolutionNumber(r registry.Resolution) int {
+	return map[registry.Resolution]int{registry.ClientSideLB: 0, registry.DNSLB: 1, registry.Passthrough: 2, registry.DNSRoundRobin: 3, registry.DynamicDNS: 5}[r]
+}
+
+// clusterz is the one cluster that there is, as the original lists them.
+func (s *Server) clusterz(*http.Request) (any, error) {
+	state := "synced"
+	if s.snapshot.Load() == nil {
+		state = "syncing"
+	}
+	return []any{map[string]string{"id": cmp.Or(s.o.ClusterID, "Kubernetes"), "secretName": "", "syncStatus": state}}, nil
 }
 
 type portEndpoints struct {

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync"
 
+	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/lateen-mesh/lateen/control/ads"
@@ -21,7 +24,12 @@ import (
 type generator struct {
 	ads.Type
 	resources func(v *view, names []string) ([]ads.Resource, error)
+	secret    bool // not kept for other proxies
 }
+
+// routing stands for VirtualServices where no Sidecar is in force: they route then and decide
+// on nothing else.
+const routing config.Kind = "VirtualService without Sidecar"
 
 // generators is what proxies can ask for, in the order of delivery.
 func generators() []generator {
@@ -31,13 +39,17 @@ func generators() []generator {
 		config.VirtualService, config.DestinationRule, config.Sidecar, config.Gateway,
 		config.Service, config.EndpointSlice, config.ServiceEntry, config.WorkloadEntry, config.Namespace, config.Pod, config.Node,
 	}
+	patched := append(slices.Clone(traffic), config.EnvoyFilter)
+	routed := append(slices.Clone(patched), routing)
+	extended := []config.Kind{config.WasmPlugin, config.TrafficExtension}
 	return []generator{
-		{resourceType(wellknown.ClusterType, "CDS", traffic), clusters},
-		{resourceType(wellknown.EndpointType, "EDS", traffic), endpoints},
-		{resourceType(wellknown.ListenerType, "LDS", traffic), listeners},
-		{resourceType(wellknown.RouteType, "RDS", traffic), routeTables},
-		{resourceType(wellknown.SecretType, "SDS", []config.Kind{config.Secret, config.ConfigMap}), secrets},
-		{resourceType(nametable.Type, "NDS", traffic), names},
+		{resourceType(wellknown.ClusterType, "CDS", patched), clusters, false},
+		{resourceType(wellknown.EndpointType, "EDS", traffic), endpoints, false},
+		{resourceType(wellknown.ListenerType, "LDS", slices.Concat(routed, extended)), listeners, false},
+		{resourceType(wellknown.RouteType, "RDS", routed), routeTables, false},
+		{resourceType(wellknown.SecretType, "SDS", []config.Kind{config.Secret, config.ConfigMap}), secrets, true},
+		{resourceType(wellknown.ExtensionType, "ECDS", append(extended, config.EnvoyFilter)), extensions, false},
+		{resourceType(nametable.Type, "NDS", traffic), names, false},
 	}
 }
 
@@ -47,6 +59,9 @@ func resourceType(url, name string, reads []config.Kind) ads.Type {
 	t := ads.Type{URL: url, Name: name, Wildcard: slices.Contains(whole, url)}
 	for _, k := range reads {
 		t.Reads = append(t.Reads, string(k))
+	}
+	if url == wellknown.EndpointType {
+		t.Subject = compile.ClusterHost
 	}
 	return t
 }
@@ -64,25 +79,34 @@ func types() []ads.Type {
 // made on first use.
 type view struct {
 	snapshot *mesh.Snapshot
-	proxy    *mesh.Proxy
-	scoped   *mesh.Scope
+	proxy    *mesh.Proxy // one that stands for it and its like
+	likeness compile.Likeness
+	sharing  *sharing           // nil: what is made is for this view alone
+	scope    func() *mesh.Scope // made once
+	flaws    *patchFlaws        // nil: nobody asks
+	barred   *barredParts       // nil: none
+	patched  *envoy.Patches     // those that were used last
 }
 
 // view is the newest for a proxy. There is one from the first snapshot on, and
 // proxies are served from then on.
 func (s *Server) view(p *mesh.Proxy) ads.View {
 	s.lookForProblems() // what the proxy asks for may not be there
-	return &view{snapshot: s.snapshot.Load(), proxy: p}
+	v := newView(s.snapshot.Load(), p, &s.sharing)
+	v.flaws, v.barred = &s.flaws, &s.barred
+	return v
+}
+
+func newView(snapshot *mesh.Snapshot, p *mesh.Proxy, sharing *sharing) *view {
+	v := &view{snapshot: snapshot, sharing: sharing, scope: sync.OnceValue(func() *mesh.Scope { return snapshot.Scope(p) })}
+	v.proxy, v.likeness = compile.Like(snapshot, p)
+	return v
 }
 
 func (v *view) Generation() uint64 { return v.snapshot.Generation }
 
-func (v *view) scope() *mesh.Scope {
-	if v.scoped == nil {
-		v.scoped = v.snapshot.Scope(v.proxy)
-	}
-	return v.scoped
-}
+// Key is what the mesh knows of the proxy, that of its workload too.
+func (v *view) Key() string { return string(v.likeness[:]) }
 
 // Resources makes the resources of a type. A panic in there must cost one type of one
 // proxy, not the mesh.
@@ -92,10 +116,19 @@ func (v *view) Resources(typeURL string, names []string) (list []ads.Resource, e
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
+	if v.proxy.IsGRPC() {
+		return grpcResources(v, typeURL, names)
+	}
 	for _, g := range generators() {
-		if g.URL == typeURL {
-			return g.resources(v, names)
+		if g.URL != typeURL {
+			continue
 		}
+		if v.sharing != nil && !g.secret {
+			if c := v.sharing.cohort(v); c != nil {
+				return c.resources(v, g, names)
+			}
+		}
+		return g.resources(v, names)
 	}
 	return nil, nil
 }
@@ -113,20 +146,27 @@ func among(names []string) func(string) bool {
 }
 
 func clusters(v *view, names []string) ([]ads.Resource, error) {
-	var list []ads.Resource
+	var made []*clusterpb.Cluster
 	servers, wanted := resolversOf(v.proxy), among(names)
 	for _, c := range compile.Clusters(v.snapshot, v.scope(), v.proxy) {
-		if !wanted(c.Name) {
+		if wanted(c.Name) {
+			made = append(made, envoy.Cluster(c))
+		}
+	}
+	var list []ads.Resource
+	patches := v.patches()
+	for _, m := range patches.Clusters(made) {
+		if !wanted(m.Name) {
 			continue
 		}
-		m := envoy.Cluster(c)
 		if err := resolveWith(m, servers); err != nil {
 			return nil, err
 		}
-		if err := add(&list, c.Name, m); err != nil {
+		if err := add(&list, m.Name, m); err != nil {
 			return nil, err
 		}
 	}
+	v.tell(patches, wellknown.ClusterType, "")
 	return list, nil
 }
 
@@ -145,28 +185,55 @@ func endpoints(v *view, names []string) ([]ads.Resource, error) {
 }
 
 func listeners(v *view, names []string) ([]ads.Resource, error) {
-	var list []ads.Resource
-	published, wanted := publishingOf(v.proxy), among(names)
+	var made []*listenerpb.Listener
 	for _, l := range compile.Listeners(v.snapshot, v.scope(), v.proxy) {
-		if !wanted(l.Name) {
+		if kept := v.barred.chains(v.snapshot, v.likeness, l); kept != nil {
+			made = append(made, envoy.Listener(*kept))
+		}
+	}
+	var list []ads.Resource
+	published, wanted, patches := publishingOf(v.proxy), among(names), v.patches()
+	for _, m := range patches.Listeners(made) {
+		if !wanted(m.Name) {
 			continue
 		}
-		m := envoy.Listener(l)
 		published.apply(m)
-		if err := add(&list, l.Name, m); err != nil {
+		if err := add(&list, m.Name, m); err != nil {
 			return nil, err
 		}
 	}
+	v.tell(patches, wellknown.ListenerType, "")
 	return list, nil
 }
 
 func routeTables(v *view, names []string) ([]ads.Resource, error) {
 	var list []ads.Resource
+	patches := v.patches()
 	for _, r := range compile.Routes(v.snapshot, v.scope(), v.proxy, names...) {
-		if err := add(&list, r.Name, envoy.RouteConfiguration(*r)); err != nil {
+		if err := add(&list, r.Name, patches.Routes(envoy.RouteConfiguration(*r))); err != nil {
+			return nil, err
+		}
+		v.tell(patches, wellknown.RouteType, r.Name)
+	}
+	return list, nil
+}
+
+// extensions are settings of filters that listeners ask for by name; WasmPlugins,
+// TrafficExtensions and EnvoyFilters bring them.
+func extensions(v *view, names []string) ([]ads.Resource, error) {
+	var list []ads.Resource
+	for _, m := range compile.Modules(v.snapshot, v.proxy, names) {
+		if err := add(&list, m.Name, envoy.Module(m)); err != nil {
 			return nil, err
 		}
 	}
+	patches := v.patches()
+	for _, x := range patches.Extensions(among(names)) {
+		if err := add(&list, x.Name, x); err != nil {
+			return nil, err
+		}
+	}
+	v.tell(patches, wellknown.ExtensionType, "")
 	return list, nil
 }
 

@@ -20,22 +20,18 @@ const (
 	forgetTime = time.Minute
 )
 
-// departures are the proxies that are about to end, by node id. Each change has a number;
-// a Snapshot that knows of it is recorded, so that those who made it can wait.
+// departures are the proxies that are about to end, by node id. Each change is an order to
+// the builder.
 type departures struct {
-	changed chan struct{} // a signal for the builder
+	orders *orders
 
-	mu         sync.Mutex
-	leaving    map[string]registry.Departure
-	forget     map[string]*time.Timer
-	number     uint64        // of the last change
-	built      uint64        // of the last change that is in the Snapshot
-	generation uint64        // of that Snapshot
-	moved      chan struct{} // closed when built has grown
+	mu      sync.Mutex
+	leaving map[string]registry.Departure
+	forget  map[string]*time.Timer
 }
 
 func newDepartures() *departures {
-	return &departures{changed: make(chan struct{}, 1), leaving: map[string]registry.Departure{}, forget: map[string]*time.Timer{}, moved: make(chan struct{})}
+	return &departures{orders: newOrders(), leaving: map[string]registry.Departure{}, forget: map[string]*time.Timer{}}
 }
 
 // leave takes a proxy's workload out of the mesh, at once, and returns when the other
@@ -46,7 +42,7 @@ func (s *Server) leave(ctx context.Context, p *mesh.Proxy) {
 	ctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
 	started := time.Now()
-	generation, err := s.departures.await(ctx, number)
+	generation, err := s.departures.orders.await(ctx, number)
 	if err == nil {
 		err = s.ads.Await(ctx, generation, p.ID)
 	}
@@ -58,14 +54,17 @@ func (s *Server) leave(ctx context.Context, p *mesh.Proxy) {
 	log.Info("leaves, and all proxies know")
 }
 
-// arrive takes a proxy back that had left.
-func (s *Server) arrive(p *mesh.Proxy) { s.departures.remove(p.ID) }
+// arrive takes a proxy back that had left, and one that registers itself into the mesh.
+func (s *Server) arrive(p *mesh.Proxy) {
+	s.departures.remove(p.ID)
+	s.registrations.joins(s.snapshot.Load(), p)
+}
 
 func (d *departures) add(p *mesh.Proxy) (number uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.leaving[p.ID] = registry.Departure{Name: p.Name, Namespace: p.Namespace, Addresses: p.Addresses}
-	return d.change()
+	return d.orders.give()
 }
 
 func (d *departures) remove(id string) {
@@ -77,18 +76,8 @@ func (d *departures) remove(id string) {
 	}
 	if _, ok := d.leaving[id]; ok {
 		delete(d.leaving, id)
-		d.change()
+		d.orders.give()
 	}
-}
-
-// change numbers a change and wakes the builder; d.mu is held.
-func (d *departures) change() uint64 {
-	d.number++
-	select {
-	case d.changed <- struct{}{}:
-	default:
-	}
-	return d.number
 }
 
 // forgetLater begins to forget a proxy whose stream has ended.
@@ -102,49 +91,14 @@ func (d *departures) forgetLater(id string) {
 
 // current are the departures in a stable order, and the number of their last change.
 func (d *departures) current() ([]registry.Departure, uint64) {
+	number := d.orders.last()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var list []registry.Departure
 	for _, id := range slices.Sorted(maps.Keys(d.leaving)) {
 		list = append(list, d.leaving[id])
 	}
-	return list, d.number
-}
-
-// unknown reports whether no Snapshot knows the change of a number.
-func (d *departures) unknown(number uint64) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return number > d.built
-}
-
-// served records that the Snapshot of a generation, which proxies have been told of, knows
-// the changes up to a number.
-func (d *departures) served(number, generation uint64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if number > d.built {
-		d.built, d.generation = number, generation
-		close(d.moved)
-		d.moved = make(chan struct{})
-	}
-}
-
-// await returns the generation of a Snapshot that knows a change.
-func (d *departures) await(ctx context.Context, number uint64) (generation uint64, err error) {
-	for {
-		d.mu.Lock()
-		built, generation, moved := d.built, d.generation, d.moved
-		d.mu.Unlock()
-		if built >= number {
-			return generation, nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
+	return list, number
 }
 
 // stop ends the timers.

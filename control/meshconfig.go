@@ -36,6 +36,7 @@ type meshFile struct {
 
 	mu       sync.Mutex
 	good     *meshconfig.MeshConfig
+	networks *meshconfig.MeshNetworks // the last good of this run
 	problems []config.Problem
 }
 
@@ -113,7 +114,18 @@ func (m *meshFile) resolve(set *config.Set) *meshconfig.MeshConfig {
 		}
 		m.good = mc
 	}
+	networks, wrong := config.MeshNetworksOf(set, m.root)
+	if m.problems = append(m.problems, wrong...); networks != nil {
+		m.networks = networks
+	}
 	return m.good
+}
+
+// meshNetworks are those in force since the last resolve.
+func (m *meshFile) meshNetworks() *meshconfig.MeshNetworks {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.networks
 }
 
 // load takes what the last run left as the last good.
@@ -226,6 +238,8 @@ func put(m *yaml.Node, path []string, value yaml.Node) {
 }
 
 func sameMeshConfig(a, b *meshconfig.MeshConfig) bool { return a == b || proto.Equal(a, b) }
+
+func sameNetworks(a, b *meshconfig.MeshNetworks) bool { return a == b || proto.Equal(a, b) }
 
 func readBounded(path string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)

@@ -30,10 +30,12 @@ func (s *Server) pageTable(registry *prometheus.Registry) []page {
 		{"/metrics", "Prometheus series", false, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP},
 		{"/debug/status", "files, problems, proxies: what lateen status shows", true, jsonPage(func(*http.Request) (any, error) { return s.Status(), nil })},
 		{"/debug/syncz", "versions sent to and acknowledged by each proxy", true, jsonPage(s.syncz)},
+		{"/debug/wait", "?generation=N|object=KIND/NAMESPACE/NAME&proxyID=NAME.NAMESPACE&timeout=30s: answers when proxies have it", true, jsonPage(s.wait)},
 		{"/debug/adsz", "connected proxies and what they subscribe to", true, jsonPage(s.adsz)},
 		{"/debug/connections", "the same, without subscriptions", true, jsonPage(s.connections)},
 		{"/debug/configz", "objects in force", true, jsonPage(s.configz)},
 		{"/debug/registryz", "services", true, jsonPage(s.registryz)},
+		{"/debug/clusterz", "clusters that objects are read from", true, jsonPage(s.clusterz)},
 		{"/debug/endpointz", "endpoints of each service and port", true, jsonPage(s.endpointz)},
 		{"/debug/mesh", "MeshConfig in force", true, jsonPage(s.meshz)},
 		{"/debug/config_dump", "?proxyID=NAME.NAMESPACE: what a proxy gets, as Envoy's config_dump", true, jsonPage(s.configDump)},
@@ -48,6 +50,9 @@ func (s *Server) pages(registry *prometheus.Registry) http.Handler {
 	table := s.pageTable(registry)
 	for _, p := range table {
 		serve := p.serve
+		if p.local && s.o.NoDebug {
+			continue
+		}
 		if p.local {
 			serve = localOnly(serve)
 		}

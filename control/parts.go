@@ -29,6 +29,7 @@ func (s *Server) parts() []part {
 		{"pages", len(s.sockets) > 0, s.servePages},                                 // health, debug, metrics
 		{"webhooks", len(s.hookSockets) > 0, s.serveHooks},                          // pods ─► pods with a sidecar
 		{"webhook configurations", s.webhooks != nil, s.webhooks.Run},               // our certificate ─► API
+		{"addresses of Ingresses", s.api != nil, s.tellAddresses},                   // Snapshot ─► API
 		{"problems", true, s.tellProblems},                                          // Snapshot, proxies ─► log
 		{"end", true, func(ctx context.Context) error { <-ctx.Done(); return nil }}, // keeps a server without other parts alive
 	}

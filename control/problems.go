@@ -16,6 +16,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/compile"
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/envoy"
+	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/control/registry"
 	"github.com/lateen-mesh/lateen/wellknown"
@@ -90,18 +91,24 @@ func (s *Server) problems(now time.Time) []Problem {
 	for _, p := range s.injector.Problems() {
 		list = append(list, problem(p))
 	}
+	if unmet := s.ingresses.unmet.Load(); unmet != nil {
+		list = append(list, *unmet...)
+	}
 	snap := s.snapshot.Load()
 	if snap == nil {
 		return list
 	}
 	list = append(list, s.rules.of(snap)...)
+	conns := s.ads.Conns()
+	list = append(list, s.flaws.of(snap, conns)...)
+	list = append(list, s.refs.of(snap)...)
 	list = append(list, portProblems(snap)...)
 	if shadowed := s.shadowed.Load(); shadowed != nil {
 		list = append(list, *shadowed...)
 	}
 	seen := map[Problem]bool{}
-	var found []Problem
-	for _, c := range s.ads.Conns() {
+	found := s.barred.problems(snap)
+	for _, c := range conns {
 		for _, p := range proxyProblems(snap, c, now) {
 			if !seen[p] {
 				seen[p] = true
@@ -161,15 +168,25 @@ func hasProxies(endpoints []*registry.Endpoint) bool {
 	return slices.ContainsFunc(endpoints, func(e *registry.Endpoint) bool { return e.TLSMode == "istio" })
 }
 
+// problemOf is a problem, without its message, of a field that something was made from.
+func problemOf(snap *mesh.Snapshot, o ir.Origin, s config.Severity) Problem {
+	key := config.Key{Kind: config.Kind(o.Kind), Namespace: o.Namespace, Name: o.Name}
+	p := Problem{Object: key.String(), Field: o.Field, Severity: s.String()}
+	if object := objectOf(snap, o); object != nil {
+		p.Place = object.Source.String()
+	}
+	return p
+}
+
+func objectOf(snap *mesh.Snapshot, o ir.Origin) *config.Config {
+	return snap.Config.Get(config.Kind(o.Kind), o.Namespace, o.Name)
+}
+
 func brokenRules(snap *mesh.Snapshot) []Problem {
 	list := []Problem{}
 	for _, b := range envoy.Broken(compile.Rules(snap)) {
-		key := config.Key{Kind: config.Kind(b.Origin.Kind), Namespace: b.Origin.Namespace, Name: b.Origin.Name}
-		p := Problem{Object: key.String(), Field: b.Origin.Field, Severity: config.Error.String(),
-			Message: fmt.Sprintf("the rule cannot be used, requests that it matches are answered 500: %v", b.Err)}
-		if o := snap.Config.Get(key.Kind, key.Namespace, key.Name); o != nil {
-			p.Place = o.Source.String()
-		}
+		p := problemOf(snap, *b.Origin, config.Error)
+		p.Message = fmt.Sprintf("the rule cannot be used, requests that it matches are answered 500: %v", b.Err)
 		if len(list) == 0 || list[len(list)-1] != p { // once, not for each match
 			list = append(list, p)
 		}
@@ -180,13 +197,17 @@ func brokenRules(snap *mesh.Snapshot) []Problem {
 // proxyProblems are those that one proxy has with the configuration.
 func proxyProblems(snap *mesh.Snapshot, c ads.ConnStatus, now time.Time) []Problem {
 	var list []Problem
-	for _, l := range slices.Concat(compile.ServersLeftOut(snap, c.Proxy), compile.Unspoken(snap, c.Proxy)) {
+	for _, l := range append(compile.ServersLeftOut(snap, c.Proxy), compile.ExtensionsLeftOut(snap, c.Proxy)...) {
 		list = append(list, Problem{Object: l.Object.Key.String(), Field: l.Field, Place: l.Object.Source.String(),
 			Message: l.Reason, Severity: config.Warning.String()})
 	}
+	list = append(list, refusalProblems(snap, c)...)
 	for _, w := range c.Watches {
 		if w.Type.URL == wellknown.SecretType {
 			list = append(list, secretProblems(snap, c.Proxy, w.Names, now)...)
+		}
+		if w.Type.URL == wellknown.RouteType && c.Proxy.IsGRPC() {
+			list = append(list, grpcProblems(snap, c.Proxy, w.Names)...)
 		}
 	}
 	return list

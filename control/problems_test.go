@@ -140,7 +140,8 @@ spec:
     route: [{destination: {host: c.test}}]
   - directResponse: {status: 200}
 `
-	p := start(t, map[string]string{"gateway.yaml": gateway, "routes.yaml": rules}, nil)
+	service := strings.NewReplacer("name: b,", "name: c,", "b.example", "c.test").Replace(cluster)
+	p := start(t, map[string]string{"gateway.yaml": gateway, "routes.yaml": rules, "service.yaml": service}, nil)
 	has(t, "RDS", text(t, p.connect(wellknown.RouteType, nil, "http.80").next("")), `"directResponse":{"status":500}`)
 	const prefix = "the rule cannot be used, requests that it matches are answered 500: "
 	place := filepath.Join(p.dir, "routes.yaml") + ":2"

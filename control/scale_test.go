@@ -116,7 +116,7 @@ func BenchmarkProxy(b *testing.B) {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				v := &view{snapshot: snap, proxy: p}
+				v := newView(snap, p, nil)
 				b.ReportMetric(float64(everything(b, v)), "resources")
 			}
 		})

@@ -68,6 +68,14 @@ type Options struct {
 	// it is there.
 	HTTPS string
 
+	// AutoRegistration is of workloads outside of Kubernetes.
+	AutoRegistration AutoRegistration
+
+	// ScopeGateways has Gateways select proxies of their own namespace only.
+	ScopeGateways bool
+	// NoDebug serves no debug pages; some of our own tools ask for them.
+	NoDebug bool
+
 	// TraceSampling is the share of requests, in percent, that are traced where the mesh
 	// configuration does not say it; nil is 1.
 	TraceSampling *float64
@@ -107,15 +115,25 @@ type Server struct {
 	shadowed atomic.Pointer[[]Problem]
 	meshFile *meshFile
 	snapshot atomic.Pointer[mesh.Snapshot]
+	sharing  sharing
 	built    chan struct{} // closed with the first snapshot
 	rules    ruleProblems
+	flaws    patchFlaws
+	barred   barredParts
+	refs     references
 	look     chan struct{} // wakes tellProblems
 
+	ingresses     ingresses
+	registrations *registrations
+
 	departures *departures
+	refusals   refusals
+	asked      *orders       // of those who wait for what is there to read now
 	lastBuilt  time.Time     // the builder's: when the last Snapshot was made,
 	lastTook   time.Duration // and how long that took
 
 	injector    *injector
+	validator   *validator
 	serving     *serving       // nil without webhooks
 	webhooks    *kube.Webhooks // nil without webhooks and a Kubernetes API
 	hookSockets []net.Listener
@@ -135,23 +153,28 @@ func New(o Options) (*Server, error) {
 	o = o.withDefaults()
 	s := &Server{
 		o: o, log: o.Log.Scope("control"), store: config.NewStore(), apiStore: config.NewStore(), built: make(chan struct{}), look: make(chan struct{}, 1),
-		departures: newDepartures(),
+		departures: newDepartures(), asked: newOrders(),
 	}
+	s.registrations = newRegistrations(o.AutoRegistration, s.log)
+	s.ingresses.look = make(chan struct{}, 1)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.metrics = newMetrics(registry)
 	s.injector = newInjector(o, registry)
+	s.validator = newValidator(o, registry)
 	s.ads = ads.NewServer(ads.Options{
-		Types: types(), Proxy: mesh.ParseProxy, View: s.view, Arrive: s.arrive, Leave: s.leave,
+		Types: types(), Proxy: s.admit, View: s.view, Arrive: s.arrive, Depart: s.registrations.leaves, Health: s.registrations.health, Leave: s.leave, Refused: s.refused,
 		Identifier: identifier(), Log: o.Log.Scope("ads"), Metrics: ads.NewMetrics(registry),
 	})
 	s.grpc = grpc.NewServer(
+		ads.ServerOption(),
 		grpc.MaxConcurrentStreams(100_000),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.o.KeepAlive.Interval, Timeout: s.o.KeepAlive.Timeout}),
 		// Proxies ping as often as they like; cutting them off would cost a reconnect.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
 	s.ads.Register(s.grpc)
+	describe(s.grpc)
 	s.http = &http.Server{
 		Handler:           s.pages(registry),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -169,7 +192,7 @@ func New(o Options) (*Server, error) {
 	if o.Kubernetes != nil {
 		s.api, err = kube.New(s.apiStore, kube.Options{
 			Connection: *o.Kubernetes, RootNamespace: o.RootNamespace, State: o.State,
-			WriteStatus: o.WriteStatus, Log: o.Log.Scope("kube"),
+			WriteStatus: o.WriteStatus, Event: s.metrics.event, Log: o.Log.Scope("kube"),
 		})
 		if err != nil {
 			return nil, err
@@ -249,6 +272,7 @@ func (s *Server) HTTPAddrs() []net.Addr {
 func (s *Server) Run(ctx context.Context) error {
 	defer s.closeSockets()
 	defer s.departures.stop()
+	defer s.registrations.stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	parts := s.parts()

@@ -13,6 +13,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/compile"
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/file"
+	"github.com/lateen-mesh/lateen/control/ingress"
 	"github.com/lateen-mesh/lateen/control/kube"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/logging"
@@ -96,6 +97,8 @@ type Refusal struct {
 	Type     string `json:"type"` // "CDS"
 	Resource string `json:"resource"`
 	Error    string `json:"error"`
+	// Patched are the EnvoyFilters that had a part in the resource.
+	Patched []string `json:"patched,omitempty"`
 }
 
 // A ListenerPort is an address and port of a gateway and where its machine has it.
@@ -171,7 +174,8 @@ func proxyStatus(snap *mesh.Snapshot, c ads.ConnStatus) ProxyStatus {
 	}
 	for _, w := range c.Watches {
 		for _, r := range w.Refused {
-			out.Refused = append(out.Refused, Refusal{Type: w.Type.Name, Resource: r.Resource, Error: r.Error})
+			out.Refused = append(out.Refused, Refusal{Type: w.Type.Name, Resource: r.Resource, Error: r.Error,
+				Patched: patchers(snap, c.Proxy, w.Type.URL, r.Resource)})
 		}
 	}
 	out.Synced = out.Generation >= snap.Generation && len(out.Refused) == 0 && len(c.Watches) > 0
@@ -192,8 +196,14 @@ func GatewayPorts(paths []string, stdin io.Reader, node *corepb.Node) ([]uint32,
 	if err != nil {
 		return nil, err
 	}
+	mc, _ := config.MeshConfigOf(store.Current(), config.DefaultRootNamespace)
+	if mc == nil {
+		mc = config.DefaultMeshConfig()
+	}
+	var ingresses ingress.Translation
+	set, _ := ingresses.Join(store.Current(), mc, "cluster.local")
 	var ports []uint32
-	for _, l := range listenerPorts(mesh.Build(store.Current(), mesh.Options{}), self) {
+	for _, l := range listenerPorts(mesh.Build(set, mesh.Options{MeshConfig: mc}), self) {
 		ports = append(ports, l.Port)
 	}
 	return slices.Compact(ports), nil

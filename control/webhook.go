@@ -25,7 +25,8 @@ import (
 	"github.com/lateen-mesh/lateen/control/inject"
 )
 
-// The webhook answers the API, over HTTPS, what is to be put into a pod that is being made.
+// The webhook answers the API, over HTTPS, what is to be put into a pod that is being made,
+// and whether an object may be stored (validating.go).
 //
 //	ConfigMap istio-sidecar-injector ─► settings ┐
 //	MeshConfig, Namespaces ──────────────────────┴─► /inject ─► AdmissionReview
@@ -139,22 +140,12 @@ func (i *injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return
 	}
-	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); r.Method != http.MethodPost || kind != "application/json" {
-		http.Error(w, "an AdmissionReview is sent with POST, as application/json", http.StatusUnsupportedMediaType)
+	body, done := posted(w, r, i.gate)
+	if done == nil {
 		return
 	}
-	select {
-	case i.gate <- struct{}{}:
-		defer func() { <-i.gate }()
-	case <-r.Context().Done():
-		return
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, inject.MaxReview))
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
-		return
-	}
-	base := inject.Request{Mesh: i.mesh.Load(), Revision: i.revision, NativeSidecars: !i.beside.Load(), Env: env}
+	defer done()
+	base := inject.Request{Mesh: i.mesh.Load(), Objects: i.objects.Load(), Revision: i.revision, NativeSidecars: !i.beside.Load(), Env: env}
 	answer, verdict, err := i.settings.Load().Review(body, base, i.labels)
 	if err != nil {
 		i.pods.WithLabelValues("malformed").Inc()
@@ -164,6 +155,27 @@ func (i *injector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	i.tell(verdict)
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(answer)
+}
+
+// posted reads what the API asks, once there is a place at the gate, which done gives up.
+// Without done there is nothing to answer any more.
+func posted(w http.ResponseWriter, r *http.Request, gate chan struct{}) (body []byte, done func()) {
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); r.Method != http.MethodPost || kind != "application/json" {
+		http.Error(w, "an AdmissionReview is sent with POST, as application/json", http.StatusUnsupportedMediaType)
+		return nil, nil
+	}
+	select {
+	case gate <- struct{}{}:
+	case <-r.Context().Done():
+		return nil, nil
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, inject.MaxReview))
+	if err != nil {
+		<-gate
+		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+		return nil, nil
+	}
+	return body, func() { <-gate }
 }
 
 // tell counts and logs what became of a pod.
@@ -209,6 +221,8 @@ func (s *Server) hooks() *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("/inject", s.injector)
 	mux.Handle("/inject/", s.injector)
+	mux.Handle("/validate", s.validator)
+	mux.Handle("/validate/", s.validator)
 	mux.HandleFunc("/ready", s.ready)
 	return &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
@@ -242,6 +256,9 @@ func (s *Server) serveHooks(ctx context.Context) error {
 	ended := make(chan error, len(s.hookSockets))
 	for _, l := range s.hookSockets {
 		go func() { ended <- server.ServeTLS(l, "", "") }()
+	}
+	if s.webhooks != nil {
+		s.webhooks.Answering()
 	}
 	var failure error
 	left := len(s.hookSockets)

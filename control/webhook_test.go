@@ -156,6 +156,13 @@ func TestWebhook(t *testing.T) {
 			}
 		}
 	})
+	t.Run("EX-028 EX-029 a ProxyConfig of the pod's namespace", func(t *testing.T) {
+		api.Apply("apiVersion: networking.istio.io/v1beta1\nkind: ProxyConfig\nmetadata: {name: few, namespace: default}\nspec: {concurrency: 7}\n")
+		wait(t, func() bool {
+			patch, _ := c.inject("/inject", "default", somePod)
+			return strings.Contains(patch, `\"concurrency\":7`)
+		})
+	})
 	t.Run("AN-046 none in a namespace that is labelled so, whatever the pod says", func(t *testing.T) {
 		patch, _ := c.inject("/inject", "quiet", strings.Replace(somePod, `"name":"p"`, `"name":"p","labels":{"sidecar.istio.io/inject":"true"}`, 1))
 		if patch != "" {
@@ -196,7 +203,7 @@ func TestWebhook(t *testing.T) {
 			{"/inject", "text/plain", "{}", http.StatusUnsupportedMediaType},
 			{"/inject", "application/json", `"` + strings.Repeat("x", 9<<20) + `"`, http.StatusRequestEntityTooLarge},
 			{"/inject/planet/mars", "application/json", "{}", http.StatusNotFound},
-			{"/validate", "application/json", "{}", http.StatusNotFound},
+			{"/other", "application/json", "{}", http.StatusNotFound},
 		} {
 			if code, text := c.post(r.path, r.kind, r.body); code != r.want {
 				t.Errorf("%s %.40s: %d %s, want %d", r.path, r.body, code, text, r.want)

@@ -95,6 +95,10 @@ func (f *flags) options(log *logging.Log) (control.Options, error) {
 	} else if f.https == webhooks {
 		o.HTTPS = "" // nobody would call
 	}
+	o.AutoRegistration.Off = os.Getenv("PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION") == "false"
+	o.AutoRegistration.Unchecked = os.Getenv("PILOT_ENABLE_WORKLOAD_ENTRY_HEALTHCHECKS") == "false"
+	o.ScopeGateways = os.Getenv("PILOT_SCOPE_GATEWAY_TO_NAMESPACE") == "true"
+	o.NoDebug = os.Getenv("ENABLE_DEBUG_ON_HTTP") == "false"
 	o.WriteStatus = os.Getenv("PILOT_ENABLE_STATUS") == "true"
 	o.KeepAlive.Interval, o.KeepAlive.Timeout = f.keepInterval, f.keepTimeout
 	if text := os.Getenv("PILOT_TRACE_SAMPLING"); text != "" {
@@ -106,6 +110,7 @@ func (f *flags) options(log *logging.Log) (control.Options, error) {
 	}
 	for name, target := range map[string]*time.Duration{
 		"PILOT_DEBOUNCE_AFTER": &o.Debounce.After, "PILOT_DEBOUNCE_MAX": &o.Debounce.Max,
+		"PILOT_WORKLOAD_ENTRY_GRACE_PERIOD": &o.AutoRegistration.Grace,
 	} {
 		text := os.Getenv(name)
 		if text == "" {

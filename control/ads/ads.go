@@ -24,49 +24,26 @@
 //     clusters is acknowledged (an Envoy does so when they are warm), at most
 //     gateTime; clusters that nobody needs any more leave in a CDS response of
 //     their own after LDS and RDS are acknowledged, at most sweepTime later.
+//   - A gRPC program that speaks xDS itself gets new routes when it has taken the clusters that
+//     are new in them (ahead.go), at most aheadTime later.
 //   - A changed cluster's endpoints follow it even when they are the same: an Envoy
 //     warms the new cluster from scratch and waits for them.
 //   - A subscription to a name that does not exist is answered: removed_resources in
 //     the delta form, a response without it in the other.
 //   - A proxy that asks for wellknown.DrainType says that it is about to end. It is answered
 //     when Options.Leave has seen to it that nobody sends to it any more.
+//   - A change that says what it is about (Change.Subjects) has each watch look at the names of
+//     that alone.
 //   - Everything is bounded: pending pushes, names per watch, unknown types, unanswered
-//     responses that are remembered. A slow proxy blocks its own goroutine only.
+//     responses that are remembered. A slow proxy blocks its own goroutine only, and has what
+//     it is sent in common with all others (ServerOption).
 //
 // The package opens no socket and authenticates nobody; package control does.
 package ads
 
 import (
-	"fmt"
 	"slices"
-
-	"github.com/cespare/xxhash/v2"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 )
-
-// A Resource is one named xDS resource. It is shared between streams and must
-// not be changed.
-type Resource struct {
-	Name    string
-	Version string // of the content; equal content has equal versions
-	Body    *anypb.Any
-}
-
-// NewResource packs a message. The error is that of encoding it.
-func NewResource(name string, m proto.Message) (Resource, error) {
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
-		return Resource{}, fmt.Errorf("%s %s: %w", m.ProtoReflect().Descriptor().Name(), name, err)
-	}
-	return Encoded(name, "type.googleapis.com/"+string(m.ProtoReflect().Descriptor().FullName()), raw), nil
-}
-
-// Encoded is the resource of a message that is encoded already; equal messages must be
-// equal bytes.
-func Encoded(name, typeURL string, raw []byte) Resource {
-	return Resource{Name: name, Version: fmt.Sprintf("%016x", xxhash.Sum64(raw)), Body: &anypb.Any{TypeUrl: typeURL, Value: raw}}
-}
 
 // A Type is one kind of xDS resource that the server offers.
 type Type struct {
@@ -78,19 +55,32 @@ type Type struct {
 	// Reads are the kinds of object, as in "kind:" of YAML, whose change can change a
 	// resource of the type.
 	Reads []string
+	// Subject tells by a resource's name what it is about, so that a Change of that alone
+	// reaches it alone. Nil: any change that reaches the type may be about any of its
+	// resources.
+	Subject func(name string) string
 }
 
 // A Change says what a new generation of the mesh differs in.
 type Change struct {
 	Kinds []string // kinds with changed objects
 	All   bool     // anything may have changed (mesh config, the first generation)
+	// Subjects are what resources of types with a Subject differ about, beside all that
+	// the kinds reach.
+	Subjects []string
+}
+
+// Reaches reports whether the change can alter any resource of the type, whatever that is
+// about.
+func (c Change) Reaches(t Type) bool {
+	return c.All || slices.ContainsFunc(c.Kinds, func(k string) bool { return slices.Contains(t.Reads, k) })
 }
 
 // reach is the set of types, a bit per index, that the change can alter.
 func (c Change) reach(types []Type) uint64 {
 	var set uint64
 	for i, t := range types {
-		if c.All || slices.ContainsFunc(c.Kinds, func(k string) bool { return slices.Contains(t.Reads, k) }) {
+		if c.Reaches(t) {
 			set |= 1 << i
 		}
 	}
@@ -102,8 +92,12 @@ func (c Change) reach(types []Type) uint64 {
 type View interface {
 	// Generation is that of the snapshot behind the view.
 	Generation() uint64
+	// Key stays the same from view to view for as long as what the mesh knows of the
+	// proxy itself does. A Change speaks of all else only.
+	Key() string
 	// Resources returns the resources of a type: those of the given names that
 	// exist, or every one where names is nil. On an error nothing of the type is
-	// sent and what the proxy has stays.
+	// sent and what the proxy has stays. The very slice that it returned before says
+	// that nothing differs.
 	Resources(typeURL string, names []string) ([]Resource, error)
 }

@@ -2,14 +2,10 @@ package ads
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
-
-	"github.com/cespare/xxhash/v2"
 
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/wellknown"
@@ -37,17 +33,20 @@ type conn struct {
 	unknown []*watch          // of types the server does not have
 
 	view      View
-	dirty     uint64        // known types to compare with the view
-	changedAt time.Time     // of the oldest change that is not yet delivered
-	gate      string        // nonce of the CDS response that LDS and RDS wait for
-	gateUntil time.Time     // end of that wait
-	sweepBy   time.Time     // when stale clusters leave at the latest
-	reconnect bool          // the proxy brought resources from an earlier stream
-	nonce     uint64        // last one used
-	timer     *time.Timer   // gate and sweep
-	requests  chan received // from the reading goroutine
-	leaving   bool          // the proxy has said that it is about to end
-	left      chan struct{} // a signal when it may
+	dirty     uint64          // known types to compare with the view
+	touched   uint64          // known types to compare in part: names that are asked for,
+	subjects  map[string]bool // and those of the subjects
+	changedAt time.Time       // of the oldest change that is not yet delivered
+	gate      string          // nonce of the CDS response that LDS and RDS wait for
+	gateUntil time.Time       // end of that wait
+	sweepBy   time.Time       // when stale clusters leave at the latest
+	reconnect bool            // the proxy brought resources from an earlier stream
+	nonce     uint64          // last one used
+	timer     *time.Timer     // gate and sweep
+	requests  chan received   // from the reading goroutine
+	ahead     ahead           // of a gRPC program
+	leaving   bool            // the proxy has said that it is about to end
+	left      chan struct{}   // a signal when it may
 }
 
 type received struct {
@@ -66,6 +65,8 @@ func (c *conn) run(ctx context.Context, first *request) error {
 	for {
 		if next.req != nil && next.req.typeURL == wellknown.DrainType && c.o.Leave != nil {
 			c.leave(ctx)
+		} else if next.req != nil && next.req.typeURL == wellknown.HealthType && c.o.Health != nil {
+			c.o.Health(c.proxy, next.req.nack)
 		} else if next.req != nil {
 			if err := c.handle(next.req); err != nil {
 				return err
@@ -117,22 +118,36 @@ func (c *conn) read(ctx context.Context) {
 
 // takePush moves on to the newest view.
 func (c *conn) takePush() {
-	types, since := c.pending.take()
+	types, subjects, since := c.pending.take()
 	if since.IsZero() {
 		return
 	}
 	c.o.Metrics.queued.Observe(time.Since(since).Seconds())
+	before := c.view.Key()
 	c.view = c.o.View(c.proxy)
+	if c.view.Key() != before {
+		types = 1<<len(c.o.Types) - 1
+	}
 	c.dirty |= types
+	for s := range subjects {
+		if c.subjects == nil {
+			c.subjects = map[string]bool{}
+		}
+		c.subjects[s] = true
+		c.touched |= c.withSubject
+	}
 	if c.changedAt.IsZero() || since.Before(c.changedAt) {
 		c.changedAt = since
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, t := range c.o.Types { // what the change cannot reach is already at the new generation
-		if w := c.watches[t.URL]; w != nil && c.dirty&(1<<i) == 0 {
-			w.reached(c.view.Generation())
+		if w := c.watches[t.URL]; w != nil && (c.dirty|c.touched)&(1<<i) == 0 {
+			w.reached(c.generationOf(w))
 		}
+	}
+	for _, w := range c.unknown {
+		w.reached(c.view.Generation())
 	}
 }
 
@@ -147,19 +162,26 @@ func (c *conn) ordered() []*watch {
 	return append(list, c.unknown...)
 }
 
-// handle takes one request into its watch.
+// handle takes one request into its watch, and tells what the proxy has refused.
 func (c *conn) handle(r *request) error {
+	refused, err := c.take(r)
+	if len(refused) > 0 && c.o.Refused != nil {
+		c.o.Refused(c.proxy, r.typeURL, refused)
+	}
+	return err
+}
+
+func (c *conn) take(r *request) (refused []Refusal, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := c.watches[r.typeURL]
 	if w == nil {
-		return c.open(r)
+		return nil, c.open(r)
 	}
 	stale := false
 	if r.nonce != "" {
-		stale = c.reply(w, r)
+		refused, stale = c.reply(w, r)
 	}
-	var err error
 	switch {
 	case c.delta: // names travel independently of nonces
 		w.unsubscribe(r.unsubscribe)
@@ -168,9 +190,9 @@ func (c *conn) handle(r *request) error {
 		err = w.replaceNames(r.names, r.nonce == "")
 	}
 	if len(w.asked) > 0 || w.answer {
-		c.mark(w.URL)
+		c.markAsked(w.URL)
 	}
-	return err
+	return refused, err
 }
 
 // open begins a watch with the type's first request of this stream. A nonce in it
@@ -222,7 +244,7 @@ func (c *conn) resume(w *watch, r *request) {
 		if len(w.told) >= maxNames {
 			return
 		}
-		w.told[n] = &told{version: v, good: v}
+		w.told[n] = &told{version: stampOf(v), good: stampOf(v)}
 		delete(w.asked, n)
 	}
 	if !w.partial {
@@ -231,7 +253,7 @@ func (c *conn) resume(w *watch, r *request) {
 }
 
 // reply books the answer to a response; stale reports that it was not the last.
-func (c *conn) reply(w *watch, r *request) (stale bool) {
+func (c *conn) reply(w *watch, r *request) (refused []Refusal, stale bool) {
 	stale = r.nonce != w.nonce
 	refused, known, again := w.reply(r.nonce, r.nack)
 	if c.delta && !known && !stale && r.nack == "" {
@@ -247,6 +269,9 @@ func (c *conn) reply(w *watch, r *request) (stale bool) {
 	if again {
 		c.mark(w.URL)
 	}
+	if c.ahead.waits() && !isRoutes(w.URL) {
+		c.mark(wellknown.RouteType)
+	}
 	if r.nack != "" && known {
 		c.o.Metrics.rejects.WithLabelValues(label(w.Type)).Inc()
 		for _, f := range refused {
@@ -256,7 +281,7 @@ func (c *conn) reply(w *watch, r *request) (stale bool) {
 			c.log.Warn("NACK", "node", c.proxy.ID, "type", w.Name, "error", r.nack)
 		}
 	}
-	return stale
+	return refused, stale
 }
 
 // replaceNames is a state-of-the-world subscription: the whole list each time.
@@ -301,22 +326,16 @@ func (c *conn) mark(url string) {
 	}
 }
 
+// markAsked has the names of a type that are asked for compared at the next chance.
+func (c *conn) markAsked(url string) {
+	for i, t := range c.o.Types {
+		if t.URL == url {
+			c.touched |= 1 << i
+		}
+	}
+}
+
 func (c *conn) nextNonce() string {
 	c.nonce++
 	return strconv.FormatUint(c.nonce, 10)
-}
-
-// versionOf is the version of a whole response: of its content, so that it is
-// the same on every stream and after a restart.
-func versionOf(d delivery) string {
-	parts := make([]string, 0, len(d.resources))
-	for _, r := range d.resources {
-		parts = append(parts, r.Name+"\x00"+r.Version)
-	}
-	slices.Sort(parts)
-	h := xxhash.New()
-	for _, p := range parts {
-		_, _ = h.WriteString(p + "\n")
-	}
-	return fmt.Sprintf("%016x", h.Sum64())
 }

@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/lateen-mesh/lateen/control/ads"
 	"github.com/lateen-mesh/lateen/control/mesh"
@@ -38,10 +39,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var types = []ads.Type{
 	{URL: wellknown.ClusterType, Name: "CDS", Wildcard: true, Reads: []string{"Service", "DestinationRule"}},
-	{URL: wellknown.EndpointType, Name: "EDS", Reads: []string{"EndpointSlice"}},
+	{URL: wellknown.EndpointType, Name: "EDS", Reads: []string{"EndpointSlice"}, Subject: subject},
 	{URL: wellknown.ListenerType, Name: "LDS", Wildcard: true, Reads: []string{"Gateway"}},
 	{URL: wellknown.RouteType, Name: "RDS", Reads: []string{"VirtualService"}},
 	{URL: wellknown.SecretType, Name: "SDS", Reads: []string{"Secret"}},
+}
+
+// subject is what is before the dot of a name: a.v1 is about a.
+func subject(name string) string {
+	s, _, _ := strings.Cut(name, ".")
+	return s
 }
 
 func url(short string) string {
@@ -66,13 +73,14 @@ func short(url string) string {
 func message(url, name, text string) proto.Message {
 	switch short(url) {
 	case "CDS":
-		return &clusterpb.Cluster{Name: name, AltStatName: text}
+		return &clusterpb.Cluster{Name: name, AltStatName: text, ClusterDiscoveryType: &clusterpb.Cluster_Type{Type: clusterpb.Cluster_EDS}}
 	case "EDS":
 		return &endpointpb.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointpb.LocalityLbEndpoints{{Locality: &corepb.Locality{Region: text}}}}
 	case "LDS":
 		return &listenerpb.Listener{Name: name, StatPrefix: text}
 	case "RDS":
-		return &routepb.RouteConfiguration{Name: name, VirtualHosts: []*routepb.VirtualHost{{Name: text}}}
+		return &routepb.RouteConfiguration{Name: name, VirtualHosts: []*routepb.VirtualHost{{Name: text, Routes: []*routepb.Route{{
+			Action: &routepb.Route_Route{Route: &routepb.RouteAction{ClusterSpecifier: &routepb.RouteAction_Cluster{Cluster: text}}}}}}}}
 	}
 	return &tlspb.Secret{Name: name, Type: &tlspb.Secret_GenericSecret{GenericSecret: &tlspb.GenericSecret{
 		Secret: &corepb.DataSource{Specifier: &corepb.DataSource_InlineString{InlineString: text}}}}}
@@ -91,7 +99,11 @@ func show(body *anypb.Any) string {
 	case *listenerpb.Listener:
 		return m.Name + "=" + m.StatPrefix
 	case *routepb.RouteConfiguration:
-		return m.Name + "=" + m.VirtualHosts[0].Name
+		text := m.Name + "=" + m.VirtualHosts[0].Name
+		for _, r := range m.VirtualHosts[0].Routes[1:] { // announced
+			text += "+" + r.GetRoute().GetCluster()
+		}
+		return text
 	case *tlspb.Secret:
 		return m.Name + "=" + m.GetGenericSecret().GetSecret().GetInlineString()
 	}
@@ -105,6 +117,7 @@ type world struct {
 	resources  map[string]map[string]ads.Resource // by URL and name
 	asked      []string                           // types that were generated
 	fail       string                             // type whose resources cannot be made
+	key        string                             // of all proxies
 }
 
 // set replaces the resources of the types that the lines name: "CDS a=1 b=2".
@@ -131,9 +144,12 @@ func (w *world) set(t *testing.T, lines ...string) {
 type view struct {
 	*world
 	generation uint64
+	key        string
 }
 
 func (v view) Generation() uint64 { return v.generation }
+
+func (v view) Key() string { return v.key }
 
 func (v view) Resources(typeURL string, names []string) ([]ads.Resource, error) {
 	v.mu.Lock()
@@ -184,7 +200,7 @@ func proxyOf(n *corepb.Node) (*mesh.Proxy, error) {
 	if n.GetId() == "" {
 		return nil, fmt.Errorf("id: must not be empty")
 	}
-	return &mesh.Proxy{ID: n.Id, Name: "gw", Namespace: "istio-system", IstioVersion: "1.31.0"}, nil
+	return &mesh.Proxy{ID: n.Id, Name: "gw", Namespace: "istio-system", IstioVersion: "1.31.0", Metadata: n.GetMetadata().AsMap()}, nil
 }
 
 // run calls f in a bubble with a server that serves the lines.
@@ -208,10 +224,10 @@ func run(t *testing.T, lines []string, f func(*fixture)) {
 			View: func(*mesh.Proxy) ads.View {
 				x.mu.Lock()
 				defer x.mu.Unlock()
-				return view{x.world, x.generation}
+				return view{x.world, x.generation, x.key}
 			},
 		})
-		g := grpc.NewServer()
+		g := grpc.NewServer(ads.ServerOption())
 		x.server.Register(g)
 		pipe := bufconn.Listen(1 << 16)
 		served := make(chan error, 1)
@@ -254,6 +270,8 @@ type client struct {
 	have   map[string]map[string]string // delta: type → name → version
 	first  bool
 	reads  chan struct{} // closed when the client begins to read
+
+	program bool // it is a gRPC program
 }
 
 type request struct {
@@ -318,7 +336,11 @@ func (c *client) node() *corepb.Node {
 		return nil
 	}
 	c.first = false
-	return &corepb.Node{Id: "router~127.0.0.1~gw.istio-system~istio-system.svc.cluster.local", UserAgentName: "envoy"}
+	n := &corepb.Node{Id: "router~127.0.0.1~gw.istio-system~istio-system.svc.cluster.local", UserAgentName: "envoy"}
+	if c.program {
+		n.UserAgentName, n.Metadata = "gRPC Go", &structpb.Struct{Fields: map[string]*structpb.Value{"GENERATOR": structpb.NewStringValue("grpc")}}
+	}
+	return n
 }
 
 func (c *client) deltaRequest(r request) *discoverypb.DeltaDiscoveryRequest {

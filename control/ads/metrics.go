@@ -1,6 +1,7 @@
 package ads
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,6 +12,8 @@ type Metrics struct {
 	connected   *prometheus.GaugeVec     // pilot_xds{version}
 	pushes      *prometheus.CounterVec   // pilot_xds_pushes{type}
 	rejects     *prometheus.CounterVec   // pilot_total_xds_rejects{type}
+	triggers    *prometheus.CounterVec   // pilot_push_triggers{type}
+	unmade      prometheus.Counter       // pilot_total_xds_internal_errors
 	expired     *prometheus.CounterVec   // pilot_xds_expired_nonce{type}
 	convergence prometheus.Histogram     // pilot_proxy_convergence_time
 	queued      prometheus.Histogram     // pilot_proxy_queue_time
@@ -29,6 +32,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		connected:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "pilot_xds", Help: "Number of endpoints connected to this pilot using XDS."}, []string{"version"}),
 		pushes:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_xds_pushes", Help: "Responses sent, by type."}, byType),
 		rejects:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_total_xds_rejects", Help: "Responses refused by proxies, by type."}, byType),
+		triggers:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_push_triggers", Help: "Total number of times a push was triggered, labeled by reason for the push."}, byType),
+		unmade:      prometheus.NewCounter(prometheus.CounterOpts{Name: "pilot_total_xds_internal_errors", Help: "Total number of internal XDS errors in pilot."}),
 		expired:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_xds_expired_nonce", Help: "Requests that answered an older response, by type."}, byType),
 		convergence: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "pilot_proxy_convergence_time", Help: "Seconds from a change to its last response being sent to a proxy.", Buckets: times}),
 		queued:      prometheus.NewHistogram(prometheus.HistogramOpts{Name: "pilot_proxy_queue_time", Help: "Seconds that a change waited for a proxy's stream.", Buckets: times}),
@@ -36,7 +41,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		send:        prometheus.NewHistogram(prometheus.HistogramOpts{Name: "pilot_xds_send_time", Help: "Seconds spent sending one response.", Buckets: times}),
 		size:        prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "pilot_xds_config_size_bytes", Help: "Size of the resources of one response.", Buckets: sizes}, byType),
 	}
-	r.MustRegister(m.connected, m.pushes, m.rejects, m.expired, m.convergence, m.queued, m.generate, m.send, m.size)
+	r.MustRegister(m.connected, m.pushes, m.rejects, m.triggers, m.unmade, m.expired, m.convergence, m.queued, m.generate, m.send, m.size)
 	return m
 }
 
@@ -47,4 +52,30 @@ func label(t Type) string {
 		return "unknown"
 	}
 	return strings.ToLower(t.Name)
+}
+
+// reasons are the values of pilot_push_triggers' label for a change.
+func reasons(c Change) []string {
+	if c.All {
+		return []string{"global"}
+	}
+	var list []string
+	if len(c.Subjects) > 0 {
+		list = append(list, "endpoint")
+	}
+	for _, k := range c.Kinds {
+		reason := "config"
+		switch k {
+		case "EndpointSlice", "Pod", "WorkloadEntry":
+			reason = "endpoint"
+		case "Service", "ServiceEntry":
+			reason = "service"
+		case "Secret":
+			reason = "secret"
+		}
+		if !slices.Contains(list, reason) {
+			list = append(list, reason)
+		}
+	}
+	return list
 }

@@ -1,6 +1,7 @@
 package ads
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -22,11 +23,11 @@ func TestNamed(t *testing.T) {
 		{"not at all", "malformed", []string{"a", "m", ""}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			versions := map[string]string{}
+			var versions []version
 			for _, r := range c.resources {
-				versions[r] = "1"
+				versions = append(versions, version{r, firstStamp})
 			}
-			if got := named(c.text, versions); !slices.Equal(got, c.want) {
+			if got := slices.Sorted(maps.Keys(named(c.text, versions))); !slices.Equal(got, c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
@@ -37,7 +38,7 @@ func FuzzNamed(f *testing.F) {
 	f.Add("Error adding/updating cluster(s) a.b: x", "a.b")
 	f.Add("aa", "a")
 	f.Fuzz(func(t *testing.T, text, name string) {
-		found := named(text, map[string]string{name: "1"})
+		found := named(text, []version{{name, firstStamp}})
 		if len(found) == 1 && !strings.Contains(text, name) {
 			t.Errorf("%q found in %q", name, text)
 		}

@@ -19,20 +19,28 @@ const (
 
 // advance sends what may be sent now, in order of delivery.
 func (c *conn) advance(ctx context.Context) error {
+	if c.ahead.waits() && !time.Now().Before(c.ahead.until) {
+		c.mark(wellknown.RouteType)
+	}
 	for i, t := range c.o.Types {
-		if c.dirty&(1<<i) == 0 || isRoutes(t.URL) && c.gated() {
+		if (c.dirty|c.touched)&(1<<i) == 0 || isRoutes(t.URL) && c.gated() {
 			continue
 		}
+		all := c.dirty&(1<<i) != 0
 		c.dirty &^= 1 << i
+		c.touched &^= 1 << i
 		if w := c.watches[t.URL]; w != nil {
-			if err := c.update(ctx, w); err != nil {
+			if err := c.update(ctx, w, all); err != nil {
 				return err
 			}
 		}
 	}
+	if c.touched&c.withSubject == 0 {
+		c.subjects = nil
+	}
 	for _, w := range c.unknown {
 		if len(w.asked) > 0 {
-			if err := c.deliver(w, nil); err != nil {
+			if err := c.deliver(w, func() delivery { return w.compare(nil, false) }); err != nil {
 				return err
 			}
 		}
@@ -40,7 +48,7 @@ func (c *conn) advance(ctx context.Context) error {
 	if err := c.sweep(); err != nil {
 		return err
 	}
-	if c.dirty == 0 && !c.changedAt.IsZero() {
+	if c.dirty|c.touched == 0 && !c.changedAt.IsZero() {
 		c.o.Metrics.convergence.Observe(time.Since(c.changedAt).Seconds())
 		c.changedAt = time.Time{}
 	}
@@ -66,42 +74,72 @@ func (c *conn) arm() {
 	if !c.sweepBy.IsZero() {
 		wait = min(wait, time.Until(c.sweepBy))
 	}
+	if c.ahead.waits() {
+		wait = min(wait, time.Until(c.ahead.until))
+	}
 	c.timer.Reset(wait)
 }
 
-// update compares one watch with the view and sends the difference.
-func (c *conn) update(ctx context.Context, w *watch) error {
+// update compares one watch with the view, all of it or what is touched, and sends the
+// difference.
+func (c *conn) update(ctx context.Context, w *watch, all bool) error {
 	started := time.Now()
-	resources, err := c.generate(ctx, w)
+	names, beside, all := c.toCompare(w, all || w.unsure)
+	resources, err := c.generate(ctx, w, names, beside)
+	if err == nil {
+		resources, err = c.announce(w, resources)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		w.unsure = true
+		c.o.Metrics.unmade.Inc()
 		c.log.Error("resources not made, the proxy keeps what it has", "type", w.Name, "generation", c.view.Generation(), "error", err)
 		return nil
 	}
-	err = c.deliver(w, resources)
+	if all {
+		w.unsure = false
+		err = c.deliver(w, func() delivery { return w.compare(resources, w.URL == wellknown.ClusterType) })
+	} else {
+		err = c.deliver(w, func() delivery { return w.comparePart(resources, names) })
+	}
 	c.o.Metrics.generate.WithLabelValues(label(w.Type)).Observe(time.Since(started).Seconds())
 	return err
 }
 
+// toCompare are the names to compare, nil for everything and what is subscribed by name
+// beside; all is that nothing else can exist.
+func (c *conn) toCompare(w *watch, whole bool) (names, beside []string, all bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !whole {
+		if names, all = w.concerned(c.subjects); !all {
+			return names, nil, false
+		}
+	}
+	if w.wildcard {
+		return nil, w.byName(), true
+	}
+	return w.byName(), nil, true
+}
+
 // generate asks the view, with no more askers at a time than there are CPUs.
-func (c *conn) generate(ctx context.Context, w *watch) ([]Resource, error) {
+func (c *conn) generate(ctx context.Context, w *watch, names, beside []string) ([]Resource, error) {
+	if len(names) == 0 && !w.wildcard {
+		return nil, nil
+	}
 	select {
 	case c.work <- struct{}{}:
 		defer func() { <-c.work }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	wanted := w.wanted()
-	if wanted != nil && len(wanted) == 0 {
-		return nil, nil
-	}
-	resources, err := c.view.Resources(w.URL, wanted)
-	if err != nil || !w.wildcard || len(w.names) == 0 {
+	resources, err := c.view.Resources(w.URL, names)
+	if err != nil || names != nil || len(beside) == 0 {
 		return resources, err
 	}
-	missing := w.missing(resources)
+	missing := missing(beside, resources)
 	if len(missing) == 0 {
 		return resources, nil
 	}
@@ -109,11 +147,11 @@ func (c *conn) generate(ctx context.Context, w *watch) ([]Resource, error) {
 	return append(slices.Clip(resources), extra...), err
 }
 
-// deliver sends what the proxy lacks of the resources that exist.
-func (c *conn) deliver(w *watch, resources []Resource) error {
+// deliver sends what the proxy lacks, as a comparison finds it.
+func (c *conn) deliver(w *watch, compare func() delivery) error {
 	clusters := w.URL == wellknown.ClusterType
 	c.mu.Lock()
-	d := w.compare(resources, clusters)
+	d := compare()
 	if w.resumed != "" && w.resumed == versionOf(d) {
 		w.adopt(d)
 		d = delivery{}
@@ -136,8 +174,16 @@ func (c *conn) deliver(w *watch, resources []Resource) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w.settled(c.view.Generation())
+	w.settled(c.generationOf(w))
 	return nil
+}
+
+// generationOf is the generation of what is sent to a watch.
+func (c *conn) generationOf(w *watch) uint64 {
+	if w.URL == wellknown.RouteType && c.ahead.waits() {
+		return w.applied
+	}
+	return c.view.Generation()
 }
 
 // followClusters has the endpoints of changed clusters sent again: the server owes
@@ -149,8 +195,8 @@ func (c *conn) followClusters(changed []string) {
 	}
 	for _, n := range changed {
 		if w.names[n] {
-			w.asked[n] = true
-			c.mark(w.URL)
+			w.ask(n)
+			c.markAsked(w.URL)
 		}
 	}
 }
@@ -171,10 +217,18 @@ func (c *conn) routed() bool {
 // the old ones, and the clusters stay.
 func (c *conn) sweep() error {
 	w := c.watches[wellknown.ClusterType]
-	if w == nil || len(w.stale) == 0 {
+	if w == nil {
 		return nil
 	}
-	settled := true
+	// A gRPC program drops clusters by itself, when the last call by its old routes has ended.
+	settled := !c.proxy.IsGRPC()
+	if !settled {
+		w.stale = slices.DeleteFunc(w.stale, func(n string) bool { return !w.names[n] })
+	}
+	if len(w.stale) == 0 {
+		c.sweepBy = time.Time{}
+		return nil
+	}
 	for _, url := range []string{wellknown.ListenerType, wellknown.RouteType} {
 		routes := c.watches[url]
 		if routes == nil {
@@ -187,7 +241,7 @@ func (c *conn) sweep() error {
 		}
 		settled = settled && len(routes.flight) == 0
 	}
-	settled = settled && !c.dirtyRoutes()
+	settled = settled && !c.dirtyRoutes() && !c.ahead.waits()
 	if !settled {
 		if c.sweepBy.IsZero() {
 			c.sweepBy = time.Now().Add(sweepTime)
@@ -222,7 +276,7 @@ func (c *conn) send(w *watch, d delivery) error {
 		return err
 	}
 	c.mu.Lock()
-	w.sent(nonce, c.view.Generation(), d)
+	w.sent(nonce, c.generationOf(w), d)
 	c.mu.Unlock()
 	l := label(w.Type)
 	c.o.Metrics.pushes.WithLabelValues(l).Inc()

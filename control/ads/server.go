@@ -44,6 +44,14 @@ type Options struct {
 	// Leave returns. Its context is the stream's. Either may be nil: then nobody can leave.
 	Arrive func(*mesh.Proxy)
 	Leave  func(context.Context, *mesh.Proxy)
+	// Depart is told of the end of each stream of which Arrive was told.
+	Depart func(*mesh.Proxy)
+	// Health is told what an agent says of the workload beside its proxy, each time that
+	// it changes: what is wrong, or "". nil: nobody asks.
+	Health func(p *mesh.Proxy, wrong string)
+	// Refused is told what a proxy has refused, from the proxy's goroutine; it may Push. nil:
+	// nobody asks.
+	Refused func(p *mesh.Proxy, typeURL string, refused []Refusal)
 	// Identifier is what responses say of who made them, "" for nothing.
 	Identifier string
 	Log        *slog.Logger
@@ -53,16 +61,18 @@ type Options struct {
 // A Server is the discovery service. Its methods may be called from any goroutine.
 type Server struct {
 	discoverypb.UnimplementedAggregatedDiscoveryServiceServer
-	o      Options
-	work   chan struct{} // held while resources are generated: as many as there are CPUs
-	closed chan struct{}
+	o Options
+	// withSubject are the types that have a Subject, a bit per index.
+	withSubject uint64
+	work        chan struct{} // held while resources are generated: as many as there are CPUs
+	closed      chan struct{}
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
 	count   map[string]int // streams by the version that proxies claim
 	next    uint64
 	done    bool
-	waiting map[chan struct{}]struct{} // of Await: each gets a signal when a proxy has come further
+	waiting map[chan struct{}]struct{} // of Await and Until: each gets a signal when a proxy has come further
 }
 
 // NewServer returns a server; Close ends it.
@@ -70,7 +80,7 @@ func NewServer(o Options) *Server {
 	if len(o.Types) > 64 {
 		panic("ads: more than 64 types")
 	}
-	return &Server{
+	s := &Server{
 		o:      o,
 		work:   make(chan struct{}, runtime.GOMAXPROCS(0)),
 		closed: make(chan struct{}),
@@ -79,6 +89,12 @@ func NewServer(o Options) *Server {
 
 		waiting: map[chan struct{}]struct{}{},
 	}
+	for i, t := range o.Types {
+		if t.Subject != nil {
+			s.withSubject |= 1 << i
+		}
+	}
+	return s
 }
 
 // Register adds the service to a gRPC server.
@@ -99,12 +115,19 @@ func (s *Server) Close() {
 // Push tells every connected proxy that the views have changed. It never blocks:
 // a proxy that is still busy gets the change merged with what it has pending.
 func (s *Server) Push(change Change) {
-	reach, now := change.reach(s.o.Types), time.Now()
+	reach, subjects, now := change.reach(s.o.Types), change.Subjects, time.Now()
+	if len(subjects) > maxSubjects {
+		reach, subjects = reach|s.withSubject, nil
+	}
+	for _, reason := range reasons(change) {
+		s.o.Metrics.triggers.WithLabelValues(reason).Inc()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		c.pending.add(reach, now)
+		c.pending.add(reach, subjects, s.withSubject, now)
 	}
+	s.wake()
 }
 
 // Conns returns the status of all streams, ordered by ID.
@@ -159,6 +182,9 @@ func (s *Server) serve(stream grpc.ServerStream, w wire, delta bool) error {
 	if s.o.Arrive != nil {
 		s.o.Arrive(proxy)
 	}
+	if s.o.Depart != nil {
+		defer s.o.Depart(proxy)
+	}
 	return c.run(stream.Context(), first)
 }
 
@@ -211,34 +237,50 @@ func (s *Server) counted(version string, more int) {
 	s.o.Metrics.connected.WithLabelValues(version).Set(float64(s.count[version]))
 }
 
+// maxSubjects bounds what is remembered of changes for a proxy that is busy; beyond them
+// everything is compared.
+const maxSubjects = 1000
+
 // pending is the one push that waits for a stream.
 type pending struct {
 	wake chan struct{} // holds one signal
 
-	mu    sync.Mutex
-	types uint64
-	since time.Time // of the oldest change in it
+	mu       sync.Mutex
+	types    uint64
+	subjects map[string]bool
+	since    time.Time // of the oldest change in it
 }
 
-func (p *pending) add(types uint64, now time.Time) {
+// add merges a change into what waits; withSubject are the types that the subjects are of.
+func (p *pending) add(types uint64, subjects []string, withSubject uint64, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.since.IsZero() {
 		p.since = now
 	}
 	p.types |= types
+	if len(subjects)+len(p.subjects) > maxSubjects {
+		p.types, p.subjects = p.types|withSubject, nil
+	} else if len(subjects) > 0 && p.types&withSubject != withSubject {
+		if p.subjects == nil {
+			p.subjects = map[string]bool{}
+		}
+		for _, s := range subjects {
+			p.subjects[s] = true
+		}
+	}
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
 }
 
-func (p *pending) take() (types uint64, since time.Time) {
+func (p *pending) take() (types uint64, subjects map[string]bool, since time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	types, since = p.types, p.since
-	p.types, p.since = 0, time.Time{}
-	return types, since
+	types, subjects, since = p.types, p.subjects, p.since
+	p.types, p.subjects, p.since = 0, nil, time.Time{}
+	return types, subjects, since
 }
 
 // isEnd reports whether a stream ended in an orderly way or by its peer.

@@ -41,13 +41,25 @@ type WatchStatus struct {
 
 func (w *watch) status() WatchStatus {
 	s := WatchStatus{
-		Type: w.Type, Wildcard: w.wildcard, Names: slices.Sorted(maps.Keys(w.names)),
-		Nonce: w.nonce, Acked: w.acked, Applied: w.applied,
+		Type: w.Type, Wildcard: w.wildcard, Names: w.byName(),
+		Nonce: w.nonce, Acked: w.acked, Applied: w.has(),
 	}
 	for _, n := range slices.Sorted(maps.Keys(w.refused)) {
 		s.Refused = append(s.Refused, w.refused[n])
 	}
 	return s
+}
+
+// has is the generation that the proxy has: one before that of what it has not answered yet,
+// or has asked for and not got.
+func (w *watch) has() uint64 {
+	switch {
+	case len(w.flight) > 0 && w.flight[0].generation <= w.applied:
+		return w.flight[0].generation - min(w.flight[0].generation, 1)
+	case len(w.asked) > 0:
+		return w.applied - min(w.applied, 1)
+	}
+	return w.applied
 }
 
 func (c *conn) status() ConnStatus {

@@ -6,8 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/lateen-mesh/lateen/wellknown"
-	"google.golang.org/protobuf/types/known/anypb"
 )
 
 const (
@@ -15,9 +16,18 @@ const (
 	maxFlight = 64      // unanswered responses remembered; an ACK answers the older ones too
 )
 
-// unknown is the version of a resource of which it is not known whether the
-// proxy took it; no resource has it, so the resource is sent again.
-const unknown = "?"
+// A stamp stands for a version, which is held for each resource of each proxy.
+type stamp uint64
+
+const (
+	absent stamp = iota // the resource does not exist, or there is no such version
+	// unknown is that of a resource of which it is not known whether the proxy took it; no
+	// resource has it, so the resource is sent again.
+	unknown
+	firstStamp
+)
+
+func stampOf(version string) stamp { return max(firstStamp, stamp(xxhash.Sum64String(version))) }
 
 // A watch is what one stream knows about one type: what the proxy wants, what it
 // was told, what it answered. It does no I/O.
@@ -27,12 +37,16 @@ type watch struct {
 
 	wildcard bool
 	names    map[string]bool // subscribed by name
+	sorted   []string        // the same in order, nil after a change
 
 	told   map[string]*told
-	stale  []string        // told resources that are gone and wait for the sweep
-	asked  map[string]bool // names to answer even when nothing changed
-	answer bool            // a response is due even when empty
-	alone  map[string]bool // resources to send one by one after an error that named none
+	bodies map[string]*bodies // where responses hold the whole set
+	last   []Resource         // everything, as it was compared last; nil when it is to be compared again
+	unsure bool               // the last comparison failed: the next one is of everything
+	stale  []string           // told resources that are gone and wait for the sweep
+	asked  map[string]bool    // names to answer even when nothing changed; nil for none
+	answer bool               // a response is due even when empty
+	alone  map[string]bool    // resources to send one by one after an error that named none
 
 	flight []response // sent and not answered, oldest first
 	served bool       // a response was sent on this stream
@@ -47,24 +61,30 @@ type watch struct {
 
 // told is what the proxy was told about one resource.
 type told struct {
-	version string // last sent; "" means "does not exist"
-	good    string // last acknowledged
-	bad     string // refused
-
-	// Kept only where a response must hold the whole set.
-	body, goodBody *anypb.Any
+	version stamp // last sent
+	good    stamp // last acknowledged
+	bad     stamp // refused
 }
 
-// A response is one that was sent: name → version.
+// bodies are of the version that was sent last and of the one acknowledged last.
+type bodies struct{ sent, taken *Resource }
+
+// A response is one that was sent.
 type response struct {
 	nonce      string
 	generation uint64
-	versions   map[string]string
+	versions   []version
+}
+
+// A version is that of a resource.
+type version struct {
+	name string
+	stamp
 }
 
 // A delivery is what to send for one watch.
 type delivery struct {
-	resources []Resource
+	resources []*Resource
 	removed   []string
 	changed   []string // resources that are new or differ
 	added     bool     // one of them is new
@@ -77,7 +97,7 @@ func newWatch(t Type, delta bool) *watch {
 		partial: delta || !t.Wildcard,
 		names:   map[string]bool{},
 		told:    map[string]*told{},
-		asked:   map[string]bool{},
+		bodies:  map[string]*bodies{},
 		alone:   map[string]bool{},
 		refused: map[string]Refusal{},
 	}
@@ -85,6 +105,7 @@ func newWatch(t Type, delta bool) *watch {
 
 // subscribe adds names; each will be answered. "*" is everything.
 func (w *watch) subscribe(names []string) error {
+	w.last = nil
 	for _, n := range names {
 		if n == "*" {
 			w.answer = w.answer || !w.wildcard
@@ -94,8 +115,10 @@ func (w *watch) subscribe(names []string) error {
 		if len(w.names) >= maxNames && !w.names[n] {
 			return errTooManyNames
 		}
-		w.names[n] = true
-		w.asked[n] = true
+		if !w.names[n] {
+			w.names[n], w.sorted = true, nil
+		}
+		w.ask(n)
 	}
 	return nil
 }
@@ -103,88 +126,169 @@ func (w *watch) subscribe(names []string) error {
 // unsubscribe takes names away. The proxy forgets them by itself; while it also
 // has the wildcard it must be told whether they are part of that.
 func (w *watch) unsubscribe(names []string) {
+	w.last = nil
 	for _, n := range names {
 		if n == "*" {
 			w.wildcard = false
-			maps.DeleteFunc(w.told, func(n string, _ *told) bool { return !w.names[n] })
+			for n := range w.told {
+				if !w.names[n] {
+					w.forget(n)
+				}
+			}
 			w.stale = slices.DeleteFunc(w.stale, func(n string) bool { return w.told[n] == nil })
 			continue
 		}
 		delete(w.names, n)
+		w.sorted = nil
 		delete(w.alone, n)
 		if w.wildcard {
-			w.asked[n] = true
+			w.ask(n)
 			continue
 		}
 		delete(w.asked, n)
-		delete(w.told, n)
+		w.forget(n)
 		delete(w.refused, n)
 	}
 }
 
-// wanted is what to ask the View for: nil for everything.
-func (w *watch) wanted() []string {
-	if w.wildcard {
-		return nil
+// ask has a name answered even when nothing changed.
+func (w *watch) ask(name string) {
+	if w.asked == nil {
+		w.asked = map[string]bool{}
 	}
-	return append([]string{}, slices.Sorted(maps.Keys(w.names))...)
+	w.asked[name] = true
 }
 
-// missing lists the names that are subscribed besides the wildcard and not among
-// the resources.
-func (w *watch) missing(resources []Resource) []string {
+// forget drops what the proxy was told of a resource.
+func (w *watch) forget(name string) {
+	delete(w.told, name)
+	delete(w.bodies, name)
+}
+
+// byName are the names that are subscribed, in order. The slice is not changed afterwards.
+func (w *watch) byName() []string {
+	if w.sorted == nil {
+		w.sorted = slices.AppendSeq(make([]string, 0, len(w.names)), maps.Keys(w.names))
+		slices.Sort(w.sorted)
+	}
+	return w.sorted
+}
+
+// concerned are the names to compare after changes of subjects alone; all is that everything
+// is.
+func (w *watch) concerned(subjects map[string]bool) (names []string, all bool) {
+	if w.Subject == nil || w.wildcard || !w.partial {
+		return nil, true
+	}
+	if len(subjects) == 0 {
+		return slices.Sorted(maps.Keys(w.asked)), false
+	}
+	for _, n := range w.byName() {
+		if w.asked[n] || subjects[w.Subject(n)] {
+			names = append(names, n)
+		}
+	}
+	return names, false
+}
+
+// missing lists the names that are not among the resources.
+func missing(names []string, resources []Resource) []string {
 	have := make(map[string]bool, len(resources))
 	for _, r := range resources {
 		have[r.Name] = true
 	}
-	var names []string
-	for _, n := range slices.Sorted(maps.Keys(w.names)) {
+	var list []string
+	for _, n := range names {
 		if !have[n] {
-			names = append(names, n)
+			list = append(list, n)
 		}
 	}
-	return names
+	return list
 }
 
 // adopt books resources as told and acknowledged without sending them.
 func (w *watch) adopt(d delivery) {
 	for _, r := range d.resources {
-		w.told[r.Name] = &told{version: r.Version, good: r.Version, body: r.Body, goodBody: r.Body}
+		w.told[r.Name], w.bodies[r.Name] = &told{version: r.stamp, good: r.stamp}, &bodies{r, r}
 	}
 }
 
 // compare finds what to send of the resources that exist now. Removals of a
 // deferred watch become stale and wait for sweep.
 func (w *watch) compare(current []Resource, deferred bool) delivery {
-	d := delivery{due: w.answer}
-	exists := make(map[string]bool, len(current))
-	for _, r := range current {
+	if len(w.asked) == 0 && !w.answer && w.isLast(current) {
+		return delivery{}
+	}
+	d, exists := w.differing(current)
+	w.stale = w.stale[:0]
+	if w.wildcard { // who asks by name has a list of its own
+		w.last = current
+	}
+	for n, t := range w.told {
+		if !exists[n] {
+			w.gone(n, t)
+		}
+	}
+	w.remove(&d, exists, deferred)
+	if d.due && !w.partial {
+		d.resources = w.whole(current)
+	}
+	return d
+}
+
+// comparePart is compare where only some names can differ, which a watch whose responses may
+// hold a part is told of: current are those of them that exist now.
+func (w *watch) comparePart(current []Resource, names []string) delivery {
+	d, exists := w.differing(current)
+	w.last, w.stale = nil, w.stale[:0]
+	for _, n := range names {
+		if t := w.told[n]; t != nil && !exists[n] {
+			w.gone(n, t)
+		}
+	}
+	w.remove(&d, exists, false)
+	return d
+}
+
+// isLast reports whether these are the very resources that were compared last.
+func (w *watch) isLast(current []Resource) bool {
+	return len(current) > 0 && len(current) == len(w.last) && &current[0] == &w.last[0]
+}
+
+// differing are the resources to send, and the names of all.
+func (w *watch) differing(current []Resource) (d delivery, exists map[string]bool) {
+	d, exists = delivery{due: w.answer}, make(map[string]bool, len(current))
+	for i := range current {
+		r := &current[i]
 		exists[r.Name] = true
 		t := w.told[r.Name]
 		switch {
-		case t != nil && t.bad == r.Version: // refused, and the same still
-		case t == nil || t.version != r.Version || w.asked[r.Name]:
+		case t != nil && t.bad == r.stamp: // refused, and the same still
+		case t == nil || t.version != r.stamp || w.asked[r.Name]:
 			d.resources = append(d.resources, r)
-			if t == nil || t.version != r.Version {
+			if t == nil || t.version != r.stamp {
 				d.changed = append(d.changed, r.Name)
 			}
-			d.added = d.added || t == nil || t.version == ""
+			d.added = d.added || t == nil || t.version == absent
 		}
 	}
-	w.stale = w.stale[:0]
-	for n, t := range w.told {
-		if exists[n] {
-			continue
-		}
-		delete(w.refused, n)
-		t.bad = ""
-		if t.version != "" {
-			w.stale = append(w.stale, n)
-		}
+	return d, exists
+}
+
+// gone makes a resource stale.
+func (w *watch) gone(name string, t *told) {
+	delete(w.refused, name)
+	t.bad = absent
+	if t.version != absent {
+		w.stale = append(w.stale, name)
 	}
+}
+
+// remove says what does not exist, or not any more.
+func (w *watch) remove(d *delivery, exists map[string]bool, deferred bool) {
 	slices.Sort(w.stale)
 	for n := range w.asked {
-		if t := w.told[n]; !exists[n] && (t == nil || t.version == "") {
+		if t := w.told[n]; !exists[n] && (t == nil || t.version == absent) {
 			d.removed = append(d.removed, n)
 		}
 	}
@@ -194,17 +298,13 @@ func (w *watch) compare(current []Resource, deferred bool) delivery {
 		w.stale = w.stale[:0]
 	}
 	d.due = d.due || len(d.resources) > 0 || len(d.removed) > 0 || len(w.asked) > 0 && w.owesAnswer()
-	if d.due && !w.partial {
-		d.resources = w.whole(current)
-	}
-	return d
 }
 
 // owesAnswer reports whether an asked name is answered by a response even though
 // none of its resources is in it: not when all asked for are refused versions.
 func (w *watch) owesAnswer() bool {
 	for n := range w.asked {
-		if t := w.told[n]; t == nil || t.bad == "" {
+		if t := w.told[n]; t == nil || t.bad == absent {
 			return true
 		}
 	}
@@ -213,20 +313,22 @@ func (w *watch) owesAnswer() bool {
 
 // whole is the full set for a response that must hold it: refused versions give
 // way to the last good ones, stale resources are still part of it.
-func (w *watch) whole(current []Resource) []Resource {
-	set := make([]Resource, 0, len(current)+len(w.stale))
-	for _, r := range current {
-		if t := w.told[r.Name]; t != nil && t.bad == r.Version {
-			if t.goodBody == nil {
+func (w *watch) whole(current []Resource) []*Resource {
+	set := make([]*Resource, 0, len(current)+len(w.stale))
+	for i := range current {
+		r := &current[i]
+		if t := w.told[r.Name]; t != nil && t.bad == r.stamp {
+			b := w.bodies[r.Name]
+			if b == nil || b.taken == nil {
 				continue
 			}
-			r = Resource{Name: r.Name, Version: t.good, Body: t.goodBody}
+			r = b.taken
 		}
 		set = append(set, r)
 	}
 	for _, n := range w.stale {
-		if t := w.told[n]; t.body != nil {
-			set = append(set, Resource{Name: n, Version: t.version, Body: t.body})
+		if b := w.bodies[n]; b != nil && b.sent != nil {
+			set = append(set, b.sent)
 		}
 	}
 	return set
@@ -244,8 +346,8 @@ func (w *watch) sweep() delivery {
 		return d
 	}
 	for _, n := range slices.Sorted(maps.Keys(w.told)) {
-		if t := w.told[n]; !gone[n] && t.version != "" && t.body != nil {
-			d.resources = append(d.resources, Resource{Name: n, Version: t.version, Body: t.body})
+		if b := w.bodies[n]; !gone[n] && w.told[n].version != absent && b != nil && b.sent != nil {
+			d.resources = append(d.resources, b.sent)
 		}
 	}
 	return d
@@ -260,7 +362,7 @@ func (w *watch) split(d delivery) []delivery {
 	rest := delivery{removed: d.removed, due: d.due}
 	for _, r := range d.resources {
 		if w.alone[r.Name] {
-			parts = append(parts, delivery{resources: []Resource{r}, due: true})
+			parts = append(parts, delivery{resources: []*Resource{r}, due: true})
 			delete(w.alone, r.Name)
 		} else {
 			rest.resources = append(rest.resources, r)
@@ -274,24 +376,29 @@ func (w *watch) split(d delivery) []delivery {
 
 // sent records a response.
 func (w *watch) sent(nonce string, generation uint64, d delivery) {
-	versions := make(map[string]string, len(d.resources))
+	versions := make([]version, 0, len(d.resources))
 	for _, r := range d.resources {
 		t := w.told[r.Name]
 		if t == nil {
 			t = &told{}
 			w.told[r.Name] = t
 		}
-		t.version = r.Version
-		versions[r.Name] = r.Version
-		if !w.partial {
-			t.body = r.Body
+		t.version = r.stamp
+		versions = append(versions, version{r.Name, r.stamp})
+		if w.partial {
+			continue
 		}
+		if w.bodies[r.Name] == nil {
+			w.bodies[r.Name] = &bodies{}
+		}
+		w.bodies[r.Name].sent = r
 	}
 	for _, n := range d.removed {
 		if w.names[n] {
 			w.told[n] = &told{}
+			delete(w.bodies, n)
 		} else {
-			delete(w.told, n)
+			w.forget(n)
 		}
 	}
 	w.flight = append(w.flight, response{nonce: nonce, generation: generation, versions: versions})
@@ -303,7 +410,7 @@ func (w *watch) sent(nonce string, generation uint64, d delivery) {
 
 // settled forgets what was asked, after all responses of a comparison are out.
 func (w *watch) settled(generation uint64) {
-	clear(w.asked)
+	w.asked = nil
 	w.answer = false
 	w.reached(generation)
 }
@@ -346,9 +453,10 @@ func (w *watch) reply(nonce, nack string) (refused []Refusal, known, again bool)
 // cured takes a second answer to the last response, an ACK after a NACK: the proxy has
 // come to take what it refused, as a listener whose port is free now.
 func (w *watch) cured() {
+	w.last = nil
 	for n, f := range w.refused {
-		if t := w.told[n]; t != nil && t.bad != "" {
-			t.version, t.good, t.bad = t.bad, t.bad, ""
+		if t := w.told[n]; t != nil && t.bad != absent {
+			t.version, t.good, t.bad = t.bad, t.bad, absent
 		}
 		w.applied = max(w.applied, f.Generation)
 	}
@@ -357,19 +465,19 @@ func (w *watch) cured() {
 }
 
 func (w *watch) accept(r response) {
-	for n, v := range r.versions {
-		t := w.told[n]
+	for _, v := range r.versions {
+		t := w.told[v.name]
 		if t == nil {
 			continue
 		}
-		t.good = v
-		if t.version == v {
-			t.goodBody = t.body
+		t.good = v.stamp
+		if b := w.bodies[v.name]; b != nil && t.version == v.stamp {
+			b.taken = b.sent
 		}
-		if t.bad != "" && t.bad != v {
-			t.bad = ""
+		if t.bad != v.stamp {
+			t.bad = absent
 		}
-		delete(w.refused, n)
+		delete(w.refused, v.name)
 	}
 	w.applied = max(w.applied, r.generation)
 }
@@ -377,27 +485,29 @@ func (w *watch) accept(r response) {
 // refuse marks what the NACK is about. The other resources of the response are
 // in doubt: an Envoy may stop at the first it refuses.
 func (w *watch) refuse(r response, nack string) (refused []Refusal, again bool) {
+	w.last = nil
 	guilty := named(nack, r.versions)
-	if len(guilty) == 0 && (len(r.versions) == 1 || !w.partial) {
-		guilty = slices.Sorted(maps.Keys(r.versions))
-	}
-	blame := len(guilty) > 0
-	for n, v := range r.versions {
-		t := w.told[n]
+	blame := len(guilty) > 0 || len(r.versions) == 1 || !w.partial
+	all := len(guilty) == 0 && blame
+	for _, v := range r.versions {
+		t := w.told[v.name]
 		switch {
 		case t == nil:
-		case slices.Contains(guilty, n) && (t.good != v):
-			f := Refusal{Resource: n, Error: nack, Generation: r.generation}
-			t.bad = v
-			w.refused[n] = f
+		case (all || guilty[v.name]) && t.good != v.stamp:
+			f := Refusal{Resource: v.name, Error: nack, Generation: r.generation}
+			t.bad = v.stamp
+			w.refused[v.name] = f
 			refused = append(refused, f)
-			if t.version == v {
-				t.version, t.body = t.good, t.goodBody
+			if t.version == v.stamp {
+				t.version = t.good
+				if b := w.bodies[v.name]; b != nil {
+					b.sent = b.taken
+				}
 			}
-		case t.version == v && t.good != v:
+		case t.version == v.stamp && t.good != v.stamp:
 			t.version, again = unknown, true
 			if !blame {
-				w.alone[n] = true
+				w.alone[v.name] = true
 			}
 		}
 	}
@@ -406,9 +516,10 @@ func (w *watch) refuse(r response, nack string) (refused []Refusal, again bool) 
 }
 
 // named lists the resources whose names stand in an error text as words.
-func named(text string, versions map[string]string) []string {
-	var found []string
-	for n := range versions {
+func named(text string, versions []version) map[string]bool {
+	found := map[string]bool{}
+	for _, v := range versions {
+		n := v.name
 		for rest, off := text, 0; ; {
 			i := strings.Index(rest[off:], n)
 			if i < 0 || n == "" {
@@ -416,13 +527,12 @@ func named(text string, versions map[string]string) []string {
 			}
 			i += off
 			if boundary(rest[:i], true) && boundary(rest[i+len(n):], false) {
-				found = append(found, n)
+				found[n] = true
 				break
 			}
 			off = i + 1
 		}
 	}
-	slices.Sort(found)
 	return found
 }
 

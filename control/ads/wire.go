@@ -7,7 +7,7 @@ import (
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/grpc/mem"
 )
 
 var errEOF = io.EOF
@@ -41,7 +41,7 @@ const maxNACK = 16 << 10
 // world is the state-of-the-world form.
 type world struct {
 	stream discoverypb.AggregatedDiscoveryService_StreamAggregatedResourcesServer
-	by     *corepb.ControlPlane
+	by     *corepb.ControlPlane // said by the first response, nil from then on
 }
 
 func (w *world) recv() (*request, error) {
@@ -57,19 +57,19 @@ func (w *world) recv() (*request, error) {
 }
 
 func (w *world) send(typeURL, nonce, version string, d delivery) error {
-	m := &discoverypb.DiscoveryResponse{
-		TypeUrl: typeURL, Nonce: nonce, VersionInfo: version, ControlPlane: w.by, Resources: make([]*anypb.Any, 0, len(d.resources)),
+	head := &discoverypb.DiscoveryResponse{TypeUrl: typeURL, Nonce: nonce, VersionInfo: version, ControlPlane: w.by}
+	w.by = nil
+	f, err := newFrame(head, d, func(r *Resource) mem.Buffer { return r.world })
+	if err != nil {
+		return err
 	}
-	for _, r := range d.resources {
-		m.Resources = append(m.Resources, r.Body)
-	}
-	return w.stream.Send(m)
+	return w.stream.SendMsg(f)
 }
 
 // delta is the incremental form.
 type delta struct {
 	stream discoverypb.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
-	by     *corepb.ControlPlane
+	by     *corepb.ControlPlane // as in world
 }
 
 func (w *delta) recv() (*request, error) {
@@ -89,14 +89,13 @@ func (w *delta) recv() (*request, error) {
 }
 
 func (w *delta) send(typeURL, nonce, version string, d delivery) error {
-	m := &discoverypb.DeltaDiscoveryResponse{
-		TypeUrl: typeURL, Nonce: nonce, SystemVersionInfo: version, RemovedResources: d.removed, ControlPlane: w.by,
-		Resources: make([]*discoverypb.Resource, 0, len(d.resources)),
+	head := &discoverypb.DeltaDiscoveryResponse{TypeUrl: typeURL, Nonce: nonce, SystemVersionInfo: version, RemovedResources: d.removed, ControlPlane: w.by}
+	w.by = nil
+	f, err := newFrame(head, d, func(r *Resource) mem.Buffer { return r.delta })
+	if err != nil {
+		return err
 	}
-	for _, r := range d.resources {
-		m.Resources = append(m.Resources, &discoverypb.Resource{Name: r.Name, Version: r.Version, Resource: r.Body})
-	}
-	return w.stream.Send(m)
+	return w.stream.SendMsg(f)
 }
 
 // nackText is an error's text, bounded and never empty.

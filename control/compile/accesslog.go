@@ -3,6 +3,7 @@ package compile
 import (
 	"cmp"
 	"encoding/json"
+	"strings"
 
 	meshconfig "istio.io/api/mesh/v1alpha1"
 
@@ -47,18 +48,55 @@ func jsonLogFields() map[string]any {
 	}
 }
 
-// accessLogs are the logs that the mesh configuration asks for.
+// builtinLog is the provider of access logs that every mesh has; its lines are those of
+// accessLogFormat and accessLogEncoding.
+const builtinLog = "envoy"
+
+// accessLogs are the logs that the mesh configuration asks for: those of
+// defaultProviders.accessLogging, without any the one of accessLogFile.
 func accessLogs(m *meshconfig.MeshConfig) []ir.AccessLog {
-	if m.GetAccessLogFile() == "" {
-		return nil
+	names := m.GetDefaultProviders().GetAccessLogging()
+	if len(names) == 0 && m.GetAccessLogFile() != "" {
+		return []ir.AccessLog{meshLog(m, m.GetAccessLogFile())}
 	}
-	log := ir.AccessLog{Path: m.GetAccessLogFile()}
+	var out []ir.AccessLog
+	for _, name := range names {
+		for _, p := range m.GetExtensionProviders() {
+			if file := p.GetEnvoyFileAccessLog(); p.GetName() == name && file != nil {
+				out = append(out, fileLog(m, name, file))
+			}
+		}
+	}
+	return out
+}
+
+// meshLog has the lines that the mesh configuration describes.
+func meshLog(m *meshconfig.MeshConfig, path string) ir.AccessLog {
 	if m.GetAccessLogEncoding() == meshconfig.MeshConfig_JSON {
-		log.JSON = jsonFormat(m.GetAccessLogFormat())
-		return []ir.AccessLog{log}
+		return ir.AccessLog{Path: path, JSON: jsonFormat(m.GetAccessLogFormat())}
 	}
-	log.Text = cmp.Or(m.GetAccessLogFormat(), textLogFormat)
-	return []ir.AccessLog{log}
+	return ir.AccessLog{Path: path, Text: cmp.Or(m.GetAccessLogFormat(), textLogFormat)}
+}
+
+// fileLog has the lines that a provider describes.
+func fileLog(m *meshconfig.MeshConfig, name string, p *meshconfig.MeshConfig_ExtensionProvider_EnvoyFileAccessLogProvider) ir.AccessLog {
+	path := cmp.Or(p.GetPath(), "/dev/stdout")
+	if name == builtinLog {
+		return meshLog(m, path)
+	}
+	log := ir.AccessLog{Path: path, OmitEmpty: p.GetOmitEmptyValues()}
+	switch f := p.GetLogFormat(); {
+	case f.GetLabels() != nil:
+		log.JSON = f.GetLabels().AsMap()
+		if len(log.JSON) == 0 {
+			log.JSON = jsonLogFields()
+		}
+	case f.GetText() != "":
+		log.Text = strings.TrimSuffix(f.GetText(), "\n") + "\n"
+	default:
+		log.Text = textLogFormat
+	}
+	return log
 }
 
 // noRouteLogs are the same logs for connections that end before a chain is chosen.

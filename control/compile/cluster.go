@@ -36,7 +36,8 @@ const (
 // DestinationRule, Sidecar, VirtualService (under a Sidecar, whose imported routes
 // import their destinations), Gateway (for AUTO_PASSTHROUGH), MeshConfig.
 func Clusters(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) []ir.Cluster {
-	b := clusterBuilder{mesh: s, scope: scope, proxy: p, names: map[string]bool{}}
+	b := clusterBuilder{mesh: s, scope: scope, proxy: p, names: map[string]bool{},
+		keepCase: proxyConfig(s, p).GetProxyHeaders().GetPreserveHttp1HeaderCase().GetValue()}
 	for _, service := range scope.Services() {
 		b.outbound(service, clusterName)
 	}
@@ -57,6 +58,7 @@ type clusterBuilder struct {
 	mesh     *mesh.Snapshot
 	scope    *mesh.Scope
 	proxy    *mesh.Proxy
+	keepCase bool // of the names of HTTP/1 headers
 	names    map[string]bool
 	clusters []ir.Cluster
 }
@@ -141,18 +143,23 @@ func (b *clusterBuilder) discovery(s *registry.Service) ir.Discovery {
 func (b *clusterBuilder) setDNS(c *ir.Cluster, s *registry.Service) {
 	switch c.Discovery {
 	case ir.DynamicForwardProxy:
-		c.DNS = &ir.DNS{CacheName: s.Host + "_dfp_dns_cache", IPv6: b.hasIPv6()}
+		c.DNS = new(forwardDNS(s, b.proxy))
 	case ir.StrictDNS, ir.LogicalDNS:
-		c.DNS = &ir.DNS{RefreshRate: b.mesh.MeshConfig.GetDnsRefreshRate().AsDuration(), Jitter: dnsJitter, RespectTTL: true, IPv6: b.hasIPv6()}
+		c.DNS = &ir.DNS{RefreshRate: b.mesh.MeshConfig.GetDnsRefreshRate().AsDuration(), Jitter: dnsJitter, RespectTTL: true, IPv6: hasIPv6(b.proxy)}
 		if b.proxy.Has(caresExtension) {
 			c.DNS.CaresQueries = caresQueries
 		}
 	}
 }
 
+// forwardDNS is how names are resolved of which clients name the one that they mean.
+func forwardDNS(s *registry.Service, p *mesh.Proxy) ir.DNS {
+	return ir.DNS{CacheName: s.Host + "_dfp_dns_cache", IPv6: hasIPv6(p)}
+}
+
 // hasIPv6 reports whether the proxy has an IPv6 address of its own.
-func (b *clusterBuilder) hasIPv6() bool {
-	for _, a := range b.proxy.Addresses {
+func hasIPv6(p *mesh.Proxy) bool {
+	for _, a := range p.Addresses {
 		if strings.Contains(a, ":") {
 			return true
 		}

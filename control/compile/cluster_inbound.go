@@ -109,7 +109,7 @@ func (b *clusterBuilder) inboundBase(port uint32, s *registry.Service, p registr
 // one to the workload's own address and the listener's port.
 func (b *clusterBuilder) ingress(l *networking.IstioIngressListener) ir.Cluster {
 	number := l.GetPort().GetNumber()
-	port := registry.Port{Name: l.GetPort().GetName(), Number: number, Protocol: b.proxy.Sees(registry.ParseProtocol(l.GetPort().GetProtocol()))}
+	port := registry.Port{Name: l.GetPort().GetName(), Number: number, Protocol: registry.ParseProtocol(l.GetPort().GetProtocol())}
 	var service *registry.Service
 	for _, i := range b.scope.Instances() {
 		if i.Endpoint.Port == number {

@@ -89,7 +89,6 @@ func (b *clusterBuilder) applyPolicy(c *ir.Cluster, t target, p policy) {
 func (b *clusterBuilder) version(c *ir.Cluster, port registry.Port, p policy) {
 	http := p.pool.GetHttp()
 	switch {
-	case b.proxy.HTTP1 && (port.Protocol.IsHTTP2() || b.upgrades(http, port)):
 	case http.GetUseClientProtocol():
 		c.HTTP = &ir.UpstreamHTTP{Version: ir.DownstreamChoice}
 	case port.Protocol.IsHTTP2():
@@ -98,6 +97,12 @@ func (b *clusterBuilder) version(c *ir.Cluster, port registry.Port, p policy) {
 		c.HTTP = &ir.UpstreamHTTP{Version: ir.HTTP2}
 	case port.Protocol == registry.Unsupported && b.proxy.Type == mesh.SidecarProxy:
 		c.HTTP = &ir.UpstreamHTTP{Version: ir.DownstreamChoice}
+	}
+	if b.keepCase && (port.Protocol.IsHTTP() || port.Protocol == registry.Unsupported) {
+		if c.HTTP == nil {
+			c.HTTP = &ir.UpstreamHTTP{}
+		}
+		c.HTTP.PreserveCase = true
 	}
 }
 

@@ -39,23 +39,23 @@ func (b *clusterBuilder) applyTLS(c *ir.Cluster, t target, p policy) {
 		return
 	}
 	if d := b.mesh.MeshConfig.GetTlsDefaults(); d != nil && !c.TLS.Mesh {
-		c.TLS.Ciphers, c.TLS.Curves = knownCiphers(d.CipherSuites), d.EcdhCurves
-		if d.MinProtocolVersion != 0 {
-			c.TLS.MinVersion = strings.Replace(d.MinProtocolVersion.String(), "TLSV", "TLSv", 1)
-		}
+		c.TLS.Ciphers, c.TLS.Curves = knownCiphers(d.CipherSuites), knownCurves(d.EcdhCurves)
+		c.TLS.MinVersion = cmp.Or(minVersion(d), c.TLS.MinVersion)
 	}
 }
 
 // meshTLS is mTLS with the proxy's own certificate, to peers that the mesh's root
 // has signed and whose identity is one of the service's.
 func (b *clusterBuilder) meshTLS(c *ir.Cluster, t target, s *networking.ClientTLSSettings) *ir.UpstreamTLS {
+	own := b.mesh.MeshConfig.GetMeshMTLS()
 	tls := &ir.UpstreamTLS{
 		SNI:         s.Sni,
 		Certificate: &ir.SecretRef{Name: "default", FromAgent: true, WaitForever: true},
 		CA:          &ir.SecretRef{Name: "ROOTCA", FromAgent: true, WaitForever: true},
 		SANs:        s.SubjectAltNames,
-		MinVersion:  "TLSv1_2",
+		MinVersion:  cmp.Or(minVersion(own), "TLSv1_2"),
 		MaxVersion:  "TLSv1_3",
+		Ciphers:     knownCiphers(own.GetCipherSuites()),
 		Mesh:        true,
 	}
 	if tls.SNI == "" {
@@ -77,13 +77,21 @@ func (b *clusterBuilder) meshTLS(c *ir.Cluster, t target, s *networking.ClientTL
 func isHTTP2(c *ir.Cluster) bool { return c.HTTP != nil && c.HTTP.Version == ir.HTTP2 }
 
 // identities are the service accounts of a service's endpoints and the names that
-// its ServiceEntry accepts, sorted.
+// its ServiceEntry accepts, sorted; those of the mesh under each of its trust domains.
 func (b *clusterBuilder) identities(s *registry.Service) []string {
 	ids := slices.Clone(s.SANs)
 	for _, port := range s.Ports {
 		for _, e := range b.mesh.Registry.Endpoints(s, port) {
 			if e.ServiceAccount != "" {
 				ids = append(ids, e.ServiceAccount)
+			}
+		}
+	}
+	domains := trustDomains(b.mesh.MeshConfig)
+	for _, id := range ids {
+		if path, own := strings.CutPrefix(id, "spiffe://"+domains[0]+"/"); own {
+			for _, alias := range domains[1:] {
+				ids = append(ids, "spiffe://"+alias+"/"+path)
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"golang.org/x/tools/txtar"
 	"google.golang.org/protobuf/types/known/structpb"
+	meshconfig "istio.io/api/mesh/v1alpha1"
 
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/envoy"
@@ -23,10 +24,10 @@ import (
 )
 
 // TestClusters runs testdata/clusters/*.txtar. A case has the files config.yaml,
-// mesh.yaml (optional) and sections that say what a proxy gets. A section begins
+// mesh.yaml and networks.yaml (optional) and sections that say what a proxy gets. A section begins
 // with the line
 //
-//	proxy ROLE NAMESPACE IP [key=value labels…] [locality=r/z/s] [agent] [none] [stock]
+//	proxy ROLE NAMESPACE IP [key=value labels…] [locality=r/z/s] [network=NAME] [view=NAMES] [agent] [none] [tproxy] [stock]
 //
 // and goes on with lines "CLUSTER PATH = JSON": what is at the path of the Envoy
 // cluster. Besides the fields of the cluster, these are paths:
@@ -39,6 +40,8 @@ import (
 //	           priority is not 0, "address:port*weight" where the locality's
 //	           weight is not the sum of its endpoints'
 //	workloads  the workload metadata of its endpoints
+//	weights    their weights
+//	modes      their TLS modes
 func TestClusters(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("testdata", "clusters", "*.txtar"))
 	if err != nil || len(files) == 0 {
@@ -55,7 +58,7 @@ func TestClusters(t *testing.T) {
 
 func runClusterCase(t *testing.T, archive *txtar.Archive) {
 	var objects []*config.Config
-	mc := config.DefaultMeshConfig()
+	mc, networks := config.DefaultMeshConfig(), (*meshconfig.MeshNetworks)(nil)
 	for _, f := range archive.Files {
 		switch f.Name {
 		case "config.yaml":
@@ -70,15 +73,30 @@ func runClusterCase(t *testing.T, archive *txtar.Archive) {
 				t.Fatal(problems)
 			}
 			mc = decoded
+		case "networks.yaml":
+			networks = decodeNetworks(t, string(f.Data))
 		}
 	}
-	s := mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc})
+	s := mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc, Networks: networks})
 	for _, f := range archive.Files {
 		if strings.HasSuffix(f.Name, ".yaml") {
 			continue
 		}
 		t.Run(f.Name, func(t *testing.T) { checkClusters(t, s, string(f.Data)) })
 	}
+}
+
+// decodeNetworks reads a MeshNetworks as it stands in the ConfigMap of the mesh.
+func decodeNetworks(t *testing.T, text string) *meshconfig.MeshNetworks {
+	t.Helper()
+	object := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  meshNetworks: |\n    " +
+		strings.ReplaceAll(text, "\n", "\n    ")
+	objects, problems := config.DecodeYAML("map.yaml", []byte(object))
+	networks, wrong := config.MeshNetworksOf(config.NewSet(1, objects), "istio-system")
+	if problems = append(problems, wrong...); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	return networks
 }
 
 func checkClusters(t *testing.T, s *mesh.Snapshot, section string) {
@@ -127,17 +145,21 @@ func parseProxy(t *testing.T, text string) *mesh.Proxy {
 		case key == "locality":
 			parts := append(strings.Split(value, "/"), "", "")
 			node.Locality = &corev3.Locality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}
+		case key == "network":
+			metadata["NETWORK"] = value
+		case key == "view":
+			metadata["REQUESTED_NETWORK_VIEW"] = value
 		case hasValue:
 			labels[key] = value
 		case key == "agent":
 			metadata["PILOT_SAN"] = "istiod.istio-system.svc"
 		case key == "none":
 			metadata["INTERCEPTION_MODE"] = "NONE"
+		case key == "tproxy":
+			metadata["INTERCEPTION_MODE"] = "TPROXY"
 		case key == "stock": // an Envoy without the original's extensions
 			node.Extensions = []*corev3.Extension{{Name: "envoy.filters.http.router"}, {Name: "envoy.tracers.zipkin"},
 				{Name: "envoy.filters.http.header_mutation"}}
-		case key == "http1":
-			node.ClientFeatures = []string{wellknown.HTTP1Feature}
 		case key == "mark":
 			metadata[wellknown.MarkKey] = "1337"
 		}
@@ -190,7 +212,11 @@ func (v view) at(cluster, path string) any {
 	case "endpoints":
 		return v.list(cluster, endpointText)
 	case "workloads":
-		return v.list(cluster, func(_ ir.LocalityEndpoints, e ir.Endpoint) string { return e.Workload })
+		return v.list(cluster, func(_ ir.LocalityEndpoints, e ir.Endpoint) any { return e.Workload })
+	case "weights":
+		return v.list(cluster, func(_ ir.LocalityEndpoints, e ir.Endpoint) any { return float64(e.Weight) })
+	case "modes":
+		return v.list(cluster, func(_ ir.LocalityEndpoints, e ir.Endpoint) any { return e.TLSMode })
 	}
 	alias := map[string][]string{
 		"http":  {"typedExtensionProtocolOptions", "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"},
@@ -208,7 +234,7 @@ func (v view) at(cluster, path string) any {
 	return dig(c, steps)
 }
 
-func (v view) list(cluster string, text func(ir.LocalityEndpoints, ir.Endpoint) string) any {
+func (v view) list(cluster string, text func(ir.LocalityEndpoints, ir.Endpoint) any) any {
 	a := v.assignments[cluster]
 	if a == nil {
 		return nil
@@ -222,7 +248,7 @@ func (v view) list(cluster string, text func(ir.LocalityEndpoints, ir.Endpoint) 
 	return list
 }
 
-func endpointText(l ir.LocalityEndpoints, e ir.Endpoint) string {
+func endpointText(l ir.LocalityEndpoints, e ir.Endpoint) any {
 	text := fmt.Sprintf("%s:%d", e.Address, e.Port)
 	if l.Priority > 0 {
 		text += fmt.Sprintf("/%d", l.Priority)

@@ -64,6 +64,10 @@ func parseClusterName(name string) (host, subset string, port uint32, ok bool) {
 // priorities as the policy says.
 func (b *clusterBuilder) assignment(cluster string, t target, p policy) *ir.Assignment {
 	endpoints := b.endpoints(cluster, t)
+	if b.discovery(t.service) == ir.EDS {
+		endpoints = b.acrossNetworks(endpoints)
+	}
+	endpoints = lightened(endpoints)
 	groups := map[registry.Locality][]*registry.Endpoint{}
 	for _, e := range endpoints {
 		groups[e.Locality] = append(groups[e.Locality], e)
@@ -103,7 +107,7 @@ func (b *clusterBuilder) endpoints(cluster string, t target) []*registry.Endpoin
 	if len(list) == 0 {
 		list = ending
 	}
-	return lightened(list)
+	return list
 }
 
 // lightened keeps the shares of endpoints but makes weights small enough for all of

@@ -19,7 +19,7 @@ func TestGoldenClusters(t *testing.T) {
 			for _, c := range Clusters(s, s.Scope(p), p) {
 				list = append(list, envoy.Cluster(c))
 			}
-			return jsonResources(t, list)
+			return jsonResources(t, patchesOf(t, s, p).Clusters(list))
 		}},
 		"eds": {form: asIs, generate: func(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) map[string]any {
 			var list []*endpointv3.ClusterLoadAssignment

@@ -95,15 +95,17 @@ func TestUnconfiguredGatewayTable(t *testing.T) {
 // each must be valid by Envoy's own rules.
 func generateListeners(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) (lds, rds map[string]any) {
 	t.Helper()
-	scope := s.Scope(p)
+	scope, patches := s.Scope(p), patchesOf(t, s, p)
 	listeners := Listeners(s, scope, p)
 	var ls []*listenerv3.Listener
 	for _, l := range listeners {
-		m := envoy.Listener(l)
-		if err := m.ValidateAll(); err != nil {
+		ls = append(ls, envoy.Listener(l))
+	}
+	ls = patches.Listeners(ls)
+	for _, l := range ls {
+		if err := l.ValidateAll(); err != nil {
 			t.Errorf("listener %s: %v", l.Name, err)
 		}
-		ls = append(ls, m)
 	}
 	var rs []*routev3.RouteConfiguration
 	for _, name := range routeNames(listeners) {
@@ -112,13 +114,25 @@ func generateListeners(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) (lds, rds 
 			t.Errorf("no routes for %s", name)
 			continue
 		}
-		m := envoy.RouteConfiguration(*c[0])
+		m := patches.Routes(envoy.RouteConfiguration(*c[0]))
 		if err := m.ValidateAll(); err != nil {
 			t.Errorf("routes %s: %v", name, err)
 		}
 		rs = append(rs, m)
 	}
 	return jsonResources(t, ls), jsonResources(t, rs)
+}
+
+// patchesOf are those that select a proxy, all of which must fit.
+func patchesOf(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) *envoy.Patches {
+	t.Helper()
+	patches := envoy.NewPatches(Patches(s, p), p.Type == mesh.Router)
+	t.Cleanup(func() {
+		for _, f := range patches.Flaws() {
+			t.Errorf("%s %s: %s: %v", f.Origin.Name, f.Origin.Field, f.Resource, f.Err)
+		}
+	})
+	return patches
 }
 
 // byMeaning puts resources into a form in which what may be in any order is keyed

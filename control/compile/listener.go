@@ -25,9 +25,9 @@ const (
 func Listeners(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) []ir.Listener {
 	b := newListenerBuilder(s, scope, p)
 	if p.Type == mesh.Router {
-		return b.gatewayListeners()
+		return b.countTCP(b.gatewayListeners())
 	}
-	return b.sidecarListeners()
+	return b.countTCP(b.sidecarListeners())
 }
 
 // listenerBuilder holds what all listeners of one proxy have in common.
@@ -38,6 +38,7 @@ type listenerBuilder struct {
 	config   *meshconfig.ProxyConfig
 	logs     []ir.AccessLog
 	tracing  *ir.Tracing
+	metrics  bool
 	bound    boundRules // of a gateway
 }
 
@@ -50,6 +51,7 @@ func newListenerBuilder(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) *lis
 		config:   config,
 		logs:     accessLogs(s.MeshConfig),
 		tracing:  tracing(s, config, scope, p),
+		metrics:  metrics(s.MeshConfig),
 		bound:    boundRules{},
 	}
 }

@@ -53,7 +53,7 @@ func (b *listenerBuilder) unclaimed(claimed []ir.Listener) []ir.Listener {
 			continue
 		}
 		l := b.newListener(listenerName(wildcardAddress, port), wildcardAddress, port)
-		l.Chains = []ir.FilterChain{b.gatewayHTTPChain(l.Name, fmt.Sprintf("http.%d", port), "HTTP")}
+		l.Chains = []ir.FilterChain{b.gatewayHTTPChain(&gatewayPort{port: port}, l.Name, fmt.Sprintf("http.%d", port))}
 		out = append(out, l)
 	}
 	return out
@@ -62,7 +62,7 @@ func (b *listenerBuilder) unclaimed(claimed []ir.Listener) []ir.Listener {
 func (b *listenerBuilder) gatewayChains(port *gatewayPort) []ir.FilterChain {
 	name := listenerName(port.address(), port.port)
 	if isPlainHTTP(port.servers[0].Server) { // the servers share one route table
-		return []ir.FilterChain{b.gatewayHTTPChain(name, port.servers[0].route, port.protocol)}
+		return []ir.FilterChain{b.gatewayHTTPChain(port, name, port.servers[0].route)}
 	}
 	var out []ir.FilterChain
 	for _, g := range port.servers {
@@ -73,7 +73,7 @@ func (b *listenerBuilder) gatewayChains(port *gatewayPort) []ir.FilterChain {
 			out = append(out, b.gatewayTCPChains(g)...)
 			continue
 		}
-		c := b.gatewayHTTPChain(name, g.route, port.protocol)
+		c := b.gatewayHTTPChain(port, name, g.route)
 		c.Match.ServerNames = g.serverNames()
 		c.TLS = b.serverTLS(g)
 		out = append(out, c)
@@ -87,15 +87,14 @@ func needsMeshIdentity(g *gatewayServer) bool {
 
 // gatewayHTTPChain is the edge of the mesh: the client's address is that of the
 // connection, and its certificate, if any, is told to the upstream.
-func (b *listenerBuilder) gatewayHTTPChain(listener, route, protocol string) ir.FilterChain {
+func (b *listenerBuilder) gatewayHTTPChain(port *gatewayPort, listener, route string) ir.FilterChain {
 	h := b.connectionManager("outbound_" + listener + ";")
 	h.RouteName = route
-	b.filter(h, ir.PeerMetadataUpstream, protocol == "GRPC-WEB")
-	h.ServerName = "istio-envoy"
+	h.Lookups = b.lookups(b.scope.Services(), 0)
+	b.filter(h, ir.PeerMetadataUpstream, port.port, port.protocol == "GRPC-WEB")
+	b.setHeaders(h, edge)
 	h.UseRemoteAddress = true
 	h.TrustedHops = b.config.GetGatewayTopology().GetNumTrustedProxies()
-	h.ForwardCert = forwardCert(b.config)
-	h.ForwardCertificate = true
 	h.ExplicitHTTP1 = true
 	return ir.FilterChain{HandshakeTimeout: handshakeTimeout, HTTP: h}
 }

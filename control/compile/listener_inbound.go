@@ -11,6 +11,9 @@ import (
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
+// transparentMark is what the redirection knows packets by that have a client's address.
+const transparentMark = 1337
+
 // virtualInbound takes all connections to the workload. Ports that a service or
 // the Sidecar object declares have chains of their own; the rest is passed on to
 // the application unseen.
@@ -21,7 +24,7 @@ func (b *listenerBuilder) virtualInbound() ir.Listener {
 	var none time.Duration
 	port := uint32(b.snapshot.MeshConfig.GetProxyInboundListenPort())
 	l := b.newListener(captureIn, wildcardAddress, port)
-	l.Direction = ir.Inbound
+	l.Direction, l.Transparent = ir.Inbound, b.transparent()
 	l.InspectionTimeout, l.ContinueOnTimeout = &none, true
 	if t := b.snapshot.MeshConfig.GetProtocolDetectionTimeout(); t != nil {
 		d := t.AsDuration()
@@ -35,11 +38,13 @@ func (b *listenerBuilder) virtualInbound() ir.Listener {
 			declared = append(declared, p.port)
 		}
 	}
-	l.Inspectors = []ir.Inspector{
-		{Kind: ir.OriginalDst},
-		{Kind: ir.TLSInspector, SkipPorts: []uint32{port}},
-		{Kind: ir.HTTPInspector, SkipPorts: append(declared, port)},
+	l.Inspectors = []ir.Inspector{{Kind: ir.OriginalDst}}
+	if b.transparent() && b.proxy.Has(extOriginalSource) {
+		l.Inspectors = append(l.Inspectors, ir.Inspector{Kind: ir.OriginalSource, Mark: transparentMark})
 	}
+	l.Inspectors = append(l.Inspectors,
+		ir.Inspector{Kind: ir.TLSInspector, SkipPorts: []uint32{port}},
+		ir.Inspector{Kind: ir.HTTPInspector, SkipPorts: append(declared, port)})
 	for i := range l.Chains {
 		l.Chains[i].PeerExchange = b.proxy.Has(extPeerExchange)
 	}
@@ -52,7 +57,7 @@ func (b *listenerBuilder) inboundCatchAll(port uint32) []ir.FilterChain {
 	all := inboundPort{cluster: wellknown.InboundPassthroughCluster}
 	return []ir.FilterChain{
 		{Name: captureIn + "-blackhole", Match: ir.ChainMatch{DestinationPort: port}, TCP: tcpTo(wellknown.BlackHoleCluster, nil)},
-		{Name: captureIn + "-catchall-http", Match: ir.ChainMatch{ApplicationProtocols: httpALPN(b.proxy), TransportProtocol: plainTCP},
+		{Name: captureIn + "-catchall-http", Match: ir.ChainMatch{ApplicationProtocols: httpALPN, TransportProtocol: plainTCP},
 			HTTP: b.inboundHTTP(all, wellknown.InboundPassthroughCluster+";")},
 		{Name: captureIn, Match: ir.ChainMatch{TransportProtocol: plainTCP}, TCP: pass},
 		{Name: captureIn, Match: ir.ChainMatch{TransportProtocol: "tls"}, TCP: pass},
@@ -76,7 +81,7 @@ func (b *listenerBuilder) inboundPorts() []inboundPort {
 		var out []inboundPort
 		for i, in := range ingress {
 			n := in.GetPort().GetNumber()
-			out = append(out, inboundPort{port: n, protocol: b.proxy.Sees(registry.ParseProtocol(in.GetPort().GetProtocol())),
+			out = append(out, inboundPort{port: n, protocol: registry.ParseProtocol(in.GetPort().GetProtocol()),
 				cluster: inboundName(n), stat: inboundName(n), service: b.ingressOperation(n),
 				origin: originOf(b.scope.SidecarConfig(), fmt.Sprintf("ingress[%d]", i))})
 		}
@@ -88,7 +93,7 @@ func (b *listenerBuilder) inboundPorts() []inboundPort {
 		if i.Port.Protocol == registry.UDP || slices.ContainsFunc(out, func(p inboundPort) bool { return p.port == n }) {
 			continue
 		}
-		out = append(out, inboundPort{port: n, protocol: b.proxy.Sees(i.Port.Protocol), cluster: inboundName(n),
+		out = append(out, inboundPort{port: n, protocol: i.Port.Protocol, cluster: inboundName(n),
 			stat: b.inboundStatName(i.Service, i.Port, inboundName(n)), service: fmt.Sprintf("%s:%d", i.Service.Host, i.Port.Number)})
 	}
 	slices.SortStableFunc(out, func(a, b inboundPort) int { return cmp.Compare(a.port, b.port) })
@@ -129,7 +134,7 @@ func (b *listenerBuilder) inboundChains(p inboundPort) []ir.FilterChain {
 	case p.protocol.IsHTTP():
 		return []ir.FilterChain{http(nil)}
 	case p.protocol == registry.Unsupported:
-		return []ir.FilterChain{http(httpALPN(b.proxy)), tcp(plainTCP), tcp("tls")}
+		return []ir.FilterChain{http(httpALPN), tcp(plainTCP), tcp("tls")}
 	}
 	return []ir.FilterChain{tcp("tls"), tcp(plainTCP)}
 }
@@ -138,9 +143,8 @@ func (b *listenerBuilder) inboundChains(p inboundPort) []ir.FilterChain {
 // not reach it is sent again.
 func (b *listenerBuilder) inboundHTTP(p inboundPort, statPrefix string) *ir.HTTPConnectionManager {
 	h := b.connectionManager(statPrefix)
-	h.ServerName = "istio-envoy"
-	h.ForwardCert = ir.AppendForwardCert
-	b.filter(h, ir.PeerMetadataDownstream, p.protocol == registry.GRPCWeb)
+	b.setHeaders(h, inbound)
+	b.filter(h, ir.PeerMetadataDownstream, p.port, p.protocol == registry.GRPCWeb)
 	operation := p.service
 	if operation == "" {
 		operation = ":0"

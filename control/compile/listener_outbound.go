@@ -113,7 +113,11 @@ func (o *outboundListeners) serviceChain(s *registry.Service, p outboundPort, d 
 	if known := s.Port(port); known != nil {
 		proxy.StatPrefix = cmp.Or(statName(o.snapshot.MeshConfig.GetOutboundClusterStatName(), s, *known, ""), proxy.StatPrefix)
 	}
-	return ir.FilterChain{Match: ir.ChainMatch{DestinationCIDRs: d.cidrs}, HandshakeTimeout: handshakeTimeout, TCP: proxy}
+	c := ir.FilterChain{Match: ir.ChainMatch{DestinationCIDRs: d.cidrs}, HandshakeTimeout: handshakeTimeout, TCP: proxy}
+	if s.Resolution == registry.DynamicDNS && o.proxy.Has(extForwardSNI) {
+		c.Lookup = &ir.SNILookup{DNS: forwardDNS(s, o.proxy), Port: port}
+	}
+	return c
 }
 
 // virtualServicesOn are the VirtualServices of the mesh that name the host.

@@ -23,16 +23,15 @@ const (
 	defaultChain = "PassthroughFilterChain"
 )
 
-// httpALPN is what the HTTP inspector reports for plain HTTP that the proxy speaks.
-func httpALPN(p *mesh.Proxy) []string {
-	if p.HTTP1 {
-		return []string{"http/1.1"}
-	}
-	return []string{"http/1.1", "h2c"}
-}
+// httpALPN is what the HTTP inspector reports for plain HTTP.
+var httpALPN = []string{"http/1.1", "h2c"}
 
 // captured reports whether the workload's traffic is redirected to the proxy.
 func (b *listenerBuilder) captured() bool { return b.proxy.InterceptionMode != "NONE" }
+
+// transparent reports whether connections come as they are (TPROXY), rather than with
+// the proxy's address for their destination.
+func (b *listenerBuilder) transparent() bool { return b.proxy.InterceptionMode == "TPROXY" }
 
 func (b *listenerBuilder) sidecarListeners() []ir.Listener {
 	o := &outboundListeners{listenerBuilder: b, at: map[string]int{}, virtual: mesh.IndexHosts(b.scope.VirtualServices())}
@@ -59,7 +58,7 @@ func unknownCluster(scope *mesh.Scope) string {
 func (b *listenerBuilder) virtualOutbound() ir.Listener {
 	port := uint32(b.snapshot.MeshConfig.GetProxyListenPort())
 	l := b.newListener(captureOut, wildcardAddress, port)
-	l.UseOriginalDst = true
+	l.UseOriginalDst, l.Transparent = true, b.transparent()
 	l.Chains = []ir.FilterChain{
 		{Name: captureOut + "-blackhole", Match: ir.ChainMatch{DestinationPort: port}, TCP: tcpTo(wellknown.BlackHoleCluster, nil)},
 		{Name: captureOut + "-catchall-tcp", TCP: tcpTo(unknownCluster(b.scope), b.logs)},
@@ -73,6 +72,7 @@ type outboundListeners struct {
 	listeners []*outboundListener
 	at        map[string]int // index by name
 	virtual   *mesh.HostIndex
+	first     map[string]*registry.Service // whose an address and port is, by name of listener
 }
 
 // An outboundListener is one listener while services are added to it.
@@ -81,6 +81,7 @@ type outboundListener struct {
 	http     bool // an HTTP chain, shared by all services of the port
 	tcp      bool
 	wildcard bool
+	locked   bool // of an egress listener of its own, to which no other adds
 }
 
 // An outboundPort is where one port of a service is listened for.
@@ -93,15 +94,20 @@ type outboundPort struct {
 }
 
 func (o *outboundListeners) addEgress(e mesh.EgressListener) {
+	if e.Spec.GetPort().GetNumber() == 0 {
+		for _, l := range o.listeners {
+			l.locked = true
+		}
+	}
 	bound := !o.captured() || e.Spec.GetCaptureMode() == networking.CaptureMode_NONE
 	for _, s := range e.Services {
 		if n := e.Spec.GetPort().GetNumber(); n != 0 {
-			protocol := o.proxy.Sees(registry.ParseProtocol(e.Spec.GetPort().GetProtocol()))
+			protocol := registry.ParseProtocol(e.Spec.GetPort().GetProtocol())
 			o.addPort(s, outboundPort{bind: e.Spec.GetBind(), port: n, bound: bound, spec: protocol, egress: e.Spec})
 			continue
 		}
 		for _, p := range s.Ports {
-			o.addPort(s, outboundPort{bind: e.Spec.GetBind(), port: p.Number, bound: bound, spec: o.proxy.Sees(p.Protocol), egress: e.Spec})
+			o.addPort(s, outboundPort{bind: e.Spec.GetBind(), port: p.Number, bound: bound, spec: p.Protocol, egress: e.Spec})
 		}
 	}
 }
@@ -225,18 +231,20 @@ func (o *outboundListeners) addHTTP(p outboundPort) {
 	}
 	l := o.open(address, p.port, p.bound)
 	l.http = true
-	c := o.outboundHTTPChain(l.Name, route, p.spec)
+	c := o.outboundHTTPChain(l.Name, route, p.port, p.spec)
 	if l.wildcard { // other bytes than HTTP may arrive at any address
-		c.Match = ir.ChainMatch{ApplicationProtocols: httpALPN(o.proxy), TransportProtocol: plainTCP}
+		c.Match = ir.ChainMatch{ApplicationProtocols: httpALPN, TransportProtocol: plainTCP}
 		l.Inspectors = []ir.Inspector{{Kind: ir.HTTPInspector}}
 	}
 	l.Chains = []ir.FilterChain{c}
 }
 
-func (o *outboundListeners) outboundHTTPChain(listener, route string, protocol registry.Protocol) ir.FilterChain {
+func (o *outboundListeners) outboundHTTPChain(listener, route string, port uint32, protocol registry.Protocol) ir.FilterChain {
 	h := o.connectionManager("outbound_" + listener + ";")
 	h.RouteName = route
-	o.filter(h, ir.PeerMetadataUpstream, protocol == registry.GRPCWeb)
+	o.setHeaders(h, outbound)
+	h.Lookups = o.lookups(o.scope.Services(), port)
+	o.filter(h, ir.PeerMetadataUpstream, port, protocol == registry.GRPCWeb)
 	return ir.FilterChain{HandshakeTimeout: handshakeTimeout, HTTP: h}
 }
 
@@ -244,8 +252,8 @@ func (o *outboundListeners) outboundHTTPChain(listener, route string, protocol r
 // is not known, connections that turn out to be HTTP are routed as such.
 func (o *outboundListeners) addTCP(s *registry.Service, p outboundPort, d destination) {
 	l := o.get(d.bind, p.port)
-	if l != nil && l.http {
-		return // the older HTTP service has the address
+	if l != nil && (l.http || l.locked) || p.bind == "" && o.served(s, d.bind, p.port) {
+		return // the older HTTP service, or the egress listener, has the address
 	}
 	if l == nil {
 		l = o.open(d.bind, p.port, p.bound)
@@ -264,6 +272,28 @@ func (o *outboundListeners) addTCP(s *registry.Service, p outboundPort, d destin
 	l.Chains = append(l.Chains, chains...)
 }
 
+// served reports whether an address of a service is that of an older HTTP service, which a
+// listener for the address alone would take all requests from.
+func (o *outboundListeners) served(s *registry.Service, address string, port uint32) bool {
+	if address == wildcardAddress {
+		return false
+	}
+	if o.first == nil {
+		o.first = map[string]*registry.Service{}
+		for _, older := range o.scope.Services() {
+			for _, p := range older.Ports {
+				for _, a := range older.Addresses {
+					if name := listenerName(a, p.Number); o.first[name] == nil {
+						o.first[name] = older
+					}
+				}
+			}
+		}
+	}
+	first := o.first[listenerName(address, port)]
+	return first != nil && first.Host != s.Host && first.Port(port).Protocol.IsHTTP()
+}
+
 // detectHTTP makes a listener that looks at the first bytes: HTTP goes to the
 // routes of the service, the rest where it would go as TCP.
 func (o *outboundListeners) detectHTTP(l *outboundListener, s *registry.Service, p outboundPort, tcp []ir.FilterChain) {
@@ -272,8 +302,8 @@ func (o *outboundListeners) detectHTTP(l *outboundListener, s *registry.Service,
 	if l.wildcard {
 		route = fmt.Sprint(p.port)
 	}
-	c := o.outboundHTTPChain(l.Name, route, p.spec)
-	c.Match = ir.ChainMatch{ApplicationProtocols: httpALPN(o.proxy), TransportProtocol: plainTCP}
+	c := o.outboundHTTPChain(l.Name, route, p.port, p.spec)
+	c.Match = ir.ChainMatch{ApplicationProtocols: httpALPN, TransportProtocol: plainTCP}
 	l.Inspectors = []ir.Inspector{{Kind: ir.HTTPInspector}}
 	l.Chains = []ir.FilterChain{c}
 	for i := range tcp {

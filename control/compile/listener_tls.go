@@ -2,6 +2,7 @@ package compile
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -19,9 +20,10 @@ const caSuffix = "-cacert"
 func (b *listenerBuilder) serverTLS(g *gatewayServer) *ir.DownstreamTLS {
 	t := g.GetTls()
 	if t.GetMode() == networking.ServerTLSSettings_ISTIO_MUTUAL {
-		return meshServerTLS(b.trustDomain(), "istio-peer-exchange", "h2", "http/1.1")
+		return meshServerTLS(b.snapshot.MeshConfig, "istio-peer-exchange", "h2", "http/1.1")
 	}
 	out := &ir.DownstreamTLS{
+		Origin:       originOf(g.gateway.Config, fmt.Sprintf("servers[%d]", g.index)),
 		ALPN:         []string{"h2", "http/1.1"},
 		MinVersion:   tlsVersion(t.GetMinProtocolVersion()),
 		MaxVersion:   tlsVersion(t.GetMaxProtocolVersion()),
@@ -118,16 +120,35 @@ func tlsVersion(v networking.ServerTLSSettings_TLSProtocol) string {
 func (b *listenerBuilder) meshTLSDefaults(t *ir.DownstreamTLS) {
 	d := b.snapshot.MeshConfig.GetTlsDefaults()
 	if t.MinVersion == "" {
-		switch d.GetMinProtocolVersion() {
-		case meshconfig.MeshConfig_TLSConfig_TLSV1_2:
-			t.MinVersion = "TLSv1_2"
-		case meshconfig.MeshConfig_TLSConfig_TLSV1_3:
-			t.MinVersion = "TLSv1_3"
-		}
+		t.MinVersion = minVersion(d)
 	}
 	if len(t.CipherSuites) == 0 {
 		t.CipherSuites = knownCiphers(d.GetCipherSuites())
 	}
+	t.Curves = knownCurves(d.GetEcdhCurves())
+}
+
+// minVersion is Envoy's name of the mesh's lowest version, "" for its default.
+func minVersion(c *meshconfig.MeshConfig_TLSConfig) string {
+	switch c.GetMinProtocolVersion() {
+	case meshconfig.MeshConfig_TLSConfig_TLSV1_2:
+		return "TLSv1_2"
+	case meshconfig.MeshConfig_TLSConfig_TLSV1_3:
+		return "TLSv1_3"
+	}
+	return ""
+}
+
+// knownCurves keeps the curves that proxies have, for the same reason as knownCiphers.
+func knownCurves(names []string) []string {
+	var out []string
+	for _, n := range names {
+		switch n {
+		case "X25519", "P-256", "P-384", "P-521", "X25519MLKEM768":
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // meshCiphers are the suites of TLS between proxies of the mesh.
@@ -152,22 +173,29 @@ func knownCiphers(suites []string) []string {
 }
 
 // meshServerTLS is the server side of TLS between proxies of the mesh.
-func meshServerTLS(trustDomain string, alpn ...string) *ir.DownstreamTLS {
-	return &ir.DownstreamTLS{
+func meshServerTLS(m *meshconfig.MeshConfig, alpn ...string) *ir.DownstreamTLS {
+	out := &ir.DownstreamTLS{
 		ALPN:         alpn,
 		Certificates: []ir.SecretRef{{Name: "default", FromAgent: true, WaitForever: true}},
 		CA:           &ir.SecretRef{Name: "ROOTCA", FromAgent: true, WaitForever: true},
 		Require:      true,
-		SANPrefixes:  []string{"spiffe://" + trustDomain + "/"},
 		MinVersion:   "TLSv1_2",
 		MaxVersion:   "TLSv1_3",
 		CipherSuites: meshCiphers(),
 	}
+	for _, d := range trustDomains(m) {
+		out.SANPrefixes = append(out.SANPrefixes, "spiffe://"+d+"/")
+	}
+	if own := m.GetMeshMTLS(); own != nil {
+		out.MinVersion = cmp.Or(minVersion(own), out.MinVersion)
+		if suites := knownCiphers(own.GetCipherSuites()); len(suites) > 0 {
+			out.CipherSuites = suites
+		}
+	}
+	return out
 }
 
-func (b *listenerBuilder) trustDomain() string {
-	if d := b.snapshot.MeshConfig.GetTrustDomain(); d != "" {
-		return d
-	}
-	return "cluster.local"
+// trustDomains are the mesh's own and those whose identities it accepts as its own.
+func trustDomains(m *meshconfig.MeshConfig) []string {
+	return append([]string{cmp.Or(m.GetTrustDomain(), "cluster.local")}, m.GetTrustDomainAliases()...)
 }

@@ -18,6 +18,25 @@ import (
 // configuration under testdata: what is made is the same each time, and with the race
 // detector, nothing of the snapshot is written.
 func TestProxiesShareASnapshot(t *testing.T) {
+	eachConfiguration(t, func(t *testing.T, s *mesh.Snapshot, p *mesh.Proxy) {
+		var made [4]product
+		var all sync.WaitGroup
+		for i := range made {
+			all.Go(func() { made[i] = makeAll(s, p) })
+		}
+		all.Wait()
+		for _, m := range made[1:] {
+			if !reflect.DeepEqual(m, made[0]) {
+				t.Errorf("%s: not the same each time", p.ID)
+			}
+		}
+	})
+}
+
+// eachConfiguration calls f with each configuration under testdata, for a gateway and for a
+// sidecar.
+func eachConfiguration(t *testing.T, f func(*testing.T, *mesh.Snapshot, *mesh.Proxy)) {
+	t.Helper()
 	files, err := filepath.Glob(filepath.Join("testdata", "*", "*.txtar"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no configurations: %v", err)
@@ -30,18 +49,7 @@ func TestProxiesShareASnapshot(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			s := snapshotOf(archive)
 			for _, proxy := range []string{"router istio-system 10.9.9.9 istio=ingressgateway", "sidecar default 10.8.8.8 app=a"} {
-				p := parseProxy(t, proxy)
-				var made [4]product
-				var all sync.WaitGroup
-				for i := range made {
-					all.Go(func() { made[i] = makeAll(s, p) })
-				}
-				all.Wait()
-				for _, m := range made[1:] {
-					if !reflect.DeepEqual(m, made[0]) {
-						t.Errorf("%s: not the same each time", proxy)
-					}
-				}
+				f(t, s, parseProxy(t, proxy))
 			}
 		})
 	}
@@ -70,8 +78,9 @@ type product struct {
 	rules       ir.RouteConfiguration
 }
 
-func makeAll(s *mesh.Snapshot, p *mesh.Proxy) product {
-	scope := s.Scope(p)
+func makeAll(s *mesh.Snapshot, p *mesh.Proxy) product { return makeFor(s, s.Scope(p), p) }
+
+func makeFor(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) product {
 	out := product{clusters: Clusters(s, scope, p), listeners: Listeners(s, scope, p), rules: Rules(s)}
 	for _, c := range out.clusters {
 		out.assignments = append(out.assignments, Endpoints(s, scope, p, c.Name))

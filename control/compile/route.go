@@ -21,9 +21,11 @@ func Routes(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, names ...string)
 	if p.Type == mesh.Router {
 		table = newGatewayTables(s, scope, p).table
 	}
+	headers := proxyConfig(s, p).GetProxyHeaders()
 	var out []*ir.RouteConfiguration
 	for _, name := range names {
 		if t := table(name); t != nil {
+			routeHeaders(t, headers)
 			out = append(out, t)
 		}
 	}
@@ -124,7 +126,7 @@ func (rc *ruleContext) httpRoute(v *mesh.VirtualService, rule *networking.HTTPRo
 	r := ir.Route{
 		Name:       rule.GetName(),
 		StatPrefix: block.GetStatPrefix(),
-		Match:      routeMatch(block),
+		Match:      byParts(v, routeMatch(block)),
 		Fault:      faultInjection(rule.GetFault()),
 		CORS:       corsPolicy(rule.GetCorsPolicy()),
 	}
@@ -151,7 +153,7 @@ func (rc *ruleContext) httpRoute(v *mesh.VirtualService, rule *networking.HTTPRo
 
 // pathPattern is the path of a match as operations are named in spans.
 func pathPattern(p ir.PathMatch) string {
-	if p.Kind == ir.PathPrefix {
+	if p.Kind == ir.PathPrefix || p.Kind == ir.PathSeparated {
 		return p.Value + "*"
 	}
 	return p.Value

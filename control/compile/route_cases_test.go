@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "rewrite the wanted values of testdata/g
 // config.yaml, mesh.yaml where the mesh has settings, and sections that say what a
 // proxy gets. A section begins with the line
 //
-//	proxy ROLE NAMESPACE IP [key=value labels…] [agent] [none] [stock] [http1] [mark]
+//	proxy ROLE NAMESPACE IP [key=value labels…] [agent] [none] [tproxy] [stock] [http1] [mark]
 //
 // and goes on with lines that end in "= JSON":
 //

@@ -17,13 +17,17 @@ type gatewayTables struct {
 	scope    *mesh.Scope
 	proxy    *mesh.Proxy
 	servers  map[string][]*gatewayServer // by RDS name
+	tls      map[string][]*gatewayServer // those that are found by SNI, by socket
 	bound    boundRules
 }
 
 func newGatewayTables(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) *gatewayTables {
-	t := &gatewayTables{snapshot: s, scope: scope, proxy: p, servers: map[string][]*gatewayServer{}, bound: boundRules{}}
+	t := &gatewayTables{snapshot: s, scope: scope, proxy: p, servers: map[string][]*gatewayServer{}, tls: map[string][]*gatewayServer{}, bound: boundRules{}}
 	for _, port := range gatewayPorts(scope) {
 		for _, g := range port.servers {
+			if g.isTLS() {
+				t.tls[g.socket()] = append(t.tls[g.socket()], g)
+			}
 			if g.route != "" {
 				t.servers[g.route] = append(t.servers[g.route], g)
 			}
@@ -47,11 +51,18 @@ func (t *gatewayTables) table(name string) *ir.RouteConfiguration {
 	for _, g := range servers {
 		hosts.addServer(g)
 	}
+	number := servers[0].GetPort().GetNumber()
+	elsewhere, own := t.elsewhere(servers[0], hosts.hosts)
 	if len(hosts.hosts) == 0 {
-		return blackhole(name, strconv.FormatUint(uint64(servers[0].GetPort().GetNumber()), 10))
+		c := blackhole(name, strconv.FormatUint(uint64(number), 10))
+		c.VirtualHosts[0].Domains = append(c.VirtualHosts[0].Domains, own...)
+		return misdirected(c, number, elsewhere)
 	}
-	return &ir.RouteConfiguration{Name: name, IgnoreHostPort: true, MaxDirectResponseBody: maxDirectResponseBody,
-		VirtualHosts: hosts.collapse()}
+	for _, host := range own {
+		hosts.get(host, number)
+	}
+	return misdirected(&ir.RouteConfiguration{Name: name, IgnoreHostPort: true, MaxDirectResponseBody: maxDirectResponseBody,
+		VirtualHosts: hosts.collapse()}, number, elsewhere)
 }
 
 func isPort(s string) bool {

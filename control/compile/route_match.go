@@ -7,6 +7,7 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 
+	"github.com/lateen-mesh/lateen/control/ingress"
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
 )
@@ -65,6 +66,17 @@ func routeMatch(m *networking.HTTPMatchRequest) ir.RouteMatch {
 		out.Query = append(out.Query, ir.QueryMatch{Name: name, StringMatch: stringMatch(m.GetQueryParams()[name])})
 	}
 	return out
+}
+
+// byParts has the prefix of a rule that was made of an Ingress compared by whole parts.
+func byParts(v *mesh.VirtualService, m ir.RouteMatch) ir.RouteMatch {
+	if m.Path.Kind != ir.PathPrefix || v.Annotations[ingress.SemanticsAnnotation] != ingress.Semantics {
+		return m
+	}
+	if stem := strings.TrimSuffix(m.Path.Value, "/"); stem != "" {
+		m.Path.Kind, m.Path.Value = ir.PathSeparated, stem
+	}
+	return m
 }
 
 func pathMatch(m *networking.StringMatch) ir.PathMatch {

@@ -24,7 +24,8 @@ const (
 // nil where retries are switched off. With a hash policy requests stay with their
 // host, also when they are tried again.
 func (rc *ruleContext) retry(own *networking.HTTPRetry, hashed bool) *ir.Retry {
-	if own == nil {
+	ofRule := own != nil
+	if !ofRule {
 		own = rc.snapshot.MeshConfig.GetDefaultHttpRetryPolicy()
 	}
 	out := &ir.Retry{Attempts: defaultAttempts, On: defaultRetryOn, OtherHosts: !hashed}
@@ -35,8 +36,11 @@ func (rc *ruleContext) retry(own *networking.HTTPRetry, hashed bool) *ir.Retry {
 		return nil
 	}
 	out.Attempts = uint32(own.GetAttempts())
-	if own.GetRetryOn() != "" {
+	switch {
+	case own.GetRetryOn() != "":
 		out.On, out.StatusCodes = retryConditions(own.GetRetryOn())
+	case ofRule: // the conditions of scenario 56: who asks for retries wants those of an overloaded application, too
+		out.StatusCodes = []uint32{http.StatusServiceUnavailable}
 	}
 	out.PerTryTimeout = own.GetPerTryTimeout().AsDuration()
 	out.BaseInterval = own.GetBackoff().AsDuration()

@@ -138,7 +138,7 @@ func (t *sidecarTable) serves(e *egress, s *registry.Service) bool {
 		return true
 	}
 	p := s.Port(t.port)
-	return p != nil && (t.proxy.Sees(p.Protocol).IsHTTP() || p.Protocol == registry.Unsupported && len(serviceAddresses(s, t.proxy)) == 0)
+	return p != nil && (p.Protocol.IsHTTP() || p.Protocol == registry.Unsupported && len(serviceAddresses(s, t.proxy)) == 0)
 }
 
 // host is the virtual host of a service, with the routes of the oldest
@@ -155,22 +155,33 @@ func (t *sidecarTable) host(e *egress, s *registry.Service) []ir.VirtualHost {
 	return []ir.VirtualHost{{Name: fmt.Sprintf("%s:%d", s.Host, t.port), Domains: domains, Routes: routes, AttemptCount: true}}
 }
 
-// routes are those of the VirtualService in force for a host: the one with the
-// most specific host, of equal ones the oldest.
+// routes are those of the VirtualService in force for a host: the one with the most
+// specific host, of equal ones the oldest, among those with rules for this workload and
+// port.
 func (t *sidecarTable) routes(e *egress, host string) []ir.Route {
-	var best *mesh.VirtualService
-	bestHost := ""
+	type claim struct {
+		host string
+		by   *mesh.VirtualService
+	}
+	var claims []claim
 	for _, v := range e.virtual.Candidates(host) {
+		best := ""
 		for _, h := range v.Spec.GetHosts() {
-			if config.HostWithin(host, h) && (best == nil || moreSpecific(h, bestHost) < 0) {
-				best, bestHost = v, h
+			if config.HostWithin(host, h) && (best == "" || moreSpecific(h, best) < 0) {
+				best = h
 			}
 		}
+		if best != "" {
+			claims = append(claims, claim{best, v})
+		}
 	}
-	if best == nil {
-		return nil
+	slices.SortStableFunc(claims, func(a, b claim) int { return moreSpecific(a.host, b.host) })
+	for _, c := range claims {
+		if routes := t.rules().httpRoutes(c.by); len(routes) > 0 {
+			return routes
+		}
 	}
-	return t.rules().httpRoutes(best)
+	return nil
 }
 
 // serviceRoute sends everything to the service itself.

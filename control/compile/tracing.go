@@ -26,7 +26,10 @@ func tracing(s *mesh.Snapshot, c *meshconfig.ProxyConfig, scope *mesh.Scope, p *
 	}
 	t.MaxPathTag = c.GetTracing().GetMaxPathTagLength()
 	if p.Extensions[extZipkin] && c.GetTracing().GetTracer() == nil {
-		t.Zipkin = wellknown.BlackHoleCluster
+		t.Tracer = &ir.Tracer{Form: ir.Zipkin, Cluster: wellknown.BlackHoleCluster, Path: zipkinPath, Timeout: spanTimeout}
+	}
+	if own, maxPath := providedTracer(s.MeshConfig, scope, p); own != nil {
+		t.Tracer, t.MaxPathTag = own, cmp.Or(maxPath, t.MaxPathTag)
 	}
 	return t
 }

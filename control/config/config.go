@@ -26,6 +26,16 @@ const (
 	ServiceEntry    Kind = "ServiceEntry"
 	WorkloadEntry   Kind = "WorkloadEntry"
 	Sidecar         Kind = "Sidecar"
+	EnvoyFilter     Kind = "EnvoyFilter"
+	WorkloadGroup   Kind = "WorkloadGroup"
+	ProxyConfig     Kind = "ProxyConfig"
+
+	PeerAuthentication    Kind = "PeerAuthentication"
+	RequestAuthentication Kind = "RequestAuthentication"
+	AuthorizationPolicy   Kind = "AuthorizationPolicy"
+	Telemetry             Kind = "Telemetry"
+	WasmPlugin            Kind = "WasmPlugin"
+	TrafficExtension      Kind = "TrafficExtension"
 
 	Namespace     Kind = "Namespace"
 	Node          Kind = "Node"
@@ -34,6 +44,8 @@ const (
 	Pod           Kind = "Pod"
 	Secret        Kind = "Secret"
 	ConfigMap     Kind = "ConfigMap"
+	Ingress       Kind = "Ingress"
+	IngressClass  Kind = "IngressClass"
 )
 
 // A Key identifies an object. Namespace is empty for cluster-scoped kinds.
@@ -75,8 +87,9 @@ type Config struct {
 	// from files without a creationTimestamp have the zero time and are ordered
 	// by name, then namespace.
 	CreationTime time.Time
-	// Spec is the decoded body: for Istio kinds the proto message of
-	// istio.io/api/networking/v1alpha3 (*VirtualService, *DestinationRule, …), for
+	// Spec is the decoded body: for Istio kinds the proto message of istio.io/api, of the
+	// package that kinds.go names (networking/v1alpha3 *VirtualService, *EnvoyFilter, …,
+	// networking/v1beta1 *ProxyConfig, security/v1beta1 *PeerAuthentication, …), for
 	// Kubernetes kinds the k8s.io/api type (*corev1.Service, *discoveryv1.EndpointSlice, …).
 	Spec   any
 	Source Source

@@ -30,18 +30,7 @@ func DecodeYAML(name string, text []byte) (objects []*Config, problems []Problem
 // DecodeIn is DecodeYAML with another default namespace.
 func DecodeIn(namespace, name string, text []byte) (objects []*Config, problems []Problem) {
 	d := decoder{name: name, namespace: namespace, seen: map[Key]int{}}
-	if len(text) > maxText {
-		return nil, []Problem{{Source: Source{File: name, Line: 1}, Message: fmt.Sprintf("file is larger than %d MiB", maxText>>20)}}
-	}
-	for _, c := range split(text) {
-		docs, err := c.parse()
-		for _, n := range docs {
-			d.document(n, 0)
-		}
-		if err != nil {
-			d.problems = append(d.problems, syntaxProblem(name, c, err))
-		}
-	}
+	d.read(text)
 	return d.objects, d.problems
 }
 
@@ -52,6 +41,23 @@ type decoder struct {
 	objects   []*Config
 	problems  []Problem
 	seen      map[Key]int // line of the object with this key
+	strict    bool        // judge as Validate does
+}
+
+func (d *decoder) read(text []byte) {
+	if len(text) > maxText {
+		d.problems = append(d.problems, Problem{Source: Source{File: d.name, Line: 1}, Message: fmt.Sprintf("file is larger than %d MiB", maxText>>20)})
+		return
+	}
+	for _, c := range split(text) {
+		docs, err := c.parse()
+		for _, n := range docs {
+			d.document(n, 0)
+		}
+		if err != nil {
+			d.problems = append(d.problems, syntaxProblem(d.name, c, err))
+		}
+	}
 }
 
 func (d *decoder) report(n *yaml.Node, o Key, s Severity, field, message, hint string) {
@@ -112,6 +118,8 @@ func (d *decoder) document(n *yaml.Node, depth int) {
 			d.document(item, depth+1)
 		}
 		return
+	case d.strict && h.kind == "" && h.apiVersion == "": // values of a chart, a patch: nothing to judge
+		return
 	case h.kind == "":
 		d.report(n, Key{}, Error, "kind", "required", "")
 		return
@@ -119,9 +127,15 @@ func (d *decoder) document(n *yaml.Node, depth int) {
 		d.report(n, h.key(nil, ""), Error, "apiVersion", "required", "")
 		return
 	}
+	known := len(d.problems)
 	switch v := judge(h.apiVersion, h.kind); {
 	case v.schema != nil:
 		d.object(n, h, v.schema)
+		if d.strict {
+			writtenNamespace(d.problems[known:], h)
+		}
+	case v.ignored && d.strict:
+		d.problems = append(d.problems, judgeUnread(d.name, n, h)...)
 	case v.ignored:
 		d.report(n, h.key(nil, ""), Warning, "", "ignored: this version does not read kind "+h.kind+" of "+h.apiVersion, "")
 	default:
@@ -136,7 +150,7 @@ func (d *decoder) document(n *yaml.Node, depth int) {
 // object decodes, defaults and validates one object.
 func (d *decoder) object(n *yaml.Node, h heading, schema *kindSchema) {
 	key := h.key(schema, d.namespace)
-	w := walker{secret: schema.kind == Secret}
+	w := walker{secret: schema.kind == Secret, strict: d.strict}
 	w.value(n, schema.shape())
 	d.adopt(key, w.problems)
 	if w.failed {
@@ -152,7 +166,10 @@ func (d *decoder) object(n *yaml.Node, h heading, schema *kindSchema) {
 		return
 	}
 	o.Source = Source{File: d.name, Line: n.Line}
-	found := check(schema, o)
+	found := check(schema, o, w.blank)
+	if d.strict {
+		found = append(found, advice(o)...)
+	}
 	for i := range found {
 		found[i].Source.Line = lineOf(n, found[i].Field)
 	}
@@ -161,7 +178,7 @@ func (d *decoder) object(n *yaml.Node, h heading, schema *kindSchema) {
 	if HasErrors(found) {
 		return
 	}
-	if first, taken := d.seen[o.Key]; taken {
+	if first, taken := d.seen[o.Key]; taken && !d.strict {
 		d.report(n, o.Key, Error, "", fmt.Sprintf("defined twice in this file (first on line %d): the first one is used", first), "")
 		return
 	}

@@ -223,6 +223,34 @@ func TestSamplesRoundTrip(t *testing.T) {
 	}
 }
 
+// everyKind is an object of each kind that attaches itself to others or patches them.
+func everyKind() []string {
+	object := func(apiVersion, kind, spec string) string {
+		return "apiVersion: " + apiVersion + "\nkind: " + kind + "\nmetadata: {name: a, namespace: b}\nspec: " + spec + "\n"
+	}
+	return []string{
+		object("networking.istio.io/v1alpha3", "EnvoyFilter", "{workloadSelector: {labels: {a: b}}, priority: -1, configPatches: [{applyTo: HTTP_FILTER, match: {context: GATEWAY, proxy: {proxyVersion: '^1.*', metadata: {a: b}}, listener: {portNumber: 80, filterChain: {sni: a, filter: {name: envoy.filters.network.http_connection_manager, subFilter: {name: b}}}}}, patch: {operation: ADD, filterClass: STATS, value: {name: c, typed_config: {'@type': d, e: [1, null, 1.5]}}}}]}"),
+		object("networking.istio.io/v1", "WorkloadGroup", "{metadata: {labels: {a: b}, annotations: {c: d}}, template: {ports: {http: 80}, locality: e/f/g}, probe: {periodSeconds: 3, httpGet: {port: 80, httpHeaders: [{name: a, value: b}]}}}"),
+		object("networking.istio.io/v1beta1", "ProxyConfig", "{selector: {matchLabels: {a: b}}, concurrency: 2, environmentVariables: {A: b}, image: {imageType: debug}}"),
+		object("security.istio.io/v1", "PeerAuthentication", "{selector: {matchLabels: {a: b}}, mtls: {mode: STRICT}, portLevelMtls: {80: {mode: DISABLE}}}"),
+		object("security.istio.io/v1", "RequestAuthentication", "{targetRefs: [{kind: Service, name: a}], jwtRules: [{issuer: a, jwks: '{\"keys\":[{\"kty\":\"oct\",\"k\":\"AQ\"}]}', fromHeaders: [{name: a, prefix: 'b '}], outputClaimToHeaders: [{claim: a, header: b}], timeout: 5s}]}"),
+		object("security.istio.io/v1", "AuthorizationPolicy", "{action: DENY, rules: [{from: [{source: {principals: ['*'], ipBlocks: [10.0.0.0/8]}}], to: [{operation: {paths: ['/a/{*}/{**}'], ports: ['80']}}], when: [{key: 'request.headers[a]', values: [b]}]}]}"),
+		object("telemetry.istio.io/v1", "Telemetry", "{tracing: [{randomSamplingPercentage: 1.5, customTags: {a: {literal: {value: b}}}}], metrics: [{overrides: [{match: {metric: REQUEST_COUNT}, tagOverrides: {a: {operation: REMOVE}}}]}], accessLogging: [{filter: {expression: 'true'}}]}"),
+		object("extensions.istio.io/v1alpha1", "WasmPlugin", "{url: 'oci://a/b', phase: AUTHN, priority: 3, pluginConfig: {a: [1]}, vmConfig: {env: [{name: A, valueFrom: HOST}]}, match: [{mode: SERVER, ports: [{number: 80}]}]}"),
+		object("extensions.istio.io/v1alpha1", "TrafficExtension", "{targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: a}], lua: {inlineCode: 'function envoy_on_request() end'}}"),
+	}
+}
+
+func TestEveryKindReadsBack(t *testing.T) {
+	for _, text := range everyKind() {
+		objects, problems := config.DecodeYAML("f", []byte(text))
+		if len(objects) != 1 || config.HasErrors(problems) {
+			t.Fatalf("%s: %v", text, problems)
+		}
+		t.Run(string(objects[0].Kind), func(t *testing.T) { roundTrip(t, objects[0]) })
+	}
+}
+
 func FuzzDecodeYAML(f *testing.F) {
 	chapters, err := filepath.Glob("testdata/*.txtar")
 	if err != nil {
@@ -237,7 +265,11 @@ func FuzzDecodeYAML(f *testing.F) {
 			f.Add(file.Data)
 		}
 	}
+	for _, seed := range everyKind() {
+		f.Add([]byte(seed))
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
+		config.Validate("shop", "f", text)
 		objects, problems := config.DecodeYAML("f", text)
 		lines := 2
 		for _, end := range []string{"\n", "\r", "\u0085", "\u2028", "\u2029"} { // all that YAML counts

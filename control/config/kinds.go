@@ -6,14 +6,23 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+	extensions "istio.io/api/extensions/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
+	networkingbeta "istio.io/api/networking/v1beta1"
+	security "istio.io/api/security/v1beta1"
+	telemetry "istio.io/api/telemetry/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 )
 
 const (
 	istioNetworking = "networking.istio.io"
+	istioSecurity   = "security.istio.io"
+	istioTelemetry  = "telemetry.istio.io"
+	istioExtensions = "extensions.istio.io"
 	discovery       = "discovery.k8s.io"
+	kubeNetworking  = "networking.k8s.io"
 )
 
 // A kindSchema says how one kind is read.
@@ -29,7 +38,7 @@ type kindSchema struct {
 
 // kinds are the kinds that are read. All versions of an Istio kind have one schema.
 func kinds() []kindSchema {
-	served := []string{"v1", "v1beta1", "v1alpha3"}
+	served, stable := []string{"v1", "v1beta1", "v1alpha3"}, []string{"v1", "v1beta1"}
 	core := []string{"v1"}
 	return []kindSchema{
 		{kind: VirtualService, group: istioNetworking, versions: served, message: (*networking.VirtualService)(nil), validate: validateVirtualService},
@@ -38,6 +47,16 @@ func kinds() []kindSchema {
 		{kind: ServiceEntry, group: istioNetworking, versions: served, message: (*networking.ServiceEntry)(nil), validate: validateServiceEntry},
 		{kind: WorkloadEntry, group: istioNetworking, versions: served, message: (*networking.WorkloadEntry)(nil), validate: validateWorkloadEntry},
 		{kind: Sidecar, group: istioNetworking, versions: served, message: (*networking.Sidecar)(nil), validate: validateSidecar},
+		{kind: EnvoyFilter, group: istioNetworking, versions: []string{"v1alpha3"}, message: (*networking.EnvoyFilter)(nil), validate: validateEnvoyFilter},
+		{kind: WorkloadGroup, group: istioNetworking, versions: served, message: (*networking.WorkloadGroup)(nil), validate: validateWorkloadGroup},
+		{kind: ProxyConfig, group: istioNetworking, versions: []string{"v1beta1"}, message: (*networkingbeta.ProxyConfig)(nil), validate: validateProxyConfigObject},
+
+		{kind: PeerAuthentication, group: istioSecurity, versions: stable, message: (*security.PeerAuthentication)(nil), validate: validatePeerAuthentication},
+		{kind: RequestAuthentication, group: istioSecurity, versions: stable, message: (*security.RequestAuthentication)(nil), validate: validateRequestAuthentication},
+		{kind: AuthorizationPolicy, group: istioSecurity, versions: stable, message: (*security.AuthorizationPolicy)(nil), validate: validateAuthorizationPolicy},
+		{kind: Telemetry, group: istioTelemetry, versions: []string{"v1", "v1alpha1"}, message: (*telemetry.Telemetry)(nil), validate: validateTelemetry},
+		{kind: WasmPlugin, group: istioExtensions, versions: []string{"v1alpha1"}, message: (*extensions.WasmPlugin)(nil), validate: validateWasmPlugin},
+		{kind: TrafficExtension, group: istioExtensions, versions: []string{"v1alpha1"}, message: (*extensions.TrafficExtension)(nil), validate: validateTrafficExtension},
 
 		{kind: Namespace, versions: core, cluster: true, object: reflect.TypeFor[corev1.Namespace](), validate: validateNamespace},
 		{kind: Node, versions: core, cluster: true, object: reflect.TypeFor[corev1.Node](), validate: validateNode},
@@ -46,6 +65,19 @@ func kinds() []kindSchema {
 		{kind: Pod, versions: core, object: reflect.TypeFor[corev1.Pod](), validate: validatePod},
 		{kind: Secret, versions: core, object: reflect.TypeFor[corev1.Secret](), validate: validateSecret},
 		{kind: ConfigMap, versions: core, object: reflect.TypeFor[corev1.ConfigMap](), validate: validateConfigMap},
+		{kind: Ingress, group: kubeNetworking, versions: core, object: reflect.TypeFor[networkingv1.Ingress](), validate: validateKubernetesIngress},
+		{kind: IngressClass, group: kubeNetworking, versions: core, cluster: true, object: reflect.TypeFor[networkingv1.IngressClass](), validate: validateIngressClass},
+	}
+}
+
+// withoutEffect are the kinds that are read and judged while nothing in the mesh follows
+// them yet, and what happens instead; users are told with each object.
+func withoutEffect() map[Kind]string {
+	return map[Kind]string{
+		PeerAuthentication:    "connections without mutual TLS are taken",
+		RequestAuthentication: "tokens of requests are not checked",
+		AuthorizationPolicy:   "no request is refused or let pass by it",
+		Telemetry:             "proxies report what the mesh's defaults say",
 	}
 }
 
@@ -82,10 +114,10 @@ func (k kindSchema) shape() shape {
 // from a kind that exists.
 func otherKinds() map[string][]string {
 	return map[string][]string{
-		istioNetworking:             {"EnvoyFilter", "WorkloadGroup", "ProxyConfig"},
-		"security.istio.io":         {"PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy"},
-		"telemetry.istio.io":        {"Telemetry"},
-		"extensions.istio.io":       {"WasmPlugin", "TrafficExtension"},
+		istioNetworking:             nil,
+		istioSecurity:               nil,
+		istioTelemetry:              nil,
+		istioExtensions:             nil,
 		"install.istio.io":          {"IstioOperator"},
 		"gateway.networking.k8s.io": {"GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "UDPRoute", "ReferenceGrant", "BackendTLSPolicy"},
 		"": {"ServiceAccount", "Endpoints", "PersistentVolume", "PersistentVolumeClaim", "ReplicationController",
@@ -94,7 +126,7 @@ func otherKinds() map[string][]string {
 		"batch":                        {"Job", "CronJob"},
 		"autoscaling":                  {"HorizontalPodAutoscaler"},
 		"policy":                       {"PodDisruptionBudget"},
-		"networking.k8s.io":            {"Ingress", "IngressClass", "NetworkPolicy"},
+		kubeNetworking:                 {"NetworkPolicy"},
 		"rbac.authorization.k8s.io":    {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"},
 		"apiextensions.k8s.io":         {"CustomResourceDefinition"},
 		"admissionregistration.k8s.io": {"ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"},
@@ -162,7 +194,7 @@ func misspelt(apiVersion, group, kind string, all []kindSchema, others map[strin
 		if hint == "" && len(elsewhere) > 0 {
 			hint = kind + " has apiVersion " + quoted(slices.Min(elsewhere))
 		}
-		if hint != "" || group == istioNetworking {
+		if hint != "" || strings.HasSuffix(group, ".istio.io") {
 			return verdict{field: "kind", message: "unknown kind " + quoted(kind) + " in " + quoted(apiVersion), hint: hint}
 		}
 		return verdict{ignored: true}

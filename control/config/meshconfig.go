@@ -91,8 +91,9 @@ func DecodeMeshConfig(name string, text []byte) (*meshconfig.MeshConfig, []Probl
 	builtin := mc.ExtensionProviders
 	problems := decodeMessage(name, text, mc)
 	if !HasErrors(problems) {
-		mc.ExtensionProviders = mergeProviders(builtin, mc.ExtensionProviders)
 		r := &report{}
+		validateProviders(place{r: r}, mc.ExtensionProviders) // as they are written
+		mc.ExtensionProviders = mergeProviders(builtin, mc.ExtensionProviders)
 		validateMeshConfig(place{r: r}, mc)
 		for _, p := range r.problems {
 			p.Source = Source{File: name, Line: lineIn(text, p.Field)}

@@ -38,7 +38,7 @@ func TestMeshConfig(t *testing.T) {
 		{"one of a group replaces the default one", "defaultConfig: {tracingServiceName: CANONICAL_NAME_ONLY}\n", func(m *meshconfig.MeshConfig) bool {
 			return m.DefaultConfig.GetTracingServiceName() == meshconfig.ProxyConfig_CANONICAL_NAME_ONLY && m.DefaultConfig.GetServiceCluster() == ""
 		}},
-		{"extension providers stand beside the built-in ones", "extensionProviders: [{name: mine, envoyFileAccessLog: {path: /dev/stderr}}, {name: envoy, envoyFileAccessLog: {path: /x}}]\n",
+		{"MC-036 extension providers stand beside the built-in ones", "extensionProviders: [{name: mine, envoyFileAccessLog: {path: /dev/stderr}}, {name: envoy, envoyFileAccessLog: {path: /x}}]\n",
 			func(m *meshconfig.MeshConfig) bool {
 				names := ""
 				for _, p := range m.ExtensionProviders {
@@ -46,6 +46,17 @@ func TestMeshConfig(t *testing.T) {
 				}
 				return names == "prometheus stackdriver envoy/x mine/dev/stderr "
 			}},
+		{"MC-030 certificates of old are taken and say nothing", "certificates: [{secretName: a, dnsNames: [b.test]}]\naccessLogFile: /dev/stdout\n",
+			func(m *meshconfig.MeshConfig) bool { return m.AccessLogFile == "/dev/stdout" }},
+		{"MC-044 the sampler of a vendor is taken", "extensionProviders: [{name: a, opentelemetry: {service: a.test, port: 4317, dynatraceSampler: {tenant: b, clusterId: 3}}}]\n",
+			func(m *meshconfig.MeshConfig) bool { return len(m.ExtensionProviders) == 4 }},
+		{"providers of all kinds", `extensionProviders:
+- {name: a, envoyExtAuthzHttp: {service: ns/a.test, port: 80, pathPrefix: /check, statusOnError: "503"}}
+- {name: b, envoyExtAuthzGrpc: {service: 10.0.0.1, port: 9000}}
+- {name: c, zipkin: {service: zipkin.test, port: 9411}}
+- {name: d, opentelemetry: {service: otel.test, port: 4318, http: {path: /v1/traces, timeout: 5s}}}
+- {name: e, envoyOtelAls: {service: otel.test, port: 4317}}
+`, func(m *meshconfig.MeshConfig) bool { return len(m.ExtensionProviders) == 8 }},
 		{"MC-059 keys of old versions are left alone", "mixerCheckServer: istio-policy:9091\npolicyCheckFailOpen: false\nsdsUdsPath: unix:/x\nreportBatchMaxEntries: 100\naccessLogFile: /dev/stdout\n",
 			func(m *meshconfig.MeshConfig) bool { return m.AccessLogFile == "/dev/stdout" }},
 	} {
@@ -69,6 +80,15 @@ func TestMeshConfigProblems(t *testing.T) {
 		{"bad value", "defaultConfig:\n  drainDuration: 1500ms\n", "mesh.yaml:2: defaultConfig.drainDuration: must be whole seconds, got 1.5s"},
 		{"bad trust domain", "trustDomain: a_b\n", `mesh.yaml:1: trustDomain: "a_b" is not a trust domain`},
 		{"a JSON log format that is none", "accessLogEncoding: JSON\naccessLogFormat: '%PROTOCOL%'\n", "mesh.yaml:2: accessLogFormat: is not a JSON object: the default format is used"},
+		{"MC-036 two providers of one name", "extensionProviders:\n- {name: a, prometheus: {}}\n- {name: a, prometheus: {}}\n", `mesh.yaml:3: extensionProviders[1].name: must be unique and not empty, got "a"`},
+		{"a provider of nothing", "extensionProviders: [{name: a}]\n", "mesh.yaml:1: extensionProviders[0]: does not say what it provides"},
+		{"a provider without port", "extensionProviders: [{name: a, envoyExtAuthzHttp: {service: a.test}}]\n", "mesh.yaml:1: extensionProviders[0].envoyExtAuthzHttp.port: must be 1–65535"},
+		{"a provider without service", "extensionProviders: [{name: a, zipkin: {port: 80}}]\n", "mesh.yaml:1: extensionProviders[0].zipkin.service: must not be empty"},
+		{"a service in no namespace", "extensionProviders: [{name: a, zipkin: {service: a.b/c, port: 80}}]\n", `mesh.yaml:1: extensionProviders[0].zipkin.service: "a.b" is not a namespace`},
+		{"a path", "extensionProviders: [{name: a, envoyExtAuthzHttp: {service: a, port: 80, pathPrefix: check}}]\n", "mesh.yaml:1: extensionProviders[0].envoyExtAuthzHttp.pathPrefix: must be a path"},
+		{"a status", "extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: a, port: 80, statusOnError: '999'}}]\n", "mesh.yaml:1: extensionProviders[0].envoyExtAuthzGrpc.statusOnError: must be an HTTP status"},
+		{"a token", "extensionProviders: [{name: a, lightstep: {service: a, port: 80}}]\n", "mesh.yaml:1: extensionProviders[0].lightstep.accessToken: required"},
+		{"two protocols", "extensionProviders: [{name: a, opentelemetry: {service: a, port: 80, grpc: {}, http: {path: /}}}]\n", "mesh.yaml:1: extensionProviders[0].opentelemetry.grpc: cannot be set together with http"},
 		{"two documents", "rootNamespace: x\n---\nrootNamespace: y\n", "mesh.yaml:3: only one document is expected"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -35,6 +35,9 @@ type Problem struct {
 	Message  string
 	Hint     string // what to do about it ("did you mean \"route\"?"), "" if unknown
 	Severity Severity
+	// Aside is set for a warning that says nothing against the object: this version does
+	// not follow it yet, or something else would serve better.
+	Aside bool
 }
 
 // Error joins place, object, field and message; the hint is not part of it.

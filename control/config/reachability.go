@@ -8,77 +8,106 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 )
 
-// warnUnreachable warns of rules that no request can reach because earlier ones
-// take all that they match.
+// An Unused is a rule of a VirtualService, or one of its matches, that no request reaches
+// because earlier ones take all that it matches.
+type Unused struct {
+	Field string // of the rules: "http", "tls" or "tcp"
+	Rule  int
+	Match int    // -1 is the rule as a whole
+	By    int    // the rule that has the requests, -1 where several do
+	Why   string // in words
+	Own   bool   // Istio's own analysis does not see it
+}
+
+// Problem is the field and the message by which validation warns of it.
+func (u Unused) Problem() (field, message string) {
+	field = fmt.Sprintf("%s[%d]", u.Field, u.Rule)
+	if u.Match >= 0 {
+		field += fmt.Sprintf(".match[%d]", u.Match)
+	}
+	return field, "is never reached: " + u.Why
+}
+
 func warnUnreachable(p place, vs *networking.VirtualService) {
+	for _, u := range UnusedRules(vs) {
+		at := p.at(u.Field, u.Rule)
+		if u.Match >= 0 {
+			at = at.at("match", u.Match)
+		}
+		_, message := u.Problem()
+		at.warnf("%s", message)
+	}
+}
+
+// UnusedRules finds the rules and matches that no request reaches.
+func UnusedRules(vs *networking.VirtualService) []Unused {
 	rules := make([]rule, len(vs.Http))
 	for i, r := range vs.Http {
-		rules[i].name = r.Name
 		for _, m := range r.Match {
 			c := proto.CloneOf(m)
 			c.Name, c.StatPrefix = "", ""
-			rules[i].matches = append(rules[i].matches, c)
+			rules[i] = append(rules[i], c)
 		}
 	}
-	warnDuplicates(p, "http", rules)
-	warnCovered(p, vs.Http)
+	all := append(duplicates("http", rules), covered(vs.Http)...)
+	all = append(all, shadowed(vs, all)...)
 	rules = make([]rule, len(vs.Tls))
 	for i, r := range vs.Tls {
 		for _, m := range r.Match {
-			rules[i].matches = append(rules[i].matches, m)
+			rules[i] = append(rules[i], m)
 		}
 	}
-	warnDuplicates(p, "tls", rules)
+	all = append(all, duplicates("tls", rules)...)
 	rules = make([]rule, len(vs.Tcp))
 	for i, r := range vs.Tcp {
 		for _, m := range r.Match {
-			rules[i].matches = append(rules[i].matches, m)
+			rules[i] = append(rules[i], m)
 		}
 	}
-	warnDuplicates(p, "tcp", rules)
+	return append(all, duplicates("tcp", rules)...)
 }
 
-// A rule is a route with what it matches; no matches is every request.
-type rule struct {
-	name    string
-	matches []proto.Message
-}
+// A rule is what a route matches; no matches is every request.
+type rule []proto.Message
 
-func warnDuplicates(p place, field string, rules []rule) {
+func duplicates(field string, rules []rule) (all []Unused) {
 	catchAll := -1
 	first := map[string]int{}
 	for i, r := range rules {
-		at := p.at(field, i)
-		if len(r.matches) == 0 {
+		if len(r) == 0 {
 			if catchAll >= 0 {
-				at.warnf("is never reached: %s[%d] before it matches everything", field, catchAll)
+				all = append(all, Unused{Field: field, Rule: i, Match: -1, By: catchAll, Why: fmt.Sprintf("%s[%d] before it matches everything", field, catchAll)})
 			}
 			catchAll = i
 			continue
 		}
 		used := 0
-		for j, m := range r.matches {
+		for j, m := range r {
 			text, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 			if err != nil {
 				continue
 			}
 			if k, taken := first[string(text)]; taken {
-				at.at("match", j).warnf("is never reached: %s[%d] has the same match", field, k)
+				all = append(all, Unused{Field: field, Rule: i, Match: j, By: k, Why: fmt.Sprintf("%s[%d] has the same match", field, k)})
 				used++
 			} else {
 				first[string(text)] = i
 			}
 		}
-		if used == len(r.matches) {
-			at.warnf("is never reached: rules before it have all its matches")
+		if used == len(r) {
+			all = append(all, Unused{Field: field, Rule: i, Match: -1, By: -1, Why: "rules before it have all its matches"})
 		}
 	}
+	return all
 }
 
-// warnCovered warns of prefixes that a shorter prefix of an earlier match covers,
-// all else being equal.
-func warnCovered(p place, routes []*networking.HTTPRoute) {
-	type seen struct{ prefix, where string }
+// covered finds prefixes that a shorter prefix of an earlier match covers, all else being
+// equal.
+func covered(routes []*networking.HTTPRoute) (all []Unused) {
+	type seen struct {
+		prefix      string
+		rule, match int
+	}
 	earlier := map[string][]seen{} // by what a match asks for besides
 	for i, r := range routes {
 		for j, m := range r.Match {
@@ -92,13 +121,15 @@ func warnCovered(p place, routes []*networking.HTTPRoute) {
 			}
 			for _, e := range earlier[rest] {
 				if e.prefix != prefix && strings.HasPrefix(prefix, e.prefix) {
-					p.at("http", i).at("match", j).warnf("is never reached: prefix %q of %s covers %q", shorten(e.prefix), e.where, shorten(prefix))
+					all = append(all, Unused{Field: "http", Rule: i, Match: j, By: e.rule,
+						Why: fmt.Sprintf("prefix %q of http[%d].match[%d] covers %q", shorten(e.prefix), e.rule, e.match, shorten(prefix))})
 					break
 				}
 			}
-			earlier[rest] = append(earlier[rest], seen{prefix, fmt.Sprintf("http[%d].match[%d]", i, j)})
+			earlier[rest] = append(earlier[rest], seen{prefix, i, j})
 		}
 	}
+	return all
 }
 
 // besidesURI is a key for what a match asks for besides its URI.

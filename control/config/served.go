@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -22,13 +24,17 @@ type Resource struct {
 	Group    string
 	Versions []string // that are read, the preferred first; all have one schema
 	Custom   bool     // defined by a CustomResourceDefinition: read with FromSpec, others with FromObject
+	Cluster  bool     // the objects are in no namespace
+
+	Spec   proto.Message // of a custom kind, an example of the spec, not to be written to
+	Object reflect.Type  // of other kinds, the struct of k8s.io/api
 }
 
 // Resources are all kinds that the mesh reads, in the order of Kinds.
 func Resources() []Resource {
 	var all []Resource
 	for _, k := range kinds() {
-		all = append(all, Resource{Kind: k.kind, Group: k.group, Versions: k.versions, Custom: k.message != nil})
+		all = append(all, Resource{Kind: k.kind, Group: k.group, Versions: k.versions, Custom: k.message != nil, Cluster: k.cluster, Spec: k.message, Object: k.object})
 	}
 	return all
 }
@@ -46,7 +52,7 @@ func FromObject(kind Kind, object metav1.Object) (*Config, []Problem) {
 		Key:        Key{kind, object.GetNamespace(), object.GetName()},
 		APIVersion: schema.apiVersions()[0], Labels: object.GetLabels(), Annotations: object.GetAnnotations(),
 		CreationTime: object.GetCreationTimestamp().Time, Spec: object,
-	})
+	}, nil)
 }
 
 // FromSpec makes the Config of a custom object that an API server holds, of its
@@ -66,7 +72,7 @@ func FromSpec(kind Kind, apiVersion string, meta metav1.Object, spec []byte) (*C
 	message := schema.message.ProtoReflect().New().Interface()
 	o.Spec = message
 	if len(spec) == 0 {
-		return accept(schema, o)
+		return accept(schema, o, nil)
 	}
 	n, err := jsonTree(spec)
 	if err != nil {
@@ -85,13 +91,13 @@ func FromSpec(kind Kind, apiVersion string, meta metav1.Object, spec []byte) (*C
 	if w.failed {
 		return nil, w.problems
 	}
-	o, found := accept(schema, o)
+	o, found := accept(schema, o, w.blank)
 	return o, append(w.problems, found...)
 }
 
 // accept validates an object of an API server.
-func accept(schema *kindSchema, o *Config) (*Config, []Problem) {
-	found := check(schema, o)
+func accept(schema *kindSchema, o *Config, blank map[string]bool) (*Config, []Problem) {
+	found := check(schema, o, blank)
 	for i := range found {
 		found[i].Object, found[i].Field = o.Key, shortField(o.Kind, found[i].Field)
 	}

@@ -157,10 +157,26 @@ func TestJoin(t *testing.T) {
 }
 
 func FuzzFromSpec(f *testing.F) {
-	f.Add([]byte(`{"hosts":["a.test"],"http":[{"route":[{"destination":{"host":"b"},"weight":1e2}]}]}`))
-	f.Add([]byte(`{"hosts":null,"gateways":[],"exportTo":["."],"http":[{"timeout":"1.5s","retries":{"attempts":3}}]}`))
-	f.Fuzz(func(t *testing.T, spec []byte) {
-		o, problems := config.FromSpec(config.VirtualService, "networking.istio.io/v1", &metav1.ObjectMeta{Name: "a", Namespace: "b"}, spec)
+	f.Add(byte(0), []byte(`{"hosts":["a.test"],"http":[{"route":[{"destination":{"host":"b"},"weight":1e2}]}]}`))
+	f.Add(byte(0), []byte(`{"hosts":null,"gateways":[],"exportTo":["."],"http":[{"timeout":"1.5s","retries":{"attempts":3}}]}`))
+	var custom []config.Resource
+	for _, r := range config.Resources() {
+		if r.Custom {
+			custom = append(custom, r)
+		}
+	}
+	for _, text := range everyKind() {
+		documents, _ := config.Documents("f", []byte(text))
+		var o struct{ Spec json.RawMessage }
+		if err := json.Unmarshal(documents[0].JSON, &o); err != nil {
+			f.Fatal(err)
+		}
+		kind := slices.IndexFunc(custom, func(r config.Resource) bool { return r.Kind == documents[0].Object.Kind })
+		f.Add(byte(kind), []byte(o.Spec))
+	}
+	f.Fuzz(func(t *testing.T, kind byte, spec []byte) {
+		r := custom[int(kind)%len(custom)]
+		o, problems := config.FromSpec(r.Kind, r.Group+"/"+r.Versions[0], &metav1.ObjectMeta{Name: "a", Namespace: "b"}, spec)
 		if (o == nil) != config.HasErrors(problems) {
 			t.Errorf("object %v with problems %v", o, problems)
 		}

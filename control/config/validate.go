@@ -13,10 +13,14 @@ import (
 )
 
 // check runs the rules of a kind, those of Istio's webhook: the same objects are
-// accepted. Fields have their full path.
-func check(schema *kindSchema, o *Config) []Problem {
-	r := &report{}
+// accepted. Fields have their full path. blank are the places where an empty value is
+// written, of which the object says no more than of those where nothing is.
+func check(schema *kindSchema, o *Config, blank map[string]bool) []Problem {
+	r := &report{blank: blank}
 	root := place{r: r}
+	if instead, ok := withoutEffect()[schema.kind]; ok {
+		root.notYet("is read but has no effect yet: %s", instead)
+	}
 	validateMetadata(root.field("metadata"), schema, o)
 	if schema.message != nil {
 		root = root.field("spec")
@@ -26,7 +30,10 @@ func check(schema *kindSchema, o *Config) []Problem {
 }
 
 // A report collects the findings about one object.
-type report struct{ problems []Problem }
+type report struct {
+	problems []Problem
+	blank    map[string]bool
+}
 
 // A place is a field of the object under validation; findings are told to it.
 type place struct {
@@ -51,6 +58,22 @@ func (p place) warnf(format string, args ...any)  { p.add(Warning, "", format, a
 func (p place) add(s Severity, hint, format string, args ...any) {
 	if len(p.r.problems) < maxProblems {
 		p.r.problems = append(p.r.problems, Problem{Field: p.path, Severity: s, Hint: hint, Message: fmt.Sprintf(format, args...)})
+	}
+}
+
+// notYet warns of what is right and this version does not do.
+func (p place) notYet(format string, args ...any) {
+	if len(p.r.problems) < maxProblems {
+		p.r.problems = append(p.r.problems, Problem{Field: p.path, Severity: Warning, Message: fmt.Sprintf(format, args...), Aside: true})
+	}
+}
+
+// notBlank refuses fields that may be left out but not be written as empty.
+func (p place) notBlank(fields ...string) {
+	for _, f := range fields {
+		if at := p.field(f); p.r.blank[fieldID(at.path)] {
+			at.errorf("must not be empty")
+		}
 	}
 }
 
@@ -284,6 +307,9 @@ func (p place) selector(set map[string]string, field string) {
 		}
 		if strings.Contains(k, "*") || strings.Contains(set[k], "*") {
 			at.errorf("wildcards are not supported in a selector")
+		}
+		if len(set[k]) > 63 {
+			at.errorf("is longer than a label may be: 63 characters")
 		}
 	}
 	if len(set) == 0 {

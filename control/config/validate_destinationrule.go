@@ -53,7 +53,7 @@ func validateTrafficPolicy(p place, t *networking.TrafficPolicy) {
 		p.field("retryBudget.percent").errorf("must be 0–100, got %v", rb.GetPercent().GetValue())
 	}
 	if t.GetRetryBudget().GetBudgetInterval() != nil {
-		p.field("retryBudget.budgetInterval").warnf("has no effect yet")
+		p.field("retryBudget.budgetInterval").notYet("has no effect yet")
 	}
 	for i, pl := range t.PortLevelSettings {
 		at := p.at("portLevelSettings", i)
@@ -88,7 +88,7 @@ func validateTunnel(p place, t *networking.TrafficPolicy_TunnelSettings) {
 		p.field("targetHost").wrong(fqdn(t.TargetHost))
 	}
 	p.field("targetPort").wrong(port(int64(t.TargetPort)))
-	p.warnf("has no effect yet: connections go to the destination itself")
+	p.notYet("has no effect yet: connections go to the destination itself")
 }
 
 func validateOutlierDetection(p place, od *networking.OutlierDetection) {

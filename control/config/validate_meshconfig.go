@@ -19,6 +19,7 @@ func validateMeshConfig(p place, mc *meshconfig.MeshConfig) {
 	p.field("protocolDetectionTimeout").wrong(zeroOrPositive(mc.ProtocolDetectionTimeout))
 	validateProxyConfig(p.field("defaultConfig"), mc.DefaultConfig)
 	validateLocalityLB(p.field("localityLbSetting"), mc.LocalityLbSetting, true)
+	validateDiscoverySelectors(p, mc)
 	for i, s := range mc.ServiceSettings {
 		for j, h := range s.Hosts {
 			p.at("serviceSettings", i).at("hosts", j).wrong(wildcardDomain(h))
@@ -39,13 +40,6 @@ func validateMeshConfig(p place, mc *meshconfig.MeshConfig) {
 		if err := json.Unmarshal([]byte(f), &fields); err != nil {
 			p.field("accessLogFormat").warnf("is not a JSON object: the default format is used: %v", err)
 		}
-	}
-	names := map[string]bool{}
-	for i, e := range mc.ExtensionProviders {
-		if names[e.Name] || e.Name == "" {
-			p.at("extensionProviders", i).field("name").errorf("must be unique and not empty, got %q", shorten(e.Name))
-		}
-		names[e.Name] = true
 	}
 }
 

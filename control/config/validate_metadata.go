@@ -24,7 +24,7 @@ func validateMetadata(p place, schema *kindSchema, o *Config) {
 	if schema.message == nil {
 		return
 	}
-	if _, ok := o.Annotations[dryRunAnnotation]; ok {
+	if _, ok := o.Annotations[dryRunAnnotation]; ok && o.Kind != AuthorizationPolicy {
 		p.field("annotations").key(dryRunAnnotation).errorf("has a meaning for AuthorizationPolicy only")
 	}
 	if _, ok := o.Annotations[alwaysRejectAnnotation]; ok {

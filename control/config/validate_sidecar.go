@@ -198,5 +198,5 @@ func validateOutboundPolicy(p place, t *networking.OutboundTrafficPolicy) {
 		return
 	}
 	validateDestination(p.field("egressProxy"), t.EgressProxy)
-	p.field("egressProxy").warnf("has no effect yet: unknown destinations are called directly")
+	p.field("egressProxy").notYet("has no effect yet: unknown destinations are called directly")
 }

@@ -20,6 +20,7 @@ const (
 	maxNodes    = 1 << 20 // aliases count as often as they are used
 	maxProblems = 32      // reported per document; further ones are dropped
 	maxWarnings = 16      // of these, so that they do not crowd out errors
+	maxBlank    = 1024    // places with an empty value that are remembered
 )
 
 // A walker turns a YAML node into JSON under the eyes of a shape: names,
@@ -32,8 +33,11 @@ type walker struct {
 	failed   bool      // some problem is an error
 	warnings int
 
+	blank map[string]bool // where "" or {} is written, which no decoded object shows
+
 	unknown Severity // of a field that the schema does not have
 	lenient bool     // nothing is said of such fields
+	strict  bool     // a key that is written twice is an error, as for kubectl
 	secret  bool     // keep values out of messages
 }
 
@@ -128,7 +132,11 @@ func (w *walker) unknownField(e entry, s shape) {
 	if names := s.fields.names(); hint == "" && len(names) > 0 && len(names) <= 8 {
 		hint = "fields here: " + strings.Join(names, ", ")
 	}
-	w.report(e.name, w.unknown, hint, "unknown field %q", shorten(e.key))
+	where := ""
+	if m, ok := s.fields.(messageFields); ok && w.strict {
+		where = " in " + string(m.md.FullName())
+	}
+	w.report(e.name, w.unknown, hint, "unknown field %q%s", shorten(e.key), where)
 }
 
 // member appends `"name":value,`, or nothing when there is no value.
@@ -148,6 +156,9 @@ func (w *walker) dict(n *yaml.Node, s shape) bool {
 	if n.Kind != yaml.MappingNode {
 		w.errorf(n, "must be a mapping, got %s", w.describe(n))
 		return false
+	}
+	if len(n.Content) == 0 {
+		w.isBlank()
 	}
 	elem := s.elem()
 	w.json = append(w.json, '{')
@@ -241,6 +252,9 @@ func (w *walker) scalar(n *yaml.Node, s shape) bool {
 		return true
 	case v.tag != "!!str":
 	case s.form == text, s.form == intOrText:
+		if v.text == "" {
+			w.isBlank()
+		}
 		w.string(v.text)
 		return true
 	case s.form == duration:
@@ -257,6 +271,19 @@ func (w *walker) scalar(n *yaml.Node, s shape) bool {
 	w.report(n, Error, hint, "must be %s, got %s", s, w.describe(n))
 	return false
 }
+
+// isBlank remembers that an empty value is written here.
+func (w *walker) isBlank() {
+	if w.blank == nil {
+		w.blank = map[string]bool{}
+	}
+	if len(w.blank) < maxBlank {
+		w.blank[fieldID(strings.Join(w.path, ""))] = true
+	}
+}
+
+// fieldID is the same for all spellings of a path.
+func fieldID(path string) string { return plainName(strings.TrimPrefix(path, "spec.")) }
 
 func (w *walker) integer(n *yaml.Node, v scalar, s shape) bool {
 	digits := v.whole
@@ -399,6 +426,8 @@ func (w *walker) entries(n *yaml.Node, same func(string) string) []entry {
 		case !seen:
 			at[id] = len(all)
 			all = append(all, e)
+		case i < len(own) && w.strict:
+			w.errorf(e.name, "duplicate key %q (first on line %d)", shorten(e.key), all[j].name.Line)
 		case i < len(own):
 			w.report(e.name, Warning, "", "duplicate key %q (first on line %d): the last one wins", shorten(e.key), all[j].name.Line)
 			all[j] = e

@@ -39,6 +39,7 @@ func logFormat(l ir.AccessLog) *corev3.SubstitutionFormatString {
 	if l.JSON != nil {
 		return &corev3.SubstitutionFormatString{
 			Format:            &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: jsonFormat(l.JSON)},
+			OmitEmptyValues:   l.OmitEmpty,
 			JsonFormatOptions: &corev3.JsonFormatOptions{},
 			Formatters:        formatters(func(operator string) bool { return uses(l.JSON, operator) }),
 		}
@@ -46,7 +47,8 @@ func logFormat(l ir.AccessLog) *corev3.SubstitutionFormatString {
 	return &corev3.SubstitutionFormatString{
 		Format: &corev3.SubstitutionFormatString_TextFormatSource{
 			TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: l.Text}}},
-		Formatters: formatters(func(operator string) bool { return strings.Contains(l.Text, operator) }),
+		OmitEmptyValues: l.OmitEmpty,
+		Formatters:      formatters(func(operator string) bool { return strings.Contains(l.Text, operator) }),
 	}
 }
 

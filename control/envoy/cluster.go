@@ -45,11 +45,7 @@ func setDiscovery(out *clusterv3.Cluster, c ir.Cluster) {
 		kind = clusterv3.Cluster_EDS
 		out.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{
 			ServiceName: c.Name,
-			EdsConfig: &corev3.ConfigSource{
-				ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-				InitialFetchTimeout:   durationpb.New(0),
-				ResourceApiVersion:    corev3.ApiVersion_V3,
-			},
+			EdsConfig:   awaitedADS(),
 		}
 	case ir.StrictDNS:
 		kind = clusterv3.Cluster_STRICT_DNS
@@ -72,10 +68,15 @@ func forwardProxy(d *ir.DNS) *clusterv3.Cluster_CustomClusterType {
 		Name: "envoy.clusters.dynamic_forward_proxy",
 		TypedConfig: typed(&dfpclusterv3.ClusterConfig{
 			ClusterImplementationSpecifier: &dfpclusterv3.ClusterConfig_DnsCacheConfig{
-				DnsCacheConfig: &dfpcachev3.DnsCacheConfig{Name: d.CacheName, DnsLookupFamily: lookupFamily(d)},
+				DnsCacheConfig: dnsCache(d),
 			},
 		}),
 	}
+}
+
+// dnsCache must be the same wherever its name is used, or a proxy refuses it.
+func dnsCache(d *ir.DNS) *dfpcachev3.DnsCacheConfig {
+	return &dfpcachev3.DnsCacheConfig{Name: d.CacheName, DnsLookupFamily: lookupFamily(d)}
 }
 
 func setDNS(out *clusterv3.Cluster, c ir.Cluster) {

@@ -55,7 +55,7 @@ func setHTTPVersion(out *httpv3.HttpProtocolOptions, h *ir.UpstreamHTTP) {
 	case ir.DownstreamChoice:
 		out.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &httpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-				HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
+				HttpProtocolOptions:  http1Options(h.PreserveCase),
 				Http2ProtocolOptions: http2Options(h),
 			}}
 	case ir.HTTP2:
@@ -67,7 +67,7 @@ func setHTTPVersion(out *httpv3.HttpProtocolOptions, h *ir.UpstreamHTTP) {
 		out.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 			ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
 				ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
-					HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}}}
+					HttpProtocolOptions: http1Options(h.PreserveCase)}}}
 	}
 }
 

@@ -5,16 +5,19 @@ import (
 	rulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	dfpfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_forward_proxy/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	sniv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_dynamic_forward_proxy/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	alpnv2 "istio.io/api/envoy/config/filter/http/alpn/v2alpha1"
+	statspb "istio.io/api/envoy/extensions/stats"
 
 	"github.com/lateen-mesh/lateen/control/ir"
 )
@@ -23,30 +26,57 @@ import (
 const (
 	faultFilter = "envoy.filters.http.fault"
 	corsFilter  = "envoy.filters.http.cors"
+
+	metricsFilter = "istio.stats"
 )
 
 func httpFilters(h ir.HTTPConnectionManager) []*hcmv3.HttpFilter {
 	var out []*hcmv3.HttpFilter
 	for _, f := range h.Filters {
-		name, config := httpFilter(f, h.Headers)
+		if f == ir.ForwardProxy {
+			out = append(out, lookups(h.Lookups)...)
+			continue
+		}
+		if f == ir.Extended {
+			out = append(out, extended(h.Extensions)...)
+			continue
+		}
+		name, config := httpFilter(f, h)
 		out = append(out, &hcmv3.HttpFilter{Name: name,
 			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: typed(config)}})
 	}
 	return out
 }
 
+// lookups are filters that resolve hosts, one for each cache.
+func lookups(caches []ir.DNS) []*hcmv3.HttpFilter {
+	var out []*hcmv3.HttpFilter
+	for i := range caches {
+		config := &dfpfilterv3.FilterConfig{ImplementationSpecifier: &dfpfilterv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: dnsCache(&caches[i])}}
+		out = append(out, &hcmv3.HttpFilter{Name: "envoy.filters.http.dynamic_forward_proxy",
+			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: typed(config)}})
+	}
+	return out
+}
+
+// sniLookup resolves the server name of a TLS client.
+func sniLookup(l *ir.SNILookup) *listenerv3.Filter {
+	return networkFilter("envoy.filters.network.sni_dynamic_forward_proxy", &sniv3.FilterConfig{
+		DnsCacheConfig: dnsCache(&l.DNS), PortSpecifier: &sniv3.FilterConfig_PortValue{PortValue: l.Port}})
+}
+
 // httpFilter is the table of HTTP filters: name on the wire and settings.
-func httpFilter(f ir.HTTPFilter, headers ir.HeaderEdits) (string, proto.Message) {
+func httpFilter(f ir.HTTPFilter, h ir.HTTPConnectionManager) (string, proto.Message) {
 	switch f {
 	case ir.HeaderMutation:
 		return "envoy.filters.http.header_mutation", &mutationv3.HeaderMutation{Mutations: &mutationv3.Mutations{
-			RequestMutations:  mutations(headers.RequestAdd, headers.RequestRemove),
-			ResponseMutations: mutations(headers.ResponseAdd, headers.ResponseRemove),
+			RequestMutations:  mutations(h.Headers.RequestAdd, h.Headers.RequestRemove),
+			ResponseMutations: mutations(h.Headers.ResponseAdd, h.Headers.ResponseRemove),
 		}}
 	case ir.PeerMetadataUpstream:
-		return "istio.metadata_exchange", peerMetadata("upstream")
+		return "istio.metadata_exchange", peerMetadata("upstream", h.MetadataInMesh)
 	case ir.PeerMetadataDownstream:
-		return "istio.metadata_exchange", peerMetadata("downstream")
+		return "istio.metadata_exchange", peerMetadata("downstream", false)
 	case ir.GRPCWeb:
 		return "envoy.filters.http.grpc_web", &grpcwebv3.GrpcWeb{}
 	case ir.GRPCStats:
@@ -61,8 +91,12 @@ func httpFilter(f ir.HTTPFilter, headers ir.HeaderEdits) (string, proto.Message)
 		return faultFilter, &faultv3.HTTPFault{}
 	case ir.CORS:
 		return corsFilter, &corsv3.Cors{}
+	case ir.Metrics:
+		return metricsFilter, &statspb.PluginConfig{}
+	case ir.MetricsNoHost:
+		return metricsFilter, &statspb.PluginConfig{DisableHostHeaderFallback: true}
 	}
-	return "envoy.filters.http.router", &routerv3.Router{}
+	return "envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: h.Quiet}
 }
 
 func mutations(add []ir.HeaderValue, remove []string) []*rulesv3.HeaderMutation {
@@ -77,13 +111,17 @@ func mutations(add []ir.HeaderValue, remove []string) []*rulesv3.HeaderMutation 
 }
 
 // peerMetadata trades the workload's description with peers in headers; the side is
-// that of the peer.
-func peerMetadata(side string) *udpatypev1.TypedStruct {
+// that of the peer. What peers outside of the mesh are told may be left out.
+func peerMetadata(side string, inMesh bool) *udpatypev1.TypedStruct {
 	headers := map[string]any{"istio_headers": map[string]any{}}
 	workloads := map[string]any{"workload_discovery": map[string]any{}}
+	told := headers
+	if inMesh {
+		told = map[string]any{"istio_headers": map[string]any{"skip_external_clusters": true}}
+	}
 	return typedStruct("io.istio.http.peer_metadata.Config", map[string]any{
 		side + "_discovery":   []any{headers, workloads},
-		side + "_propagation": []any{headers},
+		side + "_propagation": []any{told},
 	})
 }
 

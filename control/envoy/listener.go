@@ -7,6 +7,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	originalsrcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
@@ -35,6 +36,9 @@ func Listener(l ir.Listener) *listenerv3.Listener {
 	}
 	if l.UseOriginalDst {
 		out.UseOriginalDst = wrapperspb.Bool(true)
+	}
+	if l.Transparent {
+		out.Transparent = wrapperspb.Bool(true)
 	}
 	if l.InspectionTimeout != nil {
 		out.ListenerFiltersTimeout = durationpb.New(*l.InspectionTimeout)
@@ -83,6 +87,8 @@ func inspector(i ir.Inspector) *listenerv3.ListenerFilter {
 			InitialReadBufferSize: wrapperspb.UInt32(tlsInspectorBuffer)}
 	case ir.HTTPInspector:
 		f.Name, config = "envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{}
+	case ir.OriginalSource:
+		f.Name, config = "envoy.filters.listener.original_src", &originalsrcv3.OriginalSrc{Mark: i.Mark}
 	}
 	f.ConfigType = &listenerv3.ListenerFilter_TypedConfig{TypedConfig: typed(config)}
 	return f

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+	statspb "istio.io/api/envoy/extensions/stats"
 
 	"github.com/lateen-mesh/lateen/control/ir"
 )
@@ -29,11 +30,17 @@ func filterChain(c ir.FilterChain) *listenerv3.FilterChain {
 	if c.PeerExchange {
 		out.Filters = append(out.Filters, peerExchange())
 	}
+	if c.Metrics {
+		out.Filters = append(out.Filters, networkFilter(metricsFilter, &statspb.PluginConfig{}))
+	}
 	switch {
 	case c.HTTP != nil:
 		out.Filters = append(out.Filters,
 			networkFilter("envoy.filters.network.http_connection_manager", connectionManager(*c.HTTP)))
 	case c.TCP != nil:
+		if c.Lookup != nil {
+			out.Filters = append(out.Filters, sniLookup(c.Lookup))
+		}
 		out.Filters = append(out.Filters, networkFilter("envoy.filters.network.tcp_proxy", tcpProxy(*c.TCP)))
 	}
 	return out

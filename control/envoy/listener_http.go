@@ -3,6 +3,7 @@ package envoy
 import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	preservecasev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
 	uuidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -36,14 +37,42 @@ func connectionManager(h ir.HTTPConnectionManager) *hcmv3.HttpConnectionManager 
 	switch h.ForwardCert {
 	case ir.SanitizeAndSetCert, ir.AppendForwardCert:
 		out.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
-			Subject: wrapperspb.Bool(true), Uri: true, Dns: true, Cert: h.ForwardCertificate}
+			Subject: subject(h.CertDetails), Uri: h.CertDetails.URI, Dns: h.CertDetails.DNS,
+			Cert: h.CertDetails.Certificate, Chain: h.CertDetails.Chain}
 	}
-	if h.HTTP10 {
-		out.HttpProtocolOptions = &corev3.Http1ProtocolOptions{AcceptHttp_10: true}
-	} else if h.ExplicitHTTP1 {
-		out.HttpProtocolOptions = &corev3.Http1ProtocolOptions{}
+	if h.HTTP10 || h.ExplicitHTTP1 || h.PreserveCase {
+		out.HttpProtocolOptions = http1Options(h.PreserveCase)
+		out.HttpProtocolOptions.AcceptHttp_10 = h.HTTP10
 	}
+	if h.KeepServer {
+		out.ServerHeaderTransformation = hcmv3.HttpConnectionManager_PASS_THROUGH
+	}
+	if h.NoRequestID {
+		out.GenerateRequestId = wrapperspb.Bool(false)
+	}
+	out.AppendXForwardedPort = h.ForwardedPort
 	setRoutes(out, h)
+	return out
+}
+
+func subject(d ir.CertDetails) *wrapperspb.BoolValue {
+	if !d.Subject {
+		return nil
+	}
+	return wrapperspb.Bool(true)
+}
+
+// http1Options are those of either side; names of headers are in lower case unless asked.
+func http1Options(preserveCase bool) *corev3.Http1ProtocolOptions {
+	out := &corev3.Http1ProtocolOptions{}
+	if preserveCase {
+		out.HeaderKeyFormat = &corev3.Http1ProtocolOptions_HeaderKeyFormat{
+			HeaderFormat: &corev3.Http1ProtocolOptions_HeaderKeyFormat_StatefulFormatter{
+				StatefulFormatter: &corev3.TypedExtensionConfig{
+					Name:        "envoy.http.stateful_header_formatters.preserve_case",
+					TypedConfig: typed(&preservecasev3.PreserveCaseFormatterConfig{}),
+				}}}
+	}
 	return out
 }
 
@@ -54,11 +83,7 @@ func setRoutes(out *hcmv3.HttpConnectionManager, h ir.HTTPConnectionManager) {
 	}
 	out.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 		RouteConfigName: h.RouteName,
-		ConfigSource: &corev3.ConfigSource{
-			ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-			InitialFetchTimeout:   durationpb.New(0),
-			ResourceApiVersion:    corev3.ApiVersion_V3,
-		},
+		ConfigSource:    awaitedADS(),
 	}}
 }
 

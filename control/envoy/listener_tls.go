@@ -64,13 +64,14 @@ func clientValidation(t ir.DownstreamTLS) *tlsv3.CertificateValidationContext {
 }
 
 func tlsParams(t ir.DownstreamTLS) *tlsv3.TlsParameters {
-	if t.MinVersion == "" && t.MaxVersion == "" && len(t.CipherSuites) == 0 {
+	if t.MinVersion == "" && t.MaxVersion == "" && len(t.CipherSuites)+len(t.Curves) == 0 {
 		return nil
 	}
 	return &tlsv3.TlsParameters{
 		TlsMinimumProtocolVersion: tlsVersion(t.MinVersion),
 		TlsMaximumProtocolVersion: tlsVersion(t.MaxVersion),
 		CipherSuites:              t.CipherSuites,
+		EcdhCurves:                t.Curves,
 	}
 }
 
@@ -79,10 +80,7 @@ func tlsVersion(v string) tlsv3.TlsParameters_TlsProtocol {
 }
 
 func secretConfig(s ir.SecretRef) *tlsv3.SdsSecretConfig {
-	source := &corev3.ConfigSource{
-		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-		ResourceApiVersion:    corev3.ApiVersion_V3,
-	}
+	source := overADS()
 	if s.FromAgent {
 		source.ConfigSourceSpecifier = &corev3.ConfigSource_ApiConfigSource{ApiConfigSource: &corev3.ApiConfigSource{
 			ApiType:                   corev3.ApiConfigSource_GRPC,

@@ -23,6 +23,7 @@ func routeAction(f ir.Forward) *routev3.RouteAction {
 		RequestMirrorPolicies: mirrors(f.Mirrors),
 		HashPolicy:            hashPolicies(f.HashPolicies),
 	}
+	out.AppendXForwardedHost = f.ForwardedHost
 	setCluster(out, f)
 	if f.Inbound {
 		out.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{

@@ -15,6 +15,8 @@ func routeMatch(m ir.RouteMatch) *routev3.RouteMatch {
 		out.PathSpecifier = &routev3.RouteMatch_Path{Path: m.Path.Value}
 	case ir.PathRegex:
 		out.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: regex(m.Path.Value)}
+	case ir.PathSeparated:
+		out.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: m.Path.Value}
 	default:
 		out.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: m.Path.Value}
 	}

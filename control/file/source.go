@@ -73,6 +73,7 @@ type Source struct {
 	files  map[string]*fileState
 	stdin  []byte
 	owned  map[config.Key]*config.Config // in force in the store from this source
+	taken  map[config.Problem]bool       // told of objects that other files have
 	status []Status
 }
 
@@ -262,8 +263,22 @@ func (s *Source) apply(files []*fileState) *config.Set {
 			}
 		}
 	}
+	s.announceTaken(extra)
 	s.report(files, owner, extra)
 	return s.transact(next)
+}
+
+// announceTaken logs, once, which objects other files have already.
+func (s *Source) announceTaken(extra map[*fileState][]config.Problem) {
+	taken := map[config.Problem]bool{}
+	for _, list := range extra {
+		for _, p := range list {
+			if taken[p] = true; !s.taken[p] {
+				s.log.Error(p.Error())
+			}
+		}
+	}
+	s.taken = taken
 }
 
 // report makes the status of all files.

@@ -60,6 +60,17 @@ func rules() []rule {
 	}
 }
 
+// CheckAnnotation says why the value of an annotation cannot be followed; nil where it can,
+// or where injection does not read the annotation.
+func CheckAnnotation(name, value string) error {
+	for _, r := range rules() {
+		if r.annotation == name {
+			return r.judge(value)
+		}
+	}
+	return nil
+}
+
 // checkAnnotations finds the first annotation that cannot be followed, by itself or beside
 // another.
 func checkAnnotations(pod *corev1.Pod) error {

@@ -78,6 +78,7 @@ type Request struct {
 	OwnerType metav1.TypeMeta
 
 	Mesh     *meshconfig.MeshConfig // nil is the default
+	Objects  *config.Set            // of the mesh, for its ProxyConfigs; nil for none
 	Revision string                 // of this control plane; "" is default
 
 	// NativeSidecars makes the proxy an init container that restarts, as Kubernetes 1.33
@@ -159,18 +160,20 @@ func (s *Settings) start(r Request) (*injection, error) {
 	if p.before, err = parseStatus(r.Pod); err != nil {
 		return nil, err
 	}
-	if p.proxy, err = proxyConfigOf(r.Mesh, r.Pod); err != nil {
+	if p.proxy, err = proxyConfigOf(r); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// proxyConfigOf is the mesh's ProxyConfig with that of the pod's annotation over it.
-func proxyConfigOf(mesh *meshconfig.MeshConfig, pod *corev1.Pod) (*meshconfig.ProxyConfig, error) {
-	base := mesh.GetDefaultConfig()
+// proxyConfigOf is the mesh's ProxyConfig with the ProxyConfig objects of the pod over it,
+// and that of its annotation over all.
+func proxyConfigOf(r Request) (*meshconfig.ProxyConfig, error) {
+	pod, base := r.Pod, r.Mesh.GetDefaultConfig()
 	if base == nil {
 		base = config.DefaultProxyConfig()
 	}
+	base = withObjects(base, r)
 	proxy, problems := config.OverlayProxyConfig(base, []byte(pod.Annotations[annotationConfig]))
 	for _, problem := range problems {
 		if problem.Severity == config.Error {

@@ -8,6 +8,8 @@ type AccessLog struct {
 	// JSON is the object of a line: its strings are formats, what else JSON has stands
 	// for itself; lists and objects are []any and map[string]any.
 	JSON map[string]any
+	// OmitEmpty leaves out keys of JSON without a value, and writes nothing in place of "-".
+	OmitEmpty bool
 	// OnlyNoRoute logs only what found no filter chain or route (flag NR).
 	OnlyNoRoute bool
 }

@@ -157,6 +157,8 @@ type UpstreamHTTP struct {
 	// server's certificate against it.
 	AutoSNI           bool
 	AutoSANValidation bool
+	// PreserveCase passes on the names of HTTP/1 headers as they came, not in lower case.
+	PreserveCase bool
 	// ErrorCodes are the status codes that outlier detection counts in place of 5xx.
 	ErrorCodes []uint32
 }

@@ -21,6 +21,8 @@ type Listener struct {
 	// the listener with UseOriginalDst.
 	Unbound        bool
 	UseOriginalDst bool
+	// Transparent sockets take connections to addresses that are not the machine's.
+	Transparent bool
 	// Inspectors run before a chain is chosen, in order.
 	Inspectors []Inspector
 	// InspectionTimeout bounds the inspectors, nil for the proxy's default (15 s), 0
@@ -40,9 +42,10 @@ type InspectorKind uint8
 
 // The inspectors.
 const (
-	OriginalDst   InspectorKind = iota // where the connection went before it was redirected
-	TLSInspector                       // SNI and ALPN
-	HTTPInspector                      // whether it is plain HTTP/1 or HTTP/2
+	OriginalDst    InspectorKind = iota // where the connection went before it was redirected
+	TLSInspector                        // SNI and ALPN
+	HTTPInspector                       // whether it is plain HTTP/1 or HTTP/2
+	OriginalSource                      // the upstream is called with the client's address
 )
 
 // An Inspector is one listener filter.
@@ -50,6 +53,7 @@ type Inspector struct {
 	Kind InspectorKind
 	// SkipPorts are original destination ports whose connections are not inspected.
 	SkipPorts []uint32
+	Mark      uint32 // of OriginalSource: of the packets with the client's address
 }
 
 // A FilterChain says what becomes of the connections that its Match accepts:
@@ -63,9 +67,20 @@ type FilterChain struct {
 	// PeerExchange puts the network filter first that trades workload metadata with
 	// the peer over ALPN istio-peer-exchange.
 	PeerExchange bool
-	HTTP         *HTTPConnectionManager
-	TCP          *TCPProxy
-	Origin       *Origin
+	// Metrics counts the TCP connections of the chain for the mesh's dashboards.
+	Metrics bool
+	// Lookup resolves the server name of the client's TLS for the cluster that the bytes
+	// go to; nil where the cluster has addresses of its own.
+	Lookup *SNILookup
+	HTTP   *HTTPConnectionManager
+	TCP    *TCPProxy
+	Origin *Origin
+}
+
+// An SNILookup resolves server names for a DynamicForwardProxy cluster with the same cache.
+type SNILookup struct {
+	DNS  DNS
+	Port uint32 // to which the host is connected
 }
 
 // A ChainMatch chooses the chain of a connection; empty fields match all.
@@ -91,6 +106,7 @@ type SecretRef struct {
 
 // DownstreamTLS is how a chain takes TLS from its clients.
 type DownstreamTLS struct {
+	Origin       *Origin // the server of a Gateway that asks for it, nil if none does
 	Certificates []SecretRef
 	// CertificateFiles are read by the proxy itself, where it has no agent to do it.
 	CertificateFiles []CertificateFiles
@@ -109,6 +125,7 @@ type DownstreamTLS struct {
 	MinVersion      string // "TLSv1_2", empty for the proxy's default
 	MaxVersion      string
 	CipherSuites    []string
+	Curves          []string
 }
 
 // A TCPProxy sends a connection's bytes to a cluster, or to one of several by weight.
@@ -125,6 +142,8 @@ type HTTPConnectionManager struct {
 	Routes     *RouteConfiguration
 	Filters    []HTTPFilter // in order, the router last
 	Headers    HeaderEdits  // of the filter HeaderMutation
+	Lookups    []DNS        // of the filter ForwardProxy: the caches of the clusters it resolves for
+	Extensions []Extension  // of the filter Extended: users' own, in order
 	AccessLogs []AccessLog
 	// ServerName is the `server` header of answers; empty for the proxy's default.
 	ServerName string
@@ -134,11 +153,21 @@ type HTTPConnectionManager struct {
 	// TrustedHops is how many proxies in front are believed in x-forwarded-for.
 	TrustedHops uint32
 	ForwardCert ForwardClientCert
-	// ForwardCertificate adds the whole PEM certificate to x-forwarded-client-cert,
-	// besides subject and SANs.
-	ForwardCertificate bool
-	Paths              PathNormalization
-	HTTP10             bool // HTTP/1.0 requests are served
+	CertDetails CertDetails // what this hop says in it
+	// KeepServer leaves the upstream's `server` header as it is.
+	KeepServer bool
+	// NoRequestID gives requests without x-request-id none.
+	NoRequestID bool
+	// Quiet leaves out the x-envoy-* headers that the router would add.
+	Quiet bool
+	// PreserveCase passes on the names of HTTP/1 headers as they came, not in lower case.
+	PreserveCase bool
+	// ForwardedPort tells the port that was called in x-forwarded-port.
+	ForwardedPort bool
+	// MetadataInMesh tells who calls to services of the mesh only.
+	MetadataInMesh bool
+	Paths          PathNormalization
+	HTTP10         bool // HTTP/1.0 requests are served
 	// ExplicitHTTP1 states HTTP/1 options although all are defaults, as gateways do.
 	ExplicitHTTP1 bool
 	Tracing       *Tracing
@@ -156,6 +185,9 @@ const (
 	AlwaysForwardOnlyCert
 )
 
+// CertDetails are parts of the client's certificate, besides its hash.
+type CertDetails struct{ Subject, URI, DNS, Certificate, Chain bool }
+
 // PathNormalization is what is done to request paths before they are matched.
 type PathNormalization struct {
 	Normalize    bool // RFC 3986: dot segments, percent-encoded letters
@@ -171,10 +203,14 @@ const (
 	PeerMetadataUpstream   HTTPFilter = iota // workload metadata towards upstreams
 	PeerMetadataDownstream                   // workload metadata from clients
 	HeaderMutation                           // in place of these: fixed headers
+	Extended                                 // users' extensions
 	GRPCWeb
 	GRPCStats
 	ALPN
 	Fault
 	CORS
+	Metrics       // requests by who asked whom
+	MetricsNoHost // the same where the Host header says nothing of the destination
+	ForwardProxy  // resolves the host of requests to DynamicForwardProxy clusters
 	Router
 )

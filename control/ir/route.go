@@ -61,7 +61,8 @@ type PathKind uint8
 const (
 	PathPrefix PathKind = iota
 	PathExact
-	PathRegex // whole path
+	PathRegex     // whole path
+	PathSeparated // prefix of whole parts: /a matches /a and /a/b, not /ab; it does not end in /
 )
 
 // A PathMatch compares the path without its query string.
@@ -115,6 +116,7 @@ type Forward struct {
 	PrefixRewrite string
 	RegexRewrite  *RegexRewrite
 	HostRewrite   string
+	ForwardedHost bool // a host that is rewritten goes to the upstream in x-forwarded-host
 	Mirrors       []Mirror
 	HashPolicies  []HashPolicy
 }

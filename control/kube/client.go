@@ -12,6 +12,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -80,6 +81,8 @@ func builtin(root string) []reading {
 		{kind: config.Pod, resource: "pods", example: &corev1.Pod{}, fields: "status.phase!=Succeeded,status.phase!=Failed"},
 		{kind: config.Secret, resource: "secrets", example: &corev1.Secret{}, fields: "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"},
 		{kind: config.ConfigMap, resource: "configmaps", example: &corev1.ConfigMap{}},
+		{kind: config.Ingress, version: networkingv1.SchemeGroupVersion, resource: "ingresses", example: &networkingv1.Ingress{}},
+		{kind: config.IngressClass, version: networkingv1.SchemeGroupVersion, resource: "ingressclasses", example: &networkingv1.IngressClass{}},
 	}
 	for i := range all {
 		if all[i].version.Empty() {
@@ -100,8 +103,14 @@ func (r reading) scheme() *runtime.Scheme {
 		s.AddKnownTypeWithName(r.version.WithKind(string(r.kind)+"List"), &documentList{})
 	case *discoveryv1.EndpointSlice:
 		s.AddKnownTypes(r.version, &discoveryv1.EndpointSlice{}, &discoveryv1.EndpointSliceList{})
+	case *networkingv1.Ingress:
+		s.AddKnownTypes(r.version, &networkingv1.Ingress{}, &networkingv1.IngressList{})
+	case *networkingv1.IngressClass:
+		s.AddKnownTypes(r.version, &networkingv1.IngressClass{}, &networkingv1.IngressClassList{})
 	case *admissionv1.MutatingWebhookConfiguration:
 		s.AddKnownTypes(r.version, &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.MutatingWebhookConfigurationList{})
+	case *admissionv1.ValidatingWebhookConfiguration:
+		s.AddKnownTypes(r.version, &admissionv1.ValidatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfigurationList{})
 	default:
 		s.AddKnownTypes(r.version, &corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.Node{}, &corev1.NodeList{},
 			&corev1.Service{}, &corev1.ServiceList{}, &corev1.Pod{}, &corev1.PodList{},

@@ -95,6 +95,10 @@ type Options struct {
 	State string
 	// WriteStatus has the status of custom objects say what keeps them out of force.
 	WriteStatus bool
+	// Event is told of each object that was added, updated or deleted ("add", "update", "delete")
+	// since the last look; custom is whether the kind is a custom one. It must not block. nil:
+	// nobody counts.
+	Event func(kind config.Kind, custom bool, event string)
 	// Log gets one line per problem when it appears; nil is slog.Default.
 	Log *slog.Logger
 }

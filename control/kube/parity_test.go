@@ -180,7 +180,7 @@ func TestTheAPIGivesWhatFilesGive(t *testing.T) {
 			}
 			for _, o := range files.All() {
 				if _, istio := o.Spec.(proto.Message); istio && !o.Equal(api.Get(o.Kind, o.Namespace, o.Name)) {
-					o.APIVersion = "networking.istio.io/v1" // the API serves all in one
+					o.APIVersion = api.Get(o.Kind, o.Namespace, o.Name).APIVersion // the API serves all in one
 					if !o.Equal(api.Get(o.Kind, o.Namespace, o.Name)) {
 						t.Errorf("%s: from files %+v, from the API %+v", o.Key, o, api.Get(o.Kind, o.Namespace, o.Name))
 					}

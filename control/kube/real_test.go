@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -87,9 +86,9 @@ func realAPI(t testing.TB, defined bool) *server {
 // definitions are there or the server has started.
 func (s *server) waitServed() {
 	s.t.Helper()
-	for _, resource := range slices.Collect(maps.Keys(kubetest.CustomKinds())) {
+	for resource, kind := range kubetest.CustomKinds() {
 		eventually(s.t, resource+" are served", func() bool {
-			code, _ := s.do(http.MethodGet, "/apis/networking.istio.io/v1/"+resource, nil)
+			code, _ := s.do(http.MethodGet, "/apis/"+kubetest.PathOf(kind), nil)
 			return code == http.StatusOK
 		})
 	}
@@ -150,7 +149,7 @@ func pathTo(d config.Document) string {
 		root = "/api/"
 	}
 	namespace := ""
-	if !slices.Contains([]string{"Namespace", "Node", "CustomResourceDefinition"}, kind) {
+	if !slices.Contains([]string{"Namespace", "Node", "IngressClass", "CustomResourceDefinition"}, kind) {
 		namespace = "/namespaces/" + namespaceOf(d)
 	}
 	return root + d.APIVersion + namespace + "/" + resource + "/" + d.Object.Name

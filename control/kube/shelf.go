@@ -172,6 +172,9 @@ func (s *shelf) settle(j judged) (news bool) {
 	if e == nil {
 		e = &entry{}
 		s.objects[j.key] = e
+		s.count("add")
+	} else {
+		s.count("update")
 	}
 	another := e.uid != j.uid // of the same name
 	broken := config.HasErrors(j.problems)
@@ -192,10 +195,21 @@ func (s *shelf) settle(j judged) (news bool) {
 }
 
 func (s *shelf) remove(key config.Key) {
-	if e := s.objects[key]; e != nil && e.good != nil {
+	e := s.objects[key]
+	if e == nil {
+		return
+	}
+	if e.good != nil {
 		s.source.pending[key] = nil
 	}
 	delete(s.objects, key)
+	s.count("delete")
+}
+
+func (s *shelf) count(event string) {
+	if s.source.options.Event != nil {
+		s.source.options.Event(s.kind, s.isCustom, event)
+	}
 }
 
 // announce logs what is wrong with an object that has just come.

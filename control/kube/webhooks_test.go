@@ -81,6 +81,19 @@ webhooks:
   clientConfig: {service: {name: istiod, namespace: other-system, path: /inject, port: 443}}
 `
 
+const realValidator = `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: istio-validator-istio-system}
+webhooks:
+- name: rev.validation.istio.io
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  failurePolicy: Ignore
+  clientConfig: {service: {name: istiod, namespace: istio-system, path: /validate, port: 443}}
+  rules: [{apiGroups: [networking.istio.io], apiVersions: ["*"], operations: [CREATE], resources: ["*"]}]
+`
+
 func TestWebhooksOfTheRealAPIServer(t *testing.T) {
 	s := realAPI(t, false)
 	path := "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/istio-sidecar-injector"
@@ -131,6 +144,26 @@ func TestWebhooksOfTheRealAPIServer(t *testing.T) {
 		s.delete(path)
 		apply(realHooks)
 		eventually(t, "the certificate", func() bool { return bytes.Equal(has(0), ours) })
+	})
+	t.Run("IN-017 what judges is made strict, once it is answered", func(t *testing.T) {
+		path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-validator-istio-system"
+		validator := func() admissionv1.ValidatingWebhook {
+			var o admissionv1.ValidatingWebhookConfiguration
+			_, text := s.do(http.MethodGet, path, nil)
+			if err := json.Unmarshal([]byte(text), &o); err != nil || len(o.Webhooks) != 1 {
+				t.Fatalf("%v %s", err, text)
+			}
+			return o.Webhooks[0]
+		}
+		apply(realValidator)
+		eventually(t, "the certificate", func() bool { return bytes.Equal(validator().ClientConfig.CABundle, ours) })
+		if got := *validator().FailurePolicy; got != admissionv1.Ignore {
+			t.Errorf("failure policy %s, and nobody answers", got)
+		}
+		w.Answering()
+		eventually(t, "the failure policy", func() bool { return *validator().FailurePolicy == admissionv1.Fail })
+		apply(realValidator) // an installation says so again
+		eventually(t, "the failure policy", func() bool { return *validator().FailurePolicy == admissionv1.Fail })
 	})
 	cancel()
 	if err := <-ended; err != nil {

@@ -14,7 +14,7 @@ import (
 // where each route is written.
 func (s *Snapshot) mergeDelegates(root *VirtualService) ([]*networking.HTTPRoute, []RuleOrigin) {
 	var merged []*networking.HTTPRoute
-	var origins []RuleOrigin
+	origins := make([]RuleOrigin, 0, len(root.Spec.Http))
 	for i, r := range root.Spec.Http {
 		if r.Delegate == nil {
 			merged = append(merged, r)

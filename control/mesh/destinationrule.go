@@ -51,9 +51,15 @@ func (d *DestinationRule) selector() map[string]string {
 type ruleSet struct {
 	exact    map[string][]*DestinationRule
 	wildcard []string // hosts with a wildcard, the most specific first
+
+	duplicates int // subsets whose name an older rule for the host has
 }
 
 func (s *Snapshot) indexDestinationRules() {
+	if old := s.index.old; old != nil && slices.Equal(old.Config.List(config.DestinationRule), s.Config.List(config.DestinationRule)) {
+		s.index.rules, s.index.duplicateSubsets = old.index.rules, old.index.duplicateSubsets
+		return
+	}
 	s.index.rules = map[string]*ruleSet{}
 	for _, c := range s.Config.List(config.DestinationRule) {
 		set := s.index.rules[c.Namespace]
@@ -62,7 +68,7 @@ func (s *Snapshot) indexDestinationRules() {
 			s.index.rules[c.Namespace] = set
 		}
 		dr := proto.Clone(c.Spec.(*networking.DestinationRule)).(*networking.DestinationRule)
-		dr.Host = s.fqdn(dr.Host, c.Namespace)
+		dr.Host = s.FQDN(dr.Host, c.Namespace)
 		if len(dr.ExportTo) == 0 {
 			dr.ExportTo = slices.Clone(s.MeshConfig.DefaultDestinationRuleExportTo)
 		}
@@ -70,6 +76,7 @@ func (s *Snapshot) indexDestinationRules() {
 		set.add(dr, c)
 	}
 	for _, set := range s.index.rules {
+		s.index.duplicateSubsets += set.duplicates
 		slices.SortFunc(set.wildcard, moreSpecific)
 	}
 }
@@ -88,7 +95,8 @@ func (r *ruleSet) add(dr *networking.DestinationRule, c *config.Config) {
 		r.wildcard = append(r.wildcard, dr.Host)
 	}
 	for _, d := range have {
-		if d.merge(dr, c) {
+		if merged, duplicates := d.merge(dr, c); merged {
+			r.duplicates += duplicates
 			return
 		}
 	}
@@ -96,21 +104,23 @@ func (r *ruleSet) add(dr *networking.DestinationRule, c *config.Config) {
 }
 
 // merge takes what a younger rule adds. Rules that apply to different workloads
-// or are seen by different namespaces stay apart.
-func (d *DestinationRule) merge(dr *networking.DestinationRule, c *config.Config) bool {
+// or are seen by different namespaces stay apart. It counts the subsets that are there already.
+func (d *DestinationRule) merge(dr *networking.DestinationRule, c *config.Config) (merged bool, duplicates int) {
 	if !proto.Equal(d.Spec.WorkloadSelector, dr.WorkloadSelector) || !slices.Equal(d.Spec.ExportTo, dr.ExportTo) {
-		return false
+		return false, 0
 	}
 	if d.Spec.TrafficPolicy == nil {
 		d.Spec.TrafficPolicy = dr.TrafficPolicy
 	}
 	for _, s := range dr.Subsets {
-		if d.Subset(s.Name) == nil {
-			d.Spec.Subsets = append(d.Spec.Subsets, s)
+		if d.Subset(s.Name) != nil {
+			duplicates++
+			continue
 		}
+		d.Spec.Subsets = append(d.Spec.Subsets, s)
 	}
 	d.From = append(d.From, c)
-	return true
+	return true, duplicates
 }
 
 // find returns the rule for the most specific host that covers the given one and
@@ -182,7 +192,7 @@ func (sc *Scope) choose(list []*DestinationRule, own bool, accept func(*Destinat
 		switch {
 		case len(sel) == 0 && general == nil:
 			general = d
-		case len(sel) > 0 && own && matchLabels(sel, sc.labels):
+		case len(sel) > 0 && own && Selects(sel, sc.labels):
 			return d
 		}
 	}

@@ -28,6 +28,7 @@ func (sc *Scope) selectEgress() {
 		for _, s := range e.Services {
 			chosen[s] = true
 		}
+		sc.reach(e, chosen)
 		for _, v := range e.VirtualServices {
 			picked[v] = true
 		}
@@ -41,26 +42,35 @@ func (sc *Scope) selectEgress() {
 	}
 }
 
-// egressListener selects by the listener's hosts ("namespace/host") and adds what
-// the selected VirtualServices send to, which the hosts need not name.
+// reach adds the services that the listener's VirtualServices send to. Its hosts need not name
+// them: they can be sent to by these rules, not called.
+func (sc *Scope) reach(e EgressListener, chosen map[*registry.Service]bool) {
+	called := map[string]bool{}
+	for _, s := range e.Services {
+		called[s.Host] = true
+	}
+	for _, v := range e.VirtualServices {
+		for _, d := range destinations(v.Spec) {
+			if s := sc.preferred(sc.visibleHosts(d.Host)); s != nil && !called[s.Host] {
+				chosen[s] = true
+			}
+		}
+	}
+}
+
+// egressListener selects by the listener's hosts ("namespace/host").
 func (sc *Scope) egressListener(spec *networking.IstioEgressListener) EgressListener {
 	imports := parseImports(spec.Hosts, sc.namespace)
 	e := EgressListener{Spec: spec}
-	chosen, hosts := map[*registry.Service]bool{}, map[string]bool{}
+	chosen := map[*registry.Service]bool{}
 	for _, s := range sc.snapshot.Registry.Services() {
 		if imports.hasService(s) && visible(s.ExportTo, nil, s.Namespace, sc.namespace) && servesPort(s, spec.Port) {
-			chosen[s], hosts[s.Host] = true, true
+			chosen[s] = true
 		}
 	}
 	for _, v := range sc.bound[MeshGateway] {
-		if !imports.hasVirtualService(v) {
-			continue
-		}
-		e.VirtualServices = append(e.VirtualServices, v)
-		for _, d := range destinations(v.Spec) {
-			if s := sc.preferred(sc.visibleHosts(d.Host)); s != nil && !hosts[s.Host] {
-				chosen[s], hosts[s.Host] = true, true
-			}
+		if imports.hasVirtualService(v) {
+			e.VirtualServices = append(e.VirtualServices, v)
 		}
 	}
 	e.Services = sc.onePerHost(sc.sortServices(chosen))

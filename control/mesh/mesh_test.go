@@ -310,3 +310,74 @@ spec:
 		t.Errorf("instances of %v, want %v: what is outside of the mesh is no proxy's workload", got, want)
 	}
 }
+
+const claimedTwice = `
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: first, namespace: shop}
+spec: {hosts: [first.test], resolution: DNS, ports: [{number: 7000, name: tcp, protocol: TCP}, {number: 80, name: http, protocol: HTTP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: second, namespace: shop}
+spec: {hosts: [second.test], resolution: DNS, ports: [{number: 7000, name: tcp, protocol: TCP}, {number: 7001, name: own, protocol: TCP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: addressed, namespace: shop}
+spec: {hosts: [addressed.test], addresses: [10.0.0.1], resolution: DNS, ports: [{number: 7001, name: tcp, protocol: TCP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: private, namespace: other}
+spec: {hosts: [private.test], exportTo: ["."], resolution: DNS, ports: [{number: 7002, name: tcp, protocol: TCP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: mine, namespace: shop}
+spec: {hosts: [mine.test], exportTo: ["."], resolution: DNS, ports: [{number: 7002, name: tcp, protocol: TCP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec: {hosts: [first.test, second.test], http: [{route: [{destination: {host: first.test}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: b, namespace: shop}
+spec: {hosts: [first.test], http: [{route: [{destination: {host: first.test}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: c, namespace: shop}
+spec: {hosts: [second.test], gateways: [gw], http: [{route: [{destination: {host: first.test}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: a, namespace: shop}
+spec: {host: first.test, subsets: [{name: v1, labels: {v: "1"}}, {name: v2, labels: {v: "2"}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: b, namespace: shop}
+spec: {host: first.test, subsets: [{name: v1, labels: {v: one}}, {name: v3, labels: {v: "3"}}]}
+`
+
+func TestConflicts(t *testing.T) {
+	got := snapshot(t, claimedTwice).Conflicts()
+	t.Run("SE-014 services of bytes without address on one port", func(t *testing.T) {
+		if got.Listeners != 1 {
+			t.Errorf("%d ports, want 7000 alone: on 7001 one has an address, on 7002 no namespace sees both", got.Listeners)
+		}
+	})
+	t.Run("VS-008 one host in two VirtualServices of the mesh", func(t *testing.T) {
+		if got.Domains != 1 {
+			t.Errorf("%d hosts, want first.test alone: one of the two for second.test is a gateway's", got.Domains)
+		}
+	})
+	t.Run("DR-002 one subset in two rules for a host", func(t *testing.T) {
+		if got.Subsets != 1 {
+			t.Errorf("%d subsets, want v1 alone", got.Subsets)
+		}
+	})
+}

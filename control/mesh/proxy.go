@@ -40,7 +40,6 @@ func ParseProxy(node *corev3.Node) (*Proxy, error) {
 	if l := node.GetLocality(); l != nil {
 		p.Locality = registry.Locality{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone}
 	}
-	p.HTTP1 = slices.Contains(node.GetClientFeatures(), wellknown.HTTP1Feature)
 	for _, e := range node.GetExtensions() {
 		p.Extensions[e.Name] = true
 	}
@@ -91,6 +90,16 @@ func (p *Proxy) text(key string) string {
 		return fmt.Sprint(v)
 	}
 	return ""
+}
+
+// Text is a metadata value of the node as a string, and whether there is one that is a
+// string, a boolean or a number.
+func (p *Proxy) Text(key string) (string, bool) {
+	switch p.Metadata[key].(type) {
+	case string, bool, float64:
+		return p.text(key), true
+	}
+	return "", false
 }
 
 // HasAgent reports whether an agent serves secrets of files and of the workload's

@@ -30,11 +30,11 @@ func TestParseProxy(t *testing.T) {
 		{
 			name: "a bare Envoy: namespace from the id, locality from a label, extensions listed",
 			node: `{"id": "router~10.0.0.2~gw.istio-system~istio-system.svc.cluster.local", "extensions": [{"name": "envoy.filters.http.router"}],
-				"client_features": ["envoy.lb.does_not_support_overprovisioning", "lateen.http.does_not_support_http2"],
+				"client_features": ["envoy.lb.does_not_support_overprovisioning"],
 				"metadata": {"LATEEN_MARK": "1337", "LABELS": {"istio-locality": "r2.z2.s2", "number": 1}}}`,
 			want: Proxy{ID: "router~10.0.0.2~gw.istio-system~istio-system.svc.cluster.local", Type: Router, Addresses: []string{"10.0.0.2"},
 				Name: "gw", Namespace: "istio-system", Domain: "istio-system.svc.cluster.local", Labels: map[string]string{"istio-locality": "r2.z2.s2"},
-				HTTP1: true, Mark: 1337, Locality: registry.Locality{Region: "r2", Zone: "z2", SubZone: "s2"}, Extensions: map[string]bool{"envoy.filters.http.router": true}},
+				Mark: 1337, Locality: registry.Locality{Region: "r2", Zone: "z2", SubZone: "s2"}, Extensions: map[string]bool{"envoy.filters.http.router": true}},
 		},
 		{name: "another form of id", node: `{"id": "test"}`, err: `node id "test": want type~ip~name.namespace~domain`},
 		{name: "another type", node: `{"id": "ztunnel~1.1.1.1~a.b~c"}`, err: `node id "ztunnel~1.1.1.1~a.b~c": unknown proxy type "ztunnel"`},

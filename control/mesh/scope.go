@@ -81,12 +81,13 @@ func (sc *Scope) VirtualServices() []*VirtualService { return sc.virtual }
 func (sc *Scope) VirtualServicesFor(gateway string) []*VirtualService { return sc.bound[gateway] }
 
 // Gateways returns the Gateways whose selector matches the proxy's labels, in
-// conflict order; none for a sidecar. Gateways select across namespaces.
+// conflict order; none for a sidecar. Gateways select across namespaces, unless Options say
+// otherwise.
 func (sc *Scope) Gateways() []*Gateway {
 	if !sc.router {
 		return nil
 	}
-	return sc.snapshot.gatewaysFor(sc.labels)
+	return sc.snapshot.gatewaysFor(sc.namespace, sc.labels)
 }
 
 // Gateways returns the Gateways of a proxy, as its Scope does, without making the
@@ -95,13 +96,13 @@ func (s *Snapshot) Gateways(p *Proxy) []*Gateway {
 	if p.Type != Router {
 		return nil
 	}
-	return s.gatewaysFor(p.Labels)
+	return s.gatewaysFor(p.Namespace, p.Labels)
 }
 
-func (s *Snapshot) gatewaysFor(labels map[string]string) []*Gateway {
+func (s *Snapshot) gatewaysFor(namespace string, labels map[string]string) []*Gateway {
 	var list []*Gateway
 	for _, g := range s.index.gateways {
-		if matchLabels(g.Spec.Selector, labels) {
+		if Selects(g.Spec.Selector, labels) && (!s.index.scoped || g.Namespace == namespace) {
 			list = append(list, g)
 		}
 	}
@@ -116,6 +117,17 @@ func (sc *Scope) Sidecar() *networking.Sidecar {
 		return nil
 	}
 	return sc.sidecar.Spec.(*networking.Sidecar)
+}
+
+// Sidecar returns the Sidecar object in force for a proxy, as its Scope does.
+func (s *Snapshot) Sidecar(p *Proxy) *networking.Sidecar {
+	if p.Type == Router {
+		return nil
+	}
+	if c := s.sidecarFor(p); c != nil {
+		return c.Spec.(*networking.Sidecar)
+	}
+	return nil
 }
 
 // SidecarConfig is the object that Sidecar comes from, nil if there is none.
@@ -155,7 +167,7 @@ func (s *Snapshot) sidecarFor(p *Proxy) *config.Config {
 			switch {
 			case len(selector) == 0 && general == nil:
 				general = c
-			case len(selector) > 0 && ns == p.Namespace && matchLabels(selector, p.Labels):
+			case len(selector) > 0 && ns == p.Namespace && Selects(selector, p.Labels):
 				return c
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	meshconfig "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
 
@@ -19,21 +20,35 @@ type Options struct {
 	MeshConfig *meshconfig.MeshConfig // nil: Istio's defaults
 	Domain     string                 // DNS domain of the cluster; "" is cluster.local
 	ClusterID  string                 // "" is Kubernetes
-	Leaving    []registry.Departure   // workloads that get no traffic any more
+	Networks   *meshconfig.MeshNetworks
+	Leaving    []registry.Departure // workloads that get no traffic any more
 	// TraceSampling is the share of requests, in percent, that are traced where MeshConfig
 	// does not say it; nil is 1.
 	TraceSampling *float64
+	// ScopeGateways has Gateways select proxies of their own namespace only.
+	ScopeGateways bool
 }
 
 // index is what Build derives from the objects.
 type index struct {
+	old       *Snapshot // while the index is made: one that parts can be taken from, or nil
 	domain    string
 	gateways  []*Gateway
+	scoped    bool // Gateways are for their own namespace
 	virtual   []*VirtualService
+	resolved  map[*config.Config]*VirtualService
 	bound     map[string][]*VirtualService // by gateway "ns/name" or "mesh"
 	rules     map[string]*ruleSet          // DestinationRules by namespace
 	sidecars  map[string][]*config.Config  // by namespace, in conflict order
 	delegates map[string]*VirtualService   // by "ns/name"
+
+	duplicateSubsets int
+
+	networks map[string][]NetworkGateway // by the name of the network that they lead into
+
+	extensions   []*Extension              // in the order of filters
+	envoyFilters map[string][]*EnvoyFilter // by namespace, in the order of application
+	patchKeys    map[string]bool           // metadata by which EnvoyFilters select proxies
 }
 
 // A Gateway is a Gateway object with its typed body.
@@ -46,22 +61,39 @@ type Gateway struct {
 func (g *Gateway) FullName() string { return g.Namespace + "/" + g.Name }
 
 // Build makes the snapshot of a set of objects.
-func Build(set *config.Set, opts Options) *Snapshot {
+func Build(set *config.Set, opts Options) *Snapshot { return Next(nil, set, opts) }
+
+// Next is Build after an older snapshot, whose parts are used again where what they are made
+// from stays. old may be nil.
+func Next(old *Snapshot, set *config.Set, opts Options) *Snapshot {
+	if old == nil {
+		old = &Snapshot{}
+	}
+	s := build(old, set, opts)
+	s.index.old = nil // or all snapshots would stay
+	return s
+}
+
+func build(old *Snapshot, set *config.Set, opts Options) *Snapshot {
 	mc := opts.MeshConfig
 	if mc == nil {
 		mc = config.DefaultMeshConfig()
 	}
+	network, blocks := networksOf(set, cmp.Or(mc.RootNamespace, config.DefaultRootNamespace), cmp.Or(opts.ClusterID, "Kubernetes"), opts.Networks)
 	s := &Snapshot{
 		Generation: set.Generation(),
 		Config:     set,
 		MeshConfig: mc,
 
+		MeshNetworks:  opts.Networks,
 		TraceSampling: 1,
-		Registry: registry.Build(set, registry.Options{
+		Registry: registry.Next(old.Registry, set, registry.Options{
 			Domain:          opts.Domain,
 			ClusterID:       opts.ClusterID,
 			TrustDomain:     mc.TrustDomain,
 			ServiceExportTo: mc.DefaultServiceExportTo,
+			Network:         network,
+			Blocks:          blocks,
 			Leaving:         opts.Leaving,
 		}),
 	}
@@ -69,10 +101,17 @@ func Build(set *config.Set, opts Options) *Snapshot {
 		s.TraceSampling = *opts.TraceSampling
 	}
 	s.index.domain = cmp.Or(opts.Domain, "cluster.local")
+	if old.index.domain == s.index.domain && proto.Equal(old.MeshConfig, mc) {
+		s.index.old = old
+	}
+	s.index.scoped = opts.ScopeGateways
 	s.indexGateways()
 	s.indexVirtualServices()
 	s.indexDestinationRules()
 	s.indexSidecars()
+	s.indexEnvoyFilters()
+	s.indexNetworks()
+	s.indexExtensions()
 	return s
 }
 
@@ -104,9 +143,9 @@ func (s *Snapshot) indexSidecars() {
 	}
 }
 
-// fqdn resolves a host as objects write it: a name without a dot is a Service of
+// FQDN resolves a host as objects write it: a name without a dot is a Service of
 // the object's own namespace.
-func (s *Snapshot) fqdn(host, namespace string) string {
+func (s *Snapshot) FQDN(host, namespace string) string {
 	host = strings.ToLower(host)
 	if host == "" || strings.ContainsAny(host, ".*/:") {
 		return host
@@ -129,8 +168,8 @@ func visible(exportTo, byDefault []string, owner, from string) bool {
 	return len(exportTo) == 0
 }
 
-// matchLabels reports whether every label of the selector is among the labels.
-func matchLabels(selector, labels map[string]string) bool {
+// Selects reports whether every label of the selector is among the labels.
+func Selects(selector, labels map[string]string) bool {
 	for k, v := range selector {
 		if have, ok := labels[k]; !ok || have != v {
 			return false

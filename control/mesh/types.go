@@ -16,6 +16,8 @@ type Snapshot struct {
 	Config     *config.Set
 	Registry   *registry.Registry
 	MeshConfig *meshconfig.MeshConfig
+	// MeshNetworks is nil where all workloads reach one another.
+	MeshNetworks *meshconfig.MeshNetworks
 	// TraceSampling is in percent of requests.
 	TraceSampling float64
 
@@ -49,22 +51,12 @@ type Proxy struct {
 	IstioVersion     string
 	InterceptionMode string // REDIRECT, TPROXY, NONE
 	DNSCapture       bool
-	HTTP1            bool   // speaks no HTTP/2
 	Mark             uint32 // by which the packets of its sockets are known, 0 for none
 	// Extensions are the node's extension names; empty when the node lists none,
 	// which is taken as the original's proxy (all istio filters present).
 	Extensions map[string]bool
 	// Metadata is the raw node metadata as decoded JSON.
 	Metadata map[string]any
-}
-
-// Sees is what a port's protocol is to the proxy: bytes, where it would be HTTP/2 and the
-// proxy does not speak that. What a client says to such a port then arrives as it was said.
-func (p *Proxy) Sees(protocol registry.Protocol) registry.Protocol {
-	if p.HTTP1 && protocol.IsHTTP2() {
-		return registry.TCP
-	}
-	return protocol
 }
 
 // Has reports whether the proxy can load the named extension: true also where

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -28,11 +29,20 @@ type RuleOrigin struct {
 }
 
 func (s *Snapshot) indexVirtualServices() {
+	var old map[*config.Config]*VirtualService
+	if s.index.old != nil {
+		old = s.index.old.index.resolved
+	}
 	ix := &s.index
 	ix.bound = map[string][]*VirtualService{}
 	ix.delegates = map[string]*VirtualService{}
+	ix.resolved = map[*config.Config]*VirtualService{}
 	for _, c := range s.Config.List(config.VirtualService) {
-		v := &VirtualService{Config: c, Spec: s.resolveVirtualService(c)}
+		v := old[c]
+		if v == nil || v.delegating() {
+			v = &VirtualService{Config: c, Spec: s.resolveVirtualService(c)}
+		}
+		ix.resolved[c] = v
 		if len(v.Spec.Hosts) == 0 {
 			ix.delegates[c.Namespace+"/"+c.Name] = v
 			continue
@@ -43,8 +53,15 @@ func (s *Snapshot) indexVirtualServices() {
 		}
 	}
 	for _, v := range ix.virtual {
-		v.Spec.Http, v.Origins = s.mergeDelegates(v)
+		if v.Origins == nil { // made above
+			v.Spec.Http, v.Origins = s.mergeDelegates(v)
+		}
 	}
+}
+
+// delegating reports whether other objects have a part in it.
+func (v *VirtualService) delegating() bool {
+	return slices.ContainsFunc(v.Config.Spec.(*networking.VirtualService).Http, func(r *networking.HTTPRoute) bool { return r.Delegate != nil })
 }
 
 // VirtualServices returns those with hosts, with their delegates merged in, in
@@ -54,14 +71,14 @@ func (s *Snapshot) VirtualServices() []*VirtualService { return s.index.virtual 
 func (s *Snapshot) resolveVirtualService(c *config.Config) *networking.VirtualService {
 	vs := proto.Clone(c.Spec.(*networking.VirtualService)).(*networking.VirtualService)
 	for i, h := range vs.Hosts {
-		vs.Hosts[i] = s.fqdn(h, c.Namespace)
+		vs.Hosts[i] = s.FQDN(h, c.Namespace)
 	}
 	if len(vs.Gateways) == 0 {
 		vs.Gateways = []string{MeshGateway}
 	}
 	resolveGateways(vs.Gateways, c.Namespace)
 	for _, d := range destinations(vs) {
-		d.Host = s.fqdn(d.Host, c.Namespace)
+		d.Host = s.FQDN(d.Host, c.Namespace)
 	}
 	for _, r := range vs.Http {
 		for _, m := range r.Match {
@@ -114,20 +131,25 @@ func destinations(vs *networking.VirtualService) []*networking.Destination {
 	return list
 }
 
-// resolveGateways makes gateway names absolute in place. The old form
-// "name.namespace.svc.cluster.local" still occurs.
+// resolveGateways makes gateway names absolute in place.
 func resolveGateways(names []string, namespace string) {
 	for i, n := range names {
-		switch {
-		case n == MeshGateway:
-		case strings.HasPrefix(n, "./"):
-			names[i] = namespace + n[1:]
-		case strings.Contains(n, "/"):
-		case strings.Contains(n, "."):
-			parts := strings.SplitN(n, ".", 3)
-			names[i] = parts[1] + "/" + parts[0]
-		default:
-			names[i] = namespace + "/" + n
-		}
+		names[i] = GatewayName(n, namespace)
 	}
+}
+
+// GatewayName is a gateway as a VirtualService of the namespace writes it, in full:
+// "namespace/name", or MeshGateway. The old form "name.namespace.svc.cluster.local" still
+// occurs.
+func GatewayName(name, namespace string) string {
+	switch {
+	case name == MeshGateway, strings.Contains(name, "/") && !strings.HasPrefix(name, "./"):
+		return name
+	case strings.HasPrefix(name, "./"):
+		return namespace + name[1:]
+	case strings.Contains(name, "."):
+		parts := strings.SplitN(name, ".", 3)
+		return parts[1] + "/" + parts[0]
+	}
+	return namespace + "/" + name
 }

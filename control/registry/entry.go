@@ -30,11 +30,13 @@ var resolutions = map[networking.ServiceEntry_Resolution]Resolution{
 // entries adds one service for each host of each ServiceEntry.
 func (b *builder) entries() {
 	for _, c := range b.set.List(config.ServiceEntry) {
-		se := c.Spec.(*networking.ServiceEntry)
-		for _, host := range se.Hosts {
-			s := b.entryService(c, se, strings.ToLower(host))
-			b.add(s, b.entryEndpoints(c, se, s))
-		}
+		b.piece(c, nil, func(p *piece) {
+			se := c.Spec.(*networking.ServiceEntry)
+			for _, host := range se.Hosts {
+				s := b.entryService(c, se, strings.ToLower(host))
+				p.add(s, b.entryEndpoints(c, se, s))
+			}
+		})
 	}
 }
 
@@ -173,7 +175,7 @@ func (b *builder) workload(s *Service, we *networking.WorkloadEntry, namespace, 
 			Labels:       we.Labels,
 			Weight:       max(we.Weight, 1),
 			Locality:     ParseLocality(cmp.Or(we.Locality, strings.ReplaceAll(we.Labels[localityLabel], ".", "/"))),
-			Network:      cmp.Or(we.Network, we.Labels[networkLabel]),
+			Network:      cmp.Or(we.Network, we.Labels[networkLabel], b.network(we.Address)),
 			Cluster:      b.opts.ClusterID,
 			Namespace:    namespace,
 			WorkloadName: name,

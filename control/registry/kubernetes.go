@@ -25,15 +25,18 @@ func (b *builder) kubernetes() {
 			b.aliases[host] = strings.ToLower(strings.TrimSuffix(svc.Spec.ExternalName, "."))
 			continue
 		}
-		s := b.kubernetesService(c, svc, host)
-		var endpoints []*Endpoint
-		for _, es := range slices[c.Namespace+"/"+c.Name] {
-			endpoints = append(endpoints, b.sliceEndpoints(s, svc, es)...)
-		}
-		if len(s.Selector) > 0 {
-			endpoints = append(endpoints, b.selected(s)...)
-		}
-		b.add(s, endpoints)
+		own := slices[c.Namespace+"/"+c.Name]
+		b.piece(c, own, func(p *piece) {
+			s := b.kubernetesService(c, svc, host)
+			var endpoints []*Endpoint
+			for _, es := range own {
+				endpoints = append(endpoints, b.sliceEndpoints(s, svc, es)...)
+			}
+			if len(s.Selector) > 0 {
+				endpoints = append(endpoints, b.selected(s)...)
+			}
+			p.add(s, endpoints)
+		})
 	}
 }
 
@@ -63,6 +66,12 @@ func (b *builder) kubernetesService(c *config.Config, svc *corev1.Service, host 
 			s.ExportTo = append(s.ExportTo, strings.TrimSpace(ns))
 		}
 	}
+	for _, at := range svc.Status.LoadBalancer.Ingress {
+		if at.IP != "" {
+			s.ExternalAddresses = append(s.ExternalAddresses, at.IP)
+		}
+	}
+	s.ExternalAddresses = append(s.ExternalAddresses, svc.Spec.ExternalIPs...)
 	for _, p := range svc.Spec.Ports {
 		s.Ports = append(s.Ports, kubernetesPort(p))
 	}
@@ -144,6 +153,7 @@ func (b *builder) sliceEndpoint(s *Service, svc *corev1.Service, e discoveryv1.E
 		Port:      uint32(*p.Port),
 		Weight:    1,
 		Cluster:   b.opts.ClusterID,
+		Network:   b.network(address),
 		Namespace: s.Namespace,
 		TLSMode:   "disabled",
 		Unhealthy: !ready || ending,

@@ -3,6 +3,8 @@ package registry
 import (
 	"cmp"
 	"maps"
+	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/lateen-mesh/lateen/control/config"
@@ -16,9 +18,19 @@ type Options struct {
 	// ServiceExportTo is what services export to that do not say it themselves
 	// (MeshConfig.defaultServiceExportTo); empty is everybody.
 	ServiceExportTo []string
+	// Network is that of all workloads that do not name theirs; where it is "", Blocks say it by
+	// their addresses, the first that has one.
+	Network string
+	Blocks  []Block
 	// Leaving are workloads that get no traffic any more, whatever else is said of them:
 	// their endpoints are Unhealthy.
 	Leaving []Departure
+}
+
+// A Block is the addresses of a network.
+type Block struct {
+	Prefix  netip.Prefix
+	Network string
 }
 
 // A Departure is a workload that is about to end.
@@ -48,7 +60,13 @@ type Registry struct {
 	services  []*Service
 	byHost    map[string][]*Service    // in conflict order
 	endpoints map[*Service][]*Endpoint // of all ports
-	byAddress map[string][]Instance
+	byAddress map[string]int           // place of an address's first among served
+	served    []served
+
+	set     *config.Set // what it was made from
+	opts    Options
+	pieces  map[*config.Config]*piece
+	sources map[*Service]*Service // those of pieces, by their copies
 
 	workloads  []*Workload
 	workloadAt map[string]*Workload
@@ -61,11 +79,38 @@ type Instance struct {
 	Endpoint *Endpoint
 }
 
+// A served is an endpoint with its service, and the place of the next one of the same
+// address, -1 after the last.
+type served struct {
+	service  *Service
+	endpoint *Endpoint
+	next     int
+}
+
+// A piece is what one object brings. It is taken over into the next Registry while
+// everything that it was made from stays. Its services are copied before use.
+type piece struct {
+	services  []*Service
+	endpoints [][]*Endpoint
+	slices    []*config.Config // EndpointSlices that it was made from
+}
+
+func (p *piece) add(s *Service, endpoints []*Endpoint) {
+	p.services, p.endpoints = append(p.services, s), append(p.endpoints, slices.Clip(endpoints))
+}
+
 // Build makes the registry of a set of objects. Objects that cannot be used have
 // been refused on decoding; what is still contradictory (a host without any port)
 // yields a service that nothing is sent to.
-func Build(set *config.Set, opts Options) *Registry {
-	b := builder{set: set, opts: opts.withDefaults(), endpoints: map[*Service][]*Endpoint{}}
+func Build(set *config.Set, opts Options) *Registry { return Next(nil, set, opts) }
+
+// Next is Build after an older registry, whose parts are used again where their objects
+// stay. old may be nil.
+func Next(old *Registry, set *config.Set, opts Options) *Registry {
+	b := builder{set: set, opts: opts.withDefaults(), endpoints: map[*Service][]*Endpoint{}, pieces: map[*config.Config]*piece{}, sources: map[*Service]*Service{}}
+	if old != nil && b.stands(old) {
+		b.old = old.pieces
+	}
 	b.indexWorkloads()
 	b.indexDepartures()
 	b.kubernetes()
@@ -98,7 +143,16 @@ func (r *Registry) Endpoints(s *Service, port Port) []*Endpoint {
 func (r *Registry) Instances(addresses []string) []Instance {
 	var list []Instance
 	for _, a := range addresses {
-		list = append(list, r.byAddress[a]...)
+		place, ok := r.byAddress[a]
+		for ok && place >= 0 {
+			at := r.served[place]
+			for _, p := range at.service.Ports {
+				if p.Name == at.endpoint.PortName {
+					list = append(list, Instance{Service: at.service, Port: p, Endpoint: at.endpoint})
+				}
+			}
+			place = at.next
+		}
 	}
 	return list
 }
@@ -110,6 +164,9 @@ type builder struct {
 	services  []*Service
 	aliases   map[string]string // ExternalName host → target
 	endpoints map[*Service][]*Endpoint
+	old       map[*config.Config]*piece // those that may be used again
+	pieces    map[*config.Config]*piece
+	sources   map[*Service]*Service
 	byLabel   map[labelKey][]*config.Config // WorkloadEntries; nil until one is looked for
 
 	gone       map[string]bool // addresses of workloads that leave and are no Pods
@@ -119,9 +176,31 @@ type builder struct {
 	localities map[string]Locality    // of Nodes
 }
 
-func (b *builder) add(s *Service, endpoints []*Endpoint) {
-	b.services = append(b.services, s)
-	b.endpoints[s] = endpoints
+// stands reports whether what every piece may be made from is the same as for an older
+// registry: what is left is a piece's own object and its EndpointSlices.
+func (b *builder) stands(old *Registry) bool {
+	for _, k := range []config.Kind{config.Pod, config.Node, config.Namespace, config.WorkloadEntry} {
+		if !slices.Equal(old.set.List(k), b.set.List(k)) {
+			return false
+		}
+	}
+	return reflect.DeepEqual(old.opts, b.opts)
+}
+
+// piece is that of an object: the older one, or what make adds.
+func (b *builder) piece(c *config.Config, endpointSlices []*config.Config, make func(*piece)) {
+	p := b.old[c]
+	if p == nil || !slices.Equal(p.slices, endpointSlices) {
+		p = &piece{slices: endpointSlices}
+		make(p)
+	}
+	b.pieces[c] = p
+	for i, s := range p.services {
+		own := *s
+		b.sources[&own] = s
+		b.services = append(b.services, &own)
+		b.endpoints[&own] = p.endpoints[i]
+	}
 }
 
 // serviceOrder is the order in which services claim hosts, ports and addresses.
@@ -135,15 +214,15 @@ func serviceOrder(x, y *Service) int {
 
 func (b *builder) registry() *Registry {
 	slices.SortStableFunc(b.services, serviceOrder)
-	r := &Registry{byHost: map[string][]*Service{}, byAddress: map[string][]Instance{}}
+	r := &Registry{byHost: make(map[string][]*Service, len(b.services)), set: b.set, opts: b.opts, pieces: b.pieces, sources: b.sources}
 	r.endpoints, r.services = b.merge()
 	b.alias(r.services)
 	allocateAddresses(r.services)
 	r.indexWorkloads(b.pods)
 	for _, s := range r.services {
 		r.byHost[s.Host] = append(r.byHost[s.Host], s)
-		r.indexAddresses(s)
 	}
+	r.indexAddresses()
 	for _, list := range r.byHost {
 		slices.SortStableFunc(list, func(x, y *Service) int { return rank(x) - rank(y) })
 	}
@@ -177,9 +256,13 @@ func (b *builder) merge() (map[*Service][]*Endpoint, []*Service) {
 		if f == s {
 			kept = append(kept, s)
 		} else {
-			f.Ports = unitePorts(f.Ports, s.Ports, f.FromEntry)
+			f.Ports = unitePorts(slices.Clip(f.Ports), s.Ports, f.FromEntry)
 		}
-		endpoints[f] = append(endpoints[f], b.endpoints[s]...)
+		if have := endpoints[f]; len(have) == 0 {
+			endpoints[f] = b.endpoints[s]
+		} else {
+			endpoints[f] = append(have, b.endpoints[s]...)
+		}
 	}
 	return endpoints, kept
 }
@@ -224,12 +307,22 @@ func (b *builder) alias(services []*Service) {
 	}
 }
 
-func (r *Registry) indexAddresses(s *Service) {
-	for _, e := range r.endpoints[s] {
-		for _, p := range s.Ports {
-			if p.Name == e.PortName {
-				r.byAddress[e.Address] = append(r.byAddress[e.Address], Instance{Service: s, Port: p, Endpoint: e})
+// indexAddresses chains what is served at each address, from the last on, so that the
+// chains are in the order of services.
+func (r *Registry) indexAddresses() {
+	total := 0
+	for _, list := range r.endpoints {
+		total += len(list)
+	}
+	r.byAddress, r.served = make(map[string]int, total), make([]served, 0, total)
+	for _, s := range slices.Backward(r.services) {
+		for _, e := range slices.Backward(r.endpoints[s]) {
+			next, ok := r.byAddress[e.Address]
+			if !ok {
+				next = -1
 			}
+			r.byAddress[e.Address] = len(r.served)
+			r.served = append(r.served, served{s, e, next})
 		}
 	}
 }

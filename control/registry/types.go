@@ -64,23 +64,26 @@ type Port struct {
 
 // A Service is one host name with ports.
 type Service struct {
-	Host         string // fully qualified
-	Name         string // metadata.name of the Kubernetes Service; the host for a ServiceEntry
-	Namespace    string
-	Ports        []Port
-	Addresses    []string // virtual IPs or CIDRs
-	AutoAddress  string   // address allocated to a ServiceEntry host without addresses, "" if none
-	Aliases      []string // hosts of ExternalName Services that name this host
-	Resolution   Resolution
-	MeshExternal bool
-	Headless     bool
-	FromEntry    bool // defined by a ServiceEntry
-	ExportTo     []string
-	Labels       map[string]string
-	Selector     map[string]string
-	CreationTime time.Time
-	SANs         []string // ServiceEntry.subjectAltNames
-	Origin       *config.Config
+	Host      string // fully qualified
+	Name      string // metadata.name of the Kubernetes Service; the host for a ServiceEntry
+	Namespace string
+	Ports     []Port
+	Addresses []string // virtual IPs or CIDRs
+	// ExternalAddresses are where a Service is reached from outside of the cluster: of its
+	// load balancer, and its externalIPs.
+	ExternalAddresses []string
+	AutoAddress       string   // address allocated to a ServiceEntry host without addresses, "" if none
+	Aliases           []string // hosts of ExternalName Services that name this host
+	Resolution        Resolution
+	MeshExternal      bool
+	Headless          bool
+	FromEntry         bool // defined by a ServiceEntry
+	ExportTo          []string
+	Labels            map[string]string
+	Selector          map[string]string
+	CreationTime      time.Time
+	SANs              []string // ServiceEntry.subjectAltNames
+	Origin            *config.Config
 }
 
 // Port returns the port with the given number, nil if there is none.

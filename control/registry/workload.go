@@ -50,6 +50,7 @@ func (b *builder) indexWorkloads() {
 		if len(w.Addresses) == 0 || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 			continue
 		}
+		w.Network = cmp.Or(w.Network, b.network(w.Addresses[0]))
 		b.workloads[c.Namespace+"/"+c.Name] = w
 		b.pods = append(b.pods, w)
 		b.podsIn[c.Namespace] = append(b.podsIn[c.Namespace], w)
@@ -127,6 +128,23 @@ func owner(pod *corev1.Pod) string {
 // identity is the SPIFFE identity of a service account.
 func (b *builder) identity(namespace, account string) string {
 	return fmt.Sprintf("spiffe://%s/ns/%s/sa/%s", b.opts.TrustDomain, namespace, account)
+}
+
+// network is that of an address of which nothing says more.
+func (b *builder) network(address string) string {
+	if b.opts.Network != "" || len(b.opts.Blocks) == 0 {
+		return b.opts.Network
+	}
+	a, err := netip.ParseAddr(address)
+	if err != nil { // a name, or a path
+		return ""
+	}
+	for _, block := range b.opts.Blocks {
+		if block.Prefix.Contains(a.Unmap()) {
+			return block.Network
+		}
+	}
+	return ""
 }
 
 // describe tells what is known of the workload at an endpoint.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -49,7 +50,27 @@ type event struct {
 // CustomKinds are the custom kinds that can be defined, by the name of their resource.
 func CustomKinds() map[string]string {
 	return map[string]string{"virtualservices": "VirtualService", "destinationrules": "DestinationRule", "gateways": "Gateway",
-		"serviceentries": "ServiceEntry", "workloadentries": "WorkloadEntry", "sidecars": "Sidecar"}
+		"serviceentries": "ServiceEntry", "workloadentries": "WorkloadEntry", "sidecars": "Sidecar",
+		"envoyfilters": "EnvoyFilter", "workloadgroups": "WorkloadGroup", "proxyconfigs": "ProxyConfig",
+		"peerauthentications": "PeerAuthentication", "requestauthentications": "RequestAuthentication",
+		"authorizationpolicies": "AuthorizationPolicy", "telemetries": "Telemetry",
+		"wasmplugins": "WasmPlugin", "trafficextensions": "TrafficExtension"}
+}
+
+// custom is what is read of a kind, and whether it is a custom one.
+func custom(kind string) (config.Resource, bool) {
+	for _, r := range config.Resources() {
+		if r.Custom && string(r.Kind) == kind {
+			return r, true
+		}
+	}
+	return config.Resource{}, false
+}
+
+// definitionOf is the name of the definition of a resource.
+func definitionOf(resource string) string {
+	r, _ := custom(CustomKinds()[resource])
+	return resource + "." + r.Group
 }
 
 const definitionsPath = "apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -101,7 +122,7 @@ func (a *API) Stop() {
 
 // Define adds a custom kind by the name of its resource.
 func (a *API) Define(resource string) {
-	a.set(definitionsPath, map[string]any{"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": map[string]any{"name": resource + ".networking.istio.io"}})
+	a.set(definitionsPath, map[string]any{"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": map[string]any{"name": definitionOf(resource)}})
 	a.mu.Lock()
 	a.served[resource] = true
 	a.mu.Unlock()
@@ -112,10 +133,11 @@ func (a *API) Undefine(resource string) {
 	a.mu.Lock()
 	delete(a.served, resource)
 	a.mu.Unlock()
-	for _, o := range a.all("networking.istio.io/v1/" + resource) {
-		a.remove("networking.istio.io/v1/"+resource, o)
+	path := PathOf(CustomKinds()[resource])
+	for _, o := range a.all(path) {
+		a.remove(path, o)
 	}
-	a.remove(definitionsPath, "/"+resource+".networking.istio.io")
+	a.remove(definitionsPath, "/"+definitionOf(resource))
 }
 
 // Serve has a custom kind that is defined be served or not.
@@ -192,11 +214,12 @@ func orEmpty(v any) any {
 	return v
 }
 
-// PathOf is "group/version/resource" of a kind, "" of one that is not known here.
+// PathOf is "group/version/resource" of a kind, "" of one that is not known here. Custom
+// kinds are kept in the version that is preferred.
 func PathOf(kind string) string {
 	for resource, k := range CustomKinds() {
-		if k == kind {
-			return "networking.istio.io/v1/" + resource
+		if r, ok := custom(k); ok && k == kind {
+			return r.Group + "/" + r.Versions[0] + "/" + resource
 		}
 	}
 	switch kind {
@@ -204,13 +227,20 @@ func PathOf(kind string) string {
 		return "discovery.k8s.io/v1/endpointslices"
 	case "Namespace", "Node", "Service", "Pod", "Secret", "ConfigMap":
 		return "v1/" + strings.ToLower(kind) + "s"
+	case "Ingress", "IngressClass":
+		return "networking.k8s.io/v1/" + strings.ToLower(kind) + "es"
 	case webhooksKind:
 		return "admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+	case validatorsKind:
+		return "admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 	}
 	return ""
 }
 
-const webhooksKind = "MutatingWebhookConfiguration"
+const (
+	webhooksKind   = "MutatingWebhookConfiguration"
+	validatorsKind = "ValidatingWebhookConfiguration"
+)
 
 // Refuse has requests for a kind be forbidden, or allows them again.
 func (a *API) Refuse(kind string, refused bool) {
@@ -243,11 +273,11 @@ func (a *API) Store(d config.Document) {
 		return
 	}
 	meta := object["metadata"].(map[string]any)
-	if meta["namespace"] == nil && d.Object.Kind != config.Namespace && d.Object.Kind != config.Node && d.Object.Kind != webhooksKind {
+	if ofCluster := []config.Kind{config.Namespace, config.Node, config.IngressClass, webhooksKind, validatorsKind}; meta["namespace"] == nil && !slices.Contains(ofCluster, d.Object.Kind) {
 		meta["namespace"] = "default"
 	}
-	if strings.HasPrefix(path, "networking") { // all versions have one form
-		object["apiVersion"] = "networking.istio.io/v1"
+	if r, ok := custom(string(d.Object.Kind)); ok { // all versions have one form
+		object["apiVersion"] = r.Group + "/" + r.Versions[0]
 	}
 	a.set(path, object)
 }
@@ -258,9 +288,21 @@ func (a *API) Delete(kind, name string) {
 	a.remove(PathOf(kind), name)
 }
 
-// patch changes an object of the cluster as RFC 6902 says.
+// splitPath splits the path of an object, or of its status, into those of its resource and
+// its name, "namespace/name".
+func splitPath(path string) (resource, name string) {
+	path = strings.TrimSuffix(path, "/status")
+	resource, name = path[:strings.LastIndex(path, "/")], path[strings.LastIndex(path, "/"):]
+	if version, rest, ok := strings.Cut(resource, "/namespaces/"); ok {
+		namespace, kind, _ := strings.Cut(rest, "/")
+		return version + "/" + kind, namespace + name
+	}
+	return resource, name
+}
+
+// patch changes an object as RFC 6902 says or, where that is announced, RFC 7386.
 func (a *API) patch(w http.ResponseWriter, r *http.Request, path string) {
-	path, name := path[:strings.LastIndex(path, "/")], path[strings.LastIndex(path, "/"):]
+	path, name := splitPath(path)
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return
@@ -273,8 +315,11 @@ func (a *API) patch(w http.ResponseWriter, r *http.Request, path string) {
 		status(w, http.StatusNotFound, "NotFound", "no such object")
 		return
 	}
-	patch, err := jsonpatch.DecodePatch(body)
-	if err == nil {
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/merge-patch+json") {
+		text, err = jsonpatch.MergePatch(text, body)
+	} else if patch, malformed := jsonpatch.DecodePatch(body); malformed != nil {
+		err = malformed
+	} else {
 		text, err = patch.Apply(text)
 	}
 	if err != nil {
@@ -290,18 +335,21 @@ func (a *API) patch(w http.ResponseWriter, r *http.Request, path string) {
 	answer(w, patched)
 }
 
-// Get is an object of the cluster, as JSON.
+// Get is an object as JSON, by its name in the cluster or by "namespace/name".
 func (a *API) Get(kind, name string) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	text, err := json.Marshal(a.objects[PathOf(kind)]["/"+name])
+	if !strings.Contains(name, "/") {
+		name = "/" + name
+	}
+	text, err := json.Marshal(a.objects[PathOf(kind)][name])
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	return string(text)
 }
 
-// ServeHTTP answers discovery, list and watch, and patches of an object of the cluster.
+// ServeHTTP answers discovery, list and watch, and patches of objects.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/apis/"), "/api/")
 	switch parts := strings.Split(path, "/"); {
@@ -331,12 +379,23 @@ func (a *API) isRefused(path string) bool {
 func (a *API) group(w http.ResponseWriter, name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if name != "networking.istio.io" || len(a.served) == 0 {
+	versions := map[string]bool{}
+	for resource := range a.served {
+		if r, ok := custom(CustomKinds()[resource]); ok && r.Group == name {
+			for _, v := range r.Versions {
+				versions[v] = true
+			}
+		}
+	}
+	if len(versions) == 0 {
 		status(w, http.StatusNotFound, "NotFound", "no such group")
 		return
 	}
-	answer(w, map[string]any{"kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": []any{
-		map[string]any{"groupVersion": name + "/v1beta1", "version": "v1beta1"}, map[string]any{"groupVersion": name + "/v1", "version": "v1"}}})
+	list := []any{}
+	for _, v := range slices.Sorted(maps.Keys(versions)) {
+		list = append(list, map[string]any{"groupVersion": name + "/" + v, "version": v})
+	}
+	answer(w, map[string]any{"kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": list})
 }
 
 func (a *API) resources(w http.ResponseWriter, version string) {
@@ -344,8 +403,12 @@ func (a *API) resources(w http.ResponseWriter, version string) {
 	defer a.mu.Unlock()
 	list := []any{}
 	for resource := range a.served {
-		list = append(list, map[string]any{"name": resource, "kind": CustomKinds()[resource], "namespaced": true},
-			map[string]any{"name": resource + "/status", "kind": CustomKinds()[resource], "namespaced": true})
+		kind := CustomKinds()[resource]
+		r, _ := custom(kind)
+		if v, ok := strings.CutPrefix(version, r.Group+"/"); ok && slices.Contains(r.Versions, v) {
+			list = append(list, map[string]any{"name": resource, "kind": kind, "namespaced": true},
+				map[string]any{"name": resource + "/status", "kind": kind, "namespaced": true})
+		}
 	}
 	answer(w, map[string]any{"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": list})
 }
@@ -354,7 +417,7 @@ func (a *API) list(w http.ResponseWriter, path string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	kind, version := "", path[:strings.LastIndex(path, "/")]
-	for _, k := range append(config.Kinds(), webhooksKind) {
+	for _, k := range append(config.Kinds(), webhooksKind, validatorsKind) {
 		if PathOf(string(k)) == path {
 			kind = string(k)
 		}
