@@ -11,6 +11,7 @@
 //	environment, annotations, mesh file ─► bootstrap ─► proxy
 //	control plane ◄── relay ──► proxy            names ◄── relay: DNS of the pod
 //	status: port 15020                           secrets: certificates by SDS
+//	health: of an application that no kubelet looks after
 //
 // The life of agent and proxy is one: when the proxy ends, the agent ends with it, and the
 // kubelet starts both again, counts that, and shows it to users. A proxy that was restarted

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -14,6 +15,7 @@ import (
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/lateen-mesh/lateen/agent/health"
 	"github.com/lateen-mesh/lateen/agent/names"
 	"github.com/lateen-mesh/lateen/agent/relay"
 	"github.com/lateen-mesh/lateen/agent/secrets"
@@ -32,7 +34,7 @@ const (
 
 // startParts starts what the proxy needs.
 func (a *agent) startParts(ctx context.Context) error {
-	for _, start := range []func(context.Context) error{a.startNames, a.startRelay, a.startSecrets, a.startStatus} {
+	for _, start := range []func(context.Context) error{a.startNames, a.startRelay, a.startSecrets, a.startStatus, a.startHealth} {
 		if err := start(ctx); err != nil {
 			return err
 		}
@@ -90,10 +92,39 @@ func (a *agent) startRelay(ctx context.Context) error {
 	if a.names != nil {
 		o.Names = func(t nametable.Table) { a.names.Update(t) }
 	}
+	programs := a.pod.env(grpcBootstrap)
+	o.Shared = programs != ""
 	if a.relay, err = relay.Listen(o); err != nil {
 		return err
 	}
 	a.tasks.Go(func() { a.relay.Run(ctx) })
+	return a.writeGRPC(programs)
+}
+
+// grpcBootstrap is the variable of the environment with the path of the file from which gRPC
+// programs of the pod start that speak xDS themselves. They read it by the variable
+// GRPC_XDS_BOOTSTRAP of their own, and the directories of the file and of the agent's socket
+// are volumes of theirs.
+const grpcBootstrap = "GRPC_XDS_BOOTSTRAP"
+
+// writeGRPC writes that file, at once as a whole: programs wait for it. No path is no file.
+func (a *agent) writeGRPC(path string) error {
+	if path == "" {
+		return nil
+	}
+	text, err := a.pod.input.GRPC()
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(path), 0o755) //nolint:gosec // programs of other users read beside it
+	}
+	if err == nil {
+		err = os.WriteFile(path+".part", text, 0o644) //nolint:gosec // it holds no secret, and programs of other users read it
+	}
+	if err == nil {
+		err = os.Rename(path+".part", path)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", grpcBootstrap, err)
+	}
 	return nil
 }
 
@@ -178,6 +209,25 @@ func (a *agent) startStatus(ctx context.Context) error {
 		return fmt.Errorf("pages of the agent: %w", err)
 	}
 	a.spawn("pages of the agent", func() error { return s.Serve(ctx, l) })
+	return nil
+}
+
+// startHealth looks after the application where no kubelet does.
+func (a *agent) startHealth(ctx context.Context) error {
+	probe := a.pod.config.GetReadinessProbe()
+	if probe == nil {
+		return nil
+	}
+	a.spawn("health of the application", func() error {
+		return health.Run(ctx, health.Options{Probe: probe, Address: a.pod.input.Addresses[0], Control: a.control, Tell: func(wrong string) {
+			if wrong == "" {
+				a.say.Info("the application is healthy")
+			} else {
+				a.say.Warn("the application is not healthy", "error", wrong)
+			}
+			a.relay.Health(wrong)
+		}})
+	})
 	return nil
 }
 

@@ -36,6 +36,35 @@ func (c *connection) add(set *pflag.FlagSet) {
 
 // config says how to reach the API.
 func (c *connection) config() (*rest.Config, error) {
+	loader, err := c.loader()
+	if err != nil {
+		return nil, err
+	}
+	config, err := loader.ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, noAPI(errNoAPI)
+	}
+	if err != nil {
+		return nil, withHint(err, "see --kubeconfig and --context")
+	}
+	return config, nil
+}
+
+// namespaceInForce is that of -n, else of the kubeconfig's context, else "default".
+func (c *connection) namespaceInForce() (string, error) {
+	if c.namespace != "" {
+		return c.namespace, nil
+	}
+	loader, err := c.loader()
+	if err != nil {
+		return "", err
+	}
+	namespace, _, err := loader.Namespace()
+	return namespace, err
+}
+
+// loader reads the kubeconfig that counts.
+func (c *connection) loader() (clientcmd.ClientConfig, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.kubeconfig
 	if c.kubeconfig == "" && c.context == "" && (c.state != "" || os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "") {
@@ -49,14 +78,7 @@ func (c *connection) config() (*rest.Config, error) {
 	}
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: c.context}
 	overrides.AuthInfo.Impersonate, overrides.AuthInfo.ImpersonateUID, overrides.AuthInfo.ImpersonateGroups = c.impersonate, c.impersonateUser, c.groups
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
-	if clientcmd.IsEmptyConfig(err) {
-		return nil, noAPI(errNoAPI)
-	}
-	if err != nil {
-		return nil, withHint(err, "see --kubeconfig and --context")
-	}
-	return config, nil
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides), nil
 }
 
 func (c *connection) connect() (*cluster.Cluster, error) {

@@ -13,11 +13,12 @@ func newIstioctl() *cobra.Command {
 	root := newLateen(Streams{})
 	root.Use, root.Short, root.Version = "istioctl", "Istio's command line", wellknown.Version()
 	root.ResetCommands()
-	root.AddCommand(newVersion(true), newInstall(), newUpgrade(), newUninstall(), newManifest(), newVerify(), newProfile(), newExperimental(), newKubeInject())
+	root.AddCommand(newVersion(true), newInstall(), newUpgrade(), newUninstall(), newManifest(), newVerify(), newProfile(), newExperimental(), newKubeInject(), newValidate(), newAnalyze())
+	root.AddCommand(newProxyConfig(), newProxyStatus())
 	for name, aliases := range map[string][]string{
-		"admin": {"istiod"}, "analyze": nil, "bug-report": nil, "create-remote-secret": nil, "dashboard": {"dash", "d"},
-		"operator": nil, "proxy-config": {"pc"}, "proxy-status": {"ps"}, "remote-clusters": nil, "tag": nil,
-		"validate": {"v"}, "waypoint": nil, "ztunnel-config": {"zc"},
+		"admin": {"istiod"}, "bug-report": nil, "create-remote-secret": nil, "dashboard": {"dash", "d"},
+		"operator": nil, "remote-clusters": nil, "tag": nil,
+		"waypoint": nil, "ztunnel-config": {"zc"},
 	} {
 		root.AddCommand(&cobra.Command{
 			Use: name, Aliases: aliases, Hidden: true, DisableFlagParsing: true,

@@ -42,7 +42,6 @@ var kubectlCommands = [][2]string{
 	{"cp", "Copy files to and from containers"},
 	{"port-forward", "Forward ports of this machine to a pod"},
 	{"events", "List events"},
-	{"wait", "Wait for a condition of objects"},
 	{"diff", "Show what apply would change"},
 	{"explain", "Describe the fields of a kind"},
 	{"api-resources", "List the kinds that the API has"},

@@ -13,6 +13,8 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/lateen-mesh/lateen/control/analyze"
+	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/install/cluster"
 	"github.com/lateen-mesh/lateen/local"
 )
@@ -20,24 +22,9 @@ import (
 // newExperimental is `istioctl experimental`.
 func newExperimental() *cobra.Command {
 	cmd := &cobra.Command{Use: "experimental", Aliases: []string{"x", "exp"}, Short: "Commands whose form may change", Args: cobra.ArbitraryArgs, RunE: noCommand}
-	cmd.AddCommand(newPrecheck())
+	cmd.AddCommand(newPrecheck(), newAuthz(), newWait())
 	return cmd
 }
-
-// A finding is what a check has to say, in the form of the analyzers' messages.
-type finding struct {
-	Code     string `json:"code"`
-	Level    string `json:"level"`
-	Origin   string `json:"origin,omitempty"`
-	Message  string `json:"message"`
-	Document string `json:"documentationUrl,omitempty"`
-}
-
-const (
-	missingPermission = "IST0141"
-	oldKubernetes     = "IST0142"
-	otherInstallation = "IST0139"
-)
 
 // oldestMinor is that of the oldest Kubernetes that is supported.
 const oldestMinor = 26
@@ -62,10 +49,9 @@ whether this machine can run a mesh with pods.`,
 					return err
 				}
 			}
-			order := []string{"info", "warning", "error"}
-			least := slices.Index(order, strings.ToLower(threshold))
-			if least < 0 {
-				return wrongUsage(fmt.Errorf("--output-threshold %s: must be Info, Warning or Error", threshold), "")
+			least, err := analyze.ParseLevel(threshold)
+			if err != nil {
+				return wrongUsage(fmt.Errorf("--output-threshold: %w", err), "")
 			}
 			found, err := c.precheck(cmd.Context(), skip)
 			if errors.Is(err, errNoAPI) && c.state == "" { // nobody runs a mesh here yet
@@ -75,7 +61,7 @@ whether this machine can run a mesh with pods.`,
 			if err != nil {
 				return err
 			}
-			found = slices.DeleteFunc(found, func(f finding) bool { return slices.Index(order, strings.ToLower(f.Level)) < least })
+			found = slices.DeleteFunc(found, func(f analyze.Message) bool { return f.Level < least })
 			return report(cmd.OutOrStdout(), cmd.ErrOrStderr(), found, form)
 		},
 	}
@@ -89,24 +75,12 @@ whether this machine can run a mesh with pods.`,
 }
 
 // report prints findings; with any of them the command fails.
-func report(out, errs io.Writer, found []finding, form string) error {
-	if form != "log" {
-		if found == nil {
-			found = []finding{}
-		}
-		if err := encode(out, form, found); err != nil {
-			return err
-		}
-	} else if len(found) == 0 {
+func report(out, errs io.Writer, found []analyze.Message, form string) error {
+	if form == "log" && len(found) == 0 {
 		fmt.Fprint(errs, fine)
-	} else {
-		for _, f := range found {
-			origin := ""
-			if f.Origin != "" {
-				origin = " (" + f.Origin + ")"
-			}
-			fmt.Fprintf(out, "%s [%s]%s %s\n", f.Level, f.Code, origin, f.Message)
-		}
+	}
+	if err := printMessages(out, found, form, false); err != nil {
+		return err
 	}
 	if len(found) > 0 {
 		return withHint(errors.New("issues found when checking the cluster: Istio may not be safe to install or upgrade"),
@@ -116,7 +90,7 @@ func report(out, errs io.Writer, found []finding, form string) error {
 }
 
 // precheck asks the API what could keep an installation from working.
-func (c *connection) precheck(ctx context.Context, skipControlPlane bool) ([]finding, error) {
+func (c *connection) precheck(ctx context.Context, skipControlPlane bool) ([]analyze.Message, error) {
 	api, err := c.connect()
 	if err != nil {
 		return nil, err
@@ -125,11 +99,10 @@ func (c *connection) precheck(ctx context.Context, skipControlPlane bool) ([]fin
 	if err != nil {
 		return nil, reachable(err)
 	}
-	var found []finding
+	var found []analyze.Message
 	if !skipControlPlane {
 		if minor, ok := minorOf(version); ok && minor < oldestMinor {
-			found = append(found, finding{Code: oldKubernetes, Level: "Error",
-				Message: fmt.Sprintf("The Kubernetes Version %q is lower than the minimum version: 1.%d", version, oldestMinor)})
+			found = append(found, analyze.New(analyze.UnsupportedKubernetesVersion, config.Key{}, config.Source{}, version, fmt.Sprintf("1.%d", oldestMinor)))
 		}
 		permissions, err := checkPermissions(ctx, api, c.istioNamespace)
 		if err != nil {
@@ -161,8 +134,8 @@ var needed = []struct{ group, resource string }{
 }
 
 // checkPermissions asks whether the user may create what an installation needs.
-func checkPermissions(ctx context.Context, api *cluster.Cluster, namespace string) ([]finding, error) {
-	var found []finding
+func checkPermissions(ctx context.Context, api *cluster.Cluster, namespace string) ([]analyze.Message, error) {
+	var found []analyze.Message
 	for _, n := range needed {
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
 			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: "create", Group: n.group, Resource: n.resource}}}
@@ -177,21 +150,20 @@ func checkPermissions(ctx context.Context, api *cluster.Cluster, namespace strin
 		if reason == "" {
 			reason = "permission denied"
 		}
-		found = append(found, finding{Code: missingPermission, Level: "Error",
-			Message: fmt.Sprintf("Missing required permission to create resource %v (%v)", strings.TrimSuffix(n.resource+"."+n.group, "."), reason)})
+		found = append(found, analyze.New(analyze.InsufficientPermissions, config.Key{}, config.Source{}, strings.TrimSuffix(n.resource+"."+n.group, "."), reason))
 	}
 	return found, nil
 }
 
 // checkOthers finds what another mesh has in the cluster and ours would fight with: webhooks
 // that put a sidecar into the same pods.
-func checkOthers(ctx context.Context, api *cluster.Cluster) ([]finding, error) {
+func checkOthers(ctx context.Context, api *cluster.Cluster) ([]analyze.Message, error) {
 	hooks, err := api.API().AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("webhooks: %w", err)
 	}
 	owners := map[string]string{}
-	var found []finding
+	var found []analyze.Message
 	for _, h := range hooks.Items {
 		for _, w := range h.Webhooks {
 			if !strings.HasSuffix(w.Name, ".sidecar-injector.istio.io") || w.ClientConfig.Service == nil {
@@ -199,8 +171,8 @@ func checkOthers(ctx context.Context, api *cluster.Cluster) ([]finding, error) {
 			}
 			key := w.Name + " " + h.Labels["istio.io/rev"]
 			if first, twice := owners[key]; twice {
-				found = append(found, finding{Code: otherInstallation, Level: "Error", Origin: "MutatingWebhookConfiguration " + h.Name,
-					Message: fmt.Sprintf("Webhook %s would put a second sidecar into the pods of %s", w.Name, first)})
+				found = append(found, analyze.New(analyze.InvalidWebhook, config.Key{Kind: "MutatingWebhookConfiguration", Name: h.Name}, config.Source{},
+					fmt.Sprintf("Webhook %s would put a second sidecar into the pods of %s", w.Name, first)))
 			}
 			owners[key] = h.Name
 		}

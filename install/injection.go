@@ -38,6 +38,25 @@ func webhooks(revision string, byDefault bool) []webhook {
 	return all
 }
 
+// A validator is one ValidatingWebhookConfiguration: which objects.
+type validator struct {
+	Name, Webhook string
+	Objects       map[string]any // selector
+}
+
+// validators are those of a revision: for objects that name it, and, of the default
+// revision, for those that name none.
+func (v *view) validators(enabled bool) (all []validator) {
+	if !enabled {
+		return nil
+	}
+	all = []validator{{"istio-validator" + v.Suffix + "-" + v.Namespace, "rev.validation.istio.io", selector(is(revisionLabel, v.Revision))}}
+	if v.Revision == defaultRevision {
+		all = append(all, validator{"istiod-default-validator", "validation.istio.io", selector(absent(revisionLabel))})
+	}
+	return all
+}
+
 func selector(requirements ...map[string]any) map[string]any {
 	list := make([]any, len(requirements))
 	for i := range requirements {

@@ -152,7 +152,7 @@ func (i *Installation) Definitions() ([]*unstructured.Unstructured, error) {
 // order is that of applying. A kind that is not here comes last.
 var order = []string{
 	"Namespace", "CustomResourceDefinition", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ConfigMap",
-	"Service", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "MutatingWebhookConfiguration",
+	"Service", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration",
 }
 
 func sortForApply(all []*unstructured.Unstructured) {

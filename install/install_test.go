@@ -73,6 +73,8 @@ Deployment istiod
 Deployment istio-ingressgateway
 Deployment istio-egressgateway
 MutatingWebhookConfiguration istio-sidecar-injector
+ValidatingWebhookConfiguration istio-validator-istio-system
+ValidatingWebhookConfiguration istiod-default-validator
 `
 		if got := list(objects); got != want {
 			t.Errorf("got\n%s", got)

@@ -32,6 +32,7 @@ type view struct {
 	Mesh, Networks                 string // of ConfigMap istio
 	InjectorConfig, InjectorValues string
 	Webhooks                       []webhook
+	Validators                     []validator
 
 	ProxyConfig, TrustDomain, MeshID, Cluster, Network string // of gateways
 	ServicePorts, ContainerPorts                       []any
@@ -157,6 +158,7 @@ func (i *Installation) istiod(pilot map[string]any) (view, error) {
 	v.Labels = map[string]any{"app": "istiod", "istio": "pilot"}
 	v.Image = i.image(lay(map[string]any{"hub": v.Settings["hub"], "tag": v.Settings["tag"]}, pilot), text(v.Settings, "image"))
 	v.Webhooks = webhooks(v.Revision, enabled(i.values, "sidecarInjectorWebhook", "enableNamespacesByDefault"))
+	v.Validators = v.validators(enabled(i.values, "global", "configValidation"))
 	if v.Networks, err = i.renderNetworks(); err != nil {
 		return v, err
 	}

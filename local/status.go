@@ -207,8 +207,9 @@ func askControl(ctx context.Context, dir, page string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	if reply.StatusCode != http.StatusOK {
-		_ = reply.Body.Close()
-		return nil, errors.New(reply.Status)
+		defer reply.Body.Close()
+		why, _ := io.ReadAll(io.LimitReader(reply.Body, 1<<10))
+		return nil, fmt.Errorf("%s: %s", reply.Status, strings.TrimSpace(string(why)))
 	}
 	return reply.Body, nil
 }

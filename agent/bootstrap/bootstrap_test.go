@@ -67,7 +67,7 @@ type bootstrapCase struct {
 var rows = map[string]string{
 	"stats_inclusion": "AN-009 AN-010 AN-011 MC-074", "stats_flush_interval": "AN-010", "stats_eviction_interval": "AN-010",
 	"explicit_internal_address": "MC-073", "running": "EN-039 EN-040 MC-060 AN-055", "tracing_zipkin": "MC-069",
-	"tracing_lightstep": "MC-070", "tracing_datadog": "MC-070", "all": "MC-064 MC-066", "default": "MC-065",
+	"tracing_lightstep": "MC-070", "tracing_datadog": "MC-070", "all": "MC-064 MC-066 NM-004", "default": "MC-065",
 	"stats_compression": "MC-082", "global_downstream_connection_settings": "MC-083",
 }
 
@@ -288,4 +288,31 @@ func TestMistakes(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestStatsMatcher(t *testing.T) {
+	config := &meshpb.ProxyConfig{ProxyStatsMatcher: &meshpb.ProxyConfig_ProxyStatsMatcher{
+		InclusionPrefixes: []string{"cluster.outbound"}, InclusionSuffixes: []string{"upstream_rq_pending_overflow"}, InclusionRegexps: []string{`http\..*\.downstream_rq_total`}}}
+	in := Input{Type: "sidecar", Config: config, Name: "p", Namespace: "default", Addresses: []string{"10.0.0.1"}, XDSSocket: "/s/xds.sock", Admin: 1, Health: 2, Metrics: 3}
+	raw, err := in.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bootstrappb.Bootstrap
+	if err := protojson.Unmarshal(raw, &b); err != nil {
+		t.Fatal(err)
+	}
+	kept := map[string]bool{}
+	for _, p := range b.GetStatsConfig().GetStatsMatcher().GetInclusionList().GetPatterns() {
+		kept["prefix "+p.GetPrefix()], kept["suffix "+p.GetSuffix()], kept["regex "+p.GetSafeRegex().GetRegex()] = true, true, true
+	}
+	t.Run("MC-079 what is asked for is kept, besides what always is", func(t *testing.T) {
+		for _, want := range []string{"prefix cluster.outbound", "suffix upstream_rq_pending_overflow", `regex http\..*\.downstream_rq_total`,
+			"prefix cluster_manager", "prefix listener_manager", "prefix server", "prefix cluster.xds-grpc", "prefix wasm",
+			"suffix rbac.allowed", "suffix rbac.denied", "suffix shadow_allowed", "suffix shadow_denied"} {
+			if !kept[want] {
+				t.Errorf("no %s in %v", want, kept)
+			}
+		}
+	})
 }

@@ -24,6 +24,7 @@ type control struct {
 	tables     chan []byte
 	requests   chan *discoverypb.DeltaDiscoveryRequest
 	release    chan struct{} // lets a drain be answered
+	ends       chan struct{} // ends a stream
 	listener   net.Listener
 }
 
@@ -33,7 +34,7 @@ func newControl(t *testing.T, identifier string) *control {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &control{identifier: identifier, tables: make(chan []byte), requests: make(chan *discoverypb.DeltaDiscoveryRequest, 100), release: make(chan struct{}), listener: l}
+	c := &control{identifier: identifier, tables: make(chan []byte), requests: make(chan *discoverypb.DeltaDiscoveryRequest, 100), release: make(chan struct{}), ends: make(chan struct{}), listener: l}
 	s := grpc.NewServer()
 	discoverypb.RegisterAggregatedDiscoveryServiceServer(s, c)
 	done := make(chan struct{})
@@ -81,6 +82,8 @@ func (c *control) DeltaAggregatedResources(stream discoverypb.AggregatedDiscover
 		case table := <-c.tables:
 			err = stream.Send(&discoverypb.DeltaDiscoveryResponse{TypeUrl: nametable.Type, Nonce: "n", ControlPlane: who, Resources: []*discoverypb.Resource{
 				{Name: "names", Version: "1", Resource: &anypb.Any{TypeUrl: nametable.Type, Value: table}}}})
+		case <-c.ends:
+			return nil
 		case <-release:
 			release = nil
 			err = stream.Send(&discoverypb.DeltaDiscoveryResponse{TypeUrl: wellknown.DrainType, ControlPlane: who})
@@ -131,6 +134,41 @@ func TestNames(t *testing.T) {
 		defer stop()
 		if again := <-got; fmt.Sprint(again) != fmt.Sprint(table) {
 			t.Errorf("table %v, want %v", again, table)
+		}
+	})
+}
+
+func TestHealth(t *testing.T) {
+	c := newControl(t, ours)
+	f := newFiles(t)
+	r, _, _ := start(t, f, c.dial, nil)
+	r.Health("it does not answer") // before anybody is there to be told
+	connect(t, f).subscribe(wellknown.ClusterType)
+	next := func() *discoverypb.DeltaDiscoveryRequest {
+		for {
+			if m := <-c.requests; m.GetTypeUrl() == wellknown.HealthType {
+				return m
+			}
+		}
+	}
+	t.Run("SE-020 what is wrong is told after the proxy's own first message", func(t *testing.T) {
+		if m := <-c.requests; m.GetTypeUrl() != wellknown.ClusterType {
+			t.Errorf("first %v", m)
+		}
+		if m := next(); m.GetErrorDetail().GetMessage() != "it does not answer" || m.GetNode() != nil {
+			t.Errorf("told %v", m)
+		}
+	})
+	t.Run("SE-020 a change is told", func(t *testing.T) {
+		r.Health("")
+		if m := next(); m.GetErrorDetail() != nil {
+			t.Errorf("told %v", m)
+		}
+	})
+	t.Run("SE-020 another stream is told again", func(t *testing.T) {
+		c.ends <- struct{}{}
+		if m := next(); m.GetErrorDetail() != nil {
+			t.Errorf("told %v", m)
 		}
 	})
 }

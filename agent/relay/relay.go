@@ -12,7 +12,8 @@
 // and a line of the log says for whom and since when.
 //
 // The relay adds two subscriptions of its own on the same stream, once the proxy has made its
-// first: the table of names, and, when the pod leaves, [wellknown.DrainType].
+// first: the table of names, and, when the pod leaves, [wellknown.DrainType]. By the same way
+// it tells of the health of the workload, where somebody looks after it.
 //
 // A proxy that asks in the state-of-the-world form gets a stream of its own to the control plane,
 // message by message, without the journal: what it accepted is only known as a whole there.
@@ -34,7 +35,9 @@ import (
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/lateen-mesh/lateen/agent/socket"
 	"github.com/lateen-mesh/lateen/nametable"
@@ -50,6 +53,8 @@ type Options struct {
 	Node *corepb.Node
 	// Socket is the path of the socket for the proxy. A file that is there is removed.
 	Socket string
+	// Shared lets programs of other users use the socket, too.
+	Shared bool
 	// Journal is the path of the file with accepted resources; "" keeps none.
 	Journal string
 	// Dial connects to the control plane.
@@ -85,6 +90,7 @@ type Relay struct {
 	links  chan *link
 	lost   chan error
 	drains chan chan struct{}
+	health chan string
 	ended  chan struct{}   // closed when Run is over
 	over   context.Context // likewise
 	end    context.CancelFunc
@@ -102,6 +108,8 @@ type Relay struct {
 	nonce    int
 	pending  map[string]delivery
 	waiting  []chan struct{}  // for the answer to a drain
+	wrong    *string          // with the workload, as was last said; nil: nobody knows
+	told     int              // the epoch in which the control plane was told
 	drainer  bool             // the control plane knows drains
 	stored   bool             // the journal stands in for the control plane
 	silence  <-chan time.Time // a link said nothing for long
@@ -119,7 +127,7 @@ func Listen(o Options) (*Relay, error) {
 	r := &Relay{
 		o: o, log: cmp.Or(o.Logger, slog.Default()), node: cmp.Or(o.Node, &corepb.Node{}),
 		joins: make(chan *downstream), leaves: make(chan *downstream), asks: make(chan ask), links: make(chan *link), lost: make(chan error),
-		drains: make(chan chan struct{}), ended: make(chan struct{}), pending: map[string]delivery{},
+		drains: make(chan chan struct{}), health: make(chan string), ended: make(chan struct{}), pending: map[string]delivery{},
 	}
 	r.over, r.end = context.WithCancel(context.Background())
 	if o.Names != nil {
@@ -132,7 +140,11 @@ func Listen(o Options) (*Relay, error) {
 			r.log.Warn("accepted configuration is not kept: a start without control plane will wait for it", "error", err)
 		}
 	}
-	l, err := socket.Listen(o.Socket)
+	listen := socket.Listen
+	if o.Shared {
+		listen = socket.Shared
+	}
+	l, err := listen(o.Socket)
 	if err != nil {
 		if r.journal != nil {
 			_ = r.journal.close()
@@ -163,6 +175,15 @@ func (r *Relay) Drain(ctx context.Context) {
 	case <-done:
 	case <-r.ended:
 	case <-ctx.Done():
+	}
+}
+
+// Health has the control plane know how the workload beside the proxy is: what is wrong, or
+// "". What was last said is told to each control plane that the relay connects to.
+func (r *Relay) Health(wrong string) {
+	select {
+	case r.health <- wrong:
+	case <-r.ended:
 	}
 }
 
@@ -221,6 +242,11 @@ func (r *Relay) step(ctx context.Context) bool {
 		r.unlinked(err)
 	case done := <-r.drains:
 		r.drain(done)
+	case wrong := <-r.health:
+		r.wrong, r.told = &wrong, 0
+		if r.connected() {
+			r.tellHealth()
+		}
 	case <-r.silence:
 		r.listenFor(0)
 		r.standIn()
@@ -244,6 +270,20 @@ func (r *Relay) drain(done chan struct{}) {
 	if len(r.waiting) == 1 {
 		r.request(&discoverypb.DeltaDiscoveryRequest{TypeUrl: wellknown.DrainType})
 	}
+}
+
+// tellHealth says how the workload is unless the link knows it, or does not know yet who
+// speaks.
+func (r *Relay) tellHealth() {
+	if r.wrong == nil || r.told == r.epoch || !r.up.node {
+		return
+	}
+	r.told = r.epoch
+	m := &discoverypb.DeltaDiscoveryRequest{TypeUrl: wellknown.HealthType}
+	if *r.wrong != "" {
+		m.ErrorDetail = &statuspb.Status{Code: int32(codes.Unavailable), Message: *r.wrong}
+	}
+	r.request(m)
 }
 
 func (r *Relay) drained() {

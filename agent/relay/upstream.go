@@ -227,6 +227,7 @@ func (r *Relay) openOwn() {
 			r.open(k)
 		}
 	}
+	r.tellHealth()
 }
 
 // open subscribes to a type on the link.

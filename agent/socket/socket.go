@@ -1,6 +1,6 @@
 // Package socket opens Unix sockets that only the user of this program may use: its file
 // has mode 0600, and who connects is asked for by the kernel, as a file's mode can be changed
-// by whoever owns the directory.
+// by whoever owns the directory. Shared ones are for all users who can enter the directory.
 package socket
 
 import (
@@ -17,6 +17,24 @@ import (
 // Listen opens the socket and makes its directory. A socket that an earlier program left is
 // replaced.
 func Listen(path string) (net.Listener, error) {
+	l, err := listen(path, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return private{l}, nil
+}
+
+// Shared is Listen for a socket that programs of all users connect to, as those of a pod that
+// has the directory as a volume.
+func Shared(path string) (net.Listener, error) {
+	l, err := listen(path, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func listen(path string, mode fs.FileMode) (*net.UnixListener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // others may read beside it
 		return nil, err
 	}
@@ -30,10 +48,10 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return private{l}, nil
+	return l, nil
 }
 
 // private accepts this user and root.

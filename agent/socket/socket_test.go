@@ -43,12 +43,8 @@ func TestListen(t *testing.T) {
 			t.Skip("only root can be another user")
 		}
 		open(t, path)
-		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestStranger$")
-		cmd.Env = append(os.Environ(), "STRANGER="+path)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		out, err := cmd.CombinedOutput()
-		if err != nil || !strings.Contains(string(out), "nothing came") {
-			t.Errorf("%s %v", out, err)
+		if out := stranger(t, path); !strings.Contains(out, "nothing came") {
+			t.Error(out)
 		}
 	})
 	_ = l.Close()
@@ -65,6 +61,48 @@ func TestListen(t *testing.T) {
 	}
 }
 
+func TestShared(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can be another user")
+	}
+	path := filepath.Join(t.TempDir(), "XDS")
+	l, err := Shared(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			_, _ = io.WriteString(c, "hello")
+			_ = c.Close()
+		}
+	}()
+	for p := filepath.Dir(path); p != os.TempDir() && p != "/"; p = filepath.Dir(p) {
+		if err := os.Chmod(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out := stranger(t, path); strings.Contains(out, "nothing came") {
+		t.Error("another user is not served")
+	}
+	_ = l.Close()
+	<-done
+}
+
+// stranger is what a program of another user prints that reads from a socket.
+func stranger(t *testing.T, path string) string {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "-test.run", "^TestStranger$")
+	cmd.Env = append(os.Environ(), "STRANGER="+path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%s %v", out, err)
+	}
+	return string(out)
+}
+
 // open makes a path usable by everybody, as the owner of a directory could.
 func open(t *testing.T, path string) {
 	t.Helper()
@@ -79,7 +117,7 @@ func open(t *testing.T, path string) {
 func TestStranger(t *testing.T) {
 	path := os.Getenv("STRANGER")
 	if path == "" {
-		t.Skip("TestListen runs this as another user")
+		t.Skip("other tests run this as another user")
 	}
 	c, err := net.Dial("unix", path)
 	if err != nil {

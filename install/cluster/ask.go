@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,11 +16,12 @@ import (
 	"k8s.io/client-go/transport/spdy"
 )
 
-// monitoringPort is where a control plane has its version and debug pages.
-const monitoringPort = 15014
+// MonitoringPort is where a control plane has its version and debug pages.
+const MonitoringPort = 15014
 
 const (
 	askTime   = 10 * time.Second
+	pageTime  = time.Minute // a dump of a large mesh
 	maxAnswer = 16 << 20
 )
 
@@ -37,23 +37,26 @@ type Proxy struct {
 	Version string `json:"istio_version"` // "" where it did not say
 }
 
+// A PageError is an answer whose status is not 200.
+type PageError struct {
+	Code int    // HTTP status
+	Text string // the begin of the body
+}
+
+// Error is the status and the text.
+func (e *PageError) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("%d %s %s", e.Code, http.StatusText(e.Code), e.Text))
+}
+
 // ControlPlanes asks the control planes that run in a namespace, of one revision or, with
 // "", of all.
 func (c *Cluster) ControlPlanes(ctx context.Context, namespace, revision string) ([]ControlPlane, error) {
-	selector := "app=istiod"
-	if revision != "" {
-		selector += ",istio.io/rev=" + revision
-	}
-	pods, err := c.typed.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector, FieldSelector: "status.phase=Running"})
+	pods, err := c.ControlPods(ctx, namespace, revision)
 	if err != nil {
 		return nil, err
 	}
 	var all []ControlPlane
-	for i := range pods.Items {
-		p := &pods.Items[i]
-		if p.DeletionTimestamp != nil {
-			continue
-		}
+	for _, p := range pods {
 		plane, err := c.ask(ctx, p)
 		if err != nil {
 			return all, fmt.Errorf("pod %s: %w", p.Name, err)
@@ -63,11 +66,46 @@ func (c *Cluster) ControlPlanes(ctx context.Context, namespace, revision string)
 	return all, nil
 }
 
+// ControlPods are the pods of the control planes that run in a namespace, of one revision or,
+// with "", of all.
+func (c *Cluster) ControlPods(ctx context.Context, namespace, revision string) ([]*corev1.Pod, error) {
+	selector := "app=istiod"
+	if revision != "" {
+		selector += ",istio.io/rev=" + revision
+	}
+	pods, err := c.typed.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector, FieldSelector: "status.phase=Running"})
+	if err != nil {
+		return nil, err
+	}
+	var all []*corev1.Pod
+	for i := range pods.Items {
+		if pods.Items[i].DeletionTimestamp == nil {
+			all = append(all, &pods.Items[i])
+		}
+	}
+	return all, nil
+}
+
+// Page asks a port of a pod for a page of at most most bytes, as the pod's own loopback
+// address gives it. The error holds the answer where its status is not 200.
+func (c *Cluster) Page(ctx context.Context, pod *corev1.Pod, port int, method, path string, most int64) (body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTime)
+	defer cancel()
+	err = c.forward(ctx, pod, port, func(base string) error {
+		body, err = request(ctx, method, base+path, most)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("pod %s: port %d: %w", pod.Name, port, err)
+	}
+	return body, nil
+}
+
 func (c *Cluster) ask(ctx context.Context, pod *corev1.Pod) (ControlPlane, error) {
 	plane := ControlPlane{Pod: pod.Name, Namespace: pod.Namespace, Revision: pod.Labels["istio.io/rev"]}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	err := c.forward(ctx, pod, monitoringPort, func(base string) error {
+	err := c.forward(ctx, pod, MonitoringPort, func(base string) error {
 		version, err := get(ctx, base+"/version")
 		if err != nil {
 			return err
@@ -118,7 +156,11 @@ func (c *Cluster) forward(ctx context.Context, pod *corev1.Pod, port int, do fun
 }
 
 func get(ctx context.Context, address string) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	return request(ctx, http.MethodGet, address, maxAnswer)
+}
+
+func request(ctx context.Context, method, address string, most int64) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, method, address, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -128,12 +170,12 @@ func get(ctx context.Context, address string) ([]byte, error) {
 		return nil, err
 	}
 	defer reply.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(reply.Body, maxAnswer+1))
+	body, err := io.ReadAll(io.LimitReader(reply.Body, most+1))
 	if err == nil && reply.StatusCode != http.StatusOK {
-		err = errors.New(reply.Status)
+		err = &PageError{Code: reply.StatusCode, Text: strings.TrimSpace(string(body[:min(len(body), 200)]))}
 	}
-	if err == nil && len(body) > maxAnswer {
-		err = fmt.Errorf("more than %d bytes", maxAnswer)
+	if err == nil && int64(len(body)) > most {
+		err = fmt.Errorf("more than %d bytes", most)
 	}
 	return body, err
 }

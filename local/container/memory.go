@@ -85,7 +85,7 @@ func findHierarchy(mounts, groups string) (found hierarchy) {
 	for line := range strings.Lines(mounts) {
 		before, after, ok := strings.Cut(line, " - ")
 		at, kind := strings.Fields(before), strings.Fields(after)
-		if !ok || len(at) < 5 || len(kind) < 3 {
+		if !ok || len(at) < 5 || len(kind) < 3 || !filepath.IsAbs(at[4]) {
 			continue
 		}
 		one := kind[0] == "cgroup" && contains(kind[2], "memory")

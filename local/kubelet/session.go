@@ -33,6 +33,7 @@ func (s session) ExecInContainer(ctx context.Context, _, _ string, name string, 
 	tty bool, resize <-chan remotecommand.TerminalSize, _ time.Duration) error {
 	ctx, cancel := untilGone(ctx, out, errOut)
 	defer cancel()
+	awaitStreams(ctx)
 	r, err := s.w.current(name)
 	if err != nil {
 		return err
@@ -61,6 +62,15 @@ func (s session) ExecInContainer(ctx context.Context, _, _ string, name string, 
 		return utilexec.CodeExitError{Err: fmt.Errorf("command terminated with exit code %d", exit.Code), Code: exit.Code}
 	}
 	return nil
+}
+
+// awaitStreams gives the client the time to make its streams: a kubectl without the fix of
+// kubernetes/kubernetes#131203, such as 1.32, reads from a WebSocket while it still makes
+// them, and drops the output or the exit code of a program that is quick.
+func awaitStreams(ctx context.Context) {
+	ready, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer cancel()
+	<-ready.Done()
 }
 
 // untilGone is a context that also ends when the client does: what was begun for one who left is
@@ -99,6 +109,7 @@ func (s session) AttachContainer(ctx context.Context, _, _ string, name string, 
 	_ bool, resize <-chan remotecommand.TerminalSize) error {
 	ctx, cancel := untilGone(ctx, out, errOut)
 	defer cancel()
+	awaitStreams(ctx)
 	r, err := s.w.current(name)
 	if err != nil {
 		return err

@@ -18,6 +18,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/lateen-mesh/lateen/test/ports"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -248,12 +250,7 @@ func ask(t *testing.T, c *Client, network, name string, kind dnsmessage.Type) dn
 }
 
 func TestLookup(t *testing.T) {
-	silent, err := net.ListenPacket("udp", "127.0.0.1:0") // no DNS, and nobody there by TCP
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead := silent.LocalAddr().String()
-	_ = silent.Close()
+	dead := fmt.Sprintf("127.0.0.1:%d", ports.One())
 	server := nameServer(t)
 	c := serve(t, Options{Servers: []string{dead, server}, Resolve: map[string][]netip.Addr{
 		"Given.Test.": {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}, "empty.test": nil,
@@ -284,8 +281,13 @@ func TestLookup(t *testing.T) {
 // nameServer answers everything with 198.51.100.1, by UDP and TCP.
 func nameServer(t *testing.T) string {
 	t.Helper()
-	l := listenLocally(t)
-	u, err := net.ListenPacket("udp", l.Addr().String())
+	address := fmt.Sprintf("127.0.0.1:%d", ports.One()) // free for TCP and UDP
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	u, err := net.ListenPacket("udp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
