@@ -10,6 +10,7 @@ package browser
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"html"
 	"image"
@@ -32,7 +33,7 @@ var names = []string{"chromium", "chromium-browser", "google-chrome", "google-ch
 // started anew.
 const (
 	patience = 20 * time.Second
-	starts   = 3
+	shots    = 6
 )
 
 // Width and Height are those of what is seen, in pixels.
@@ -70,22 +71,33 @@ func (b Browser) LookSignedIn(t testing.TB, form, user string) image.Image {
 	return b.shoot(t, "data:text/html,"+url.PathEscape(page))
 }
 
+// shoot takes pictures until two are the same: on a busy machine one may be half painted.
 func (b Browser) shoot(t testing.TB, page string) image.Image {
 	t.Helper()
 	var failure error
-	for range starts {
-		seen, err := b.run(t.Context(), t.TempDir(), page)
-		if err == nil {
+	var before []byte
+	for range shots {
+		content, err := b.run(t.Context(), t.TempDir(), page)
+		switch {
+		case err != nil:
+			t.Logf("%.500v", err)
+			failure = err
+		case bytes.Equal(content, before):
+			seen, err := png.Decode(bytes.NewReader(content))
+			if err != nil {
+				t.Fatal(err)
+			}
 			return seen
+		default:
+			failure = errors.New("no two pictures are the same")
+			before = content
 		}
-		t.Logf("%.500v", err)
-		failure = err
 	}
 	t.Fatal(failure)
 	return nil
 }
 
-func (b Browser) run(ctx context.Context, dir, page string) (image.Image, error) {
+func (b Browser) run(ctx context.Context, dir, page string) ([]byte, error) {
 	file := filepath.Join(dir, "seen.png")
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -94,7 +106,7 @@ func (b Browser) run(ctx context.Context, dir, page string) (image.Image, error)
 		"--disable-background-networking", "--user-data-dir="+filepath.Join(dir, "user"),
 		// The browser's own clock runs on while nothing is loaded: what follows a page is there,
 		// and a page is painted whole.
-		"--virtual-time-budget=3000",
+		"--virtual-time-budget=3000", "--run-all-compositor-stages-before-draw",
 		fmt.Sprintf("--window-size=%d,%d", Width, Height), "--screenshot="+file, page)
 	cmd.Env = append(os.Environ(), "HOME="+dir) // a user without a home has one
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -108,7 +120,7 @@ func (b Browser) run(ctx context.Context, dir, page string) (image.Image, error)
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, out)
 	}
-	return png.Decode(bytes.NewReader(content))
+	return content, nil
 }
 
 // Count returns how many pixels have exactly a colour.

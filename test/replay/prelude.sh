@@ -38,7 +38,7 @@ pages() {
   shift
   curl -sS "$@" -w '\ncode %{http_code}\n' "http://$INGRESS_HOST:$INGRESS_PORT/productpage?[1-$n]" |
     awk '/color="red"/ { s = s "red" } /color="black"/ { s = s "black" } /product reviews are currently|Ratings service is/ { s = s "failed" }
-      /^code / { sub(/(red)+/, "red", s); sub(/(black)+/, "black", s); n[$2 " " (s ? s : "no") " stars"]++; s = "" } END { for (k in n) print n[k], k }'
+      /^code / { sub(/(red)+/, "red", s); sub(/(black)+/, "black", s); sub(/(failed)+/, "failed", s); n[$2 " " (s ? s : "no") " stars"]++; s = "" } END { for (k in n) print n[k], k }'
 }
 
 # load: pages are asked for until unload, which counts the status codes.
@@ -54,4 +54,47 @@ unload() {
   touch stop
   while kill -0 "$(cat load.pid)" 2>/dev/null; do sleep 0.05; done
   sort during | uniq -c
+}
+
+# once [OPTION…]: one product page: its status, what it shows of the stars, the seconds it took.
+once() {
+  curl -sS "$@" -w '\ncode %{http_code} %{time_total}\n' "http://$INGRESS_HOST:$INGRESS_PORT/productpage" |
+    awk '/color="red"/ { s = "red" } /color="black"/ { s = "black" } /product reviews are currently|Ratings service is/ { s = "failed" }
+      /^code / { print $2, s ? s : "no", "stars", $3 }'
+}
+
+# login NAME JAR: the product page knows who asks with the cookies of the jar.
+login() {
+  curl -sS -o /dev/null -w '%{http_code}\n' -c "$2" -d "username=$1&passwd=" "http://$INGRESS_HOST:$INGRESS_PORT/login"
+}
+
+# asked: how often reviews were asked for since mark, by version and by the name that was asked for.
+asked() {
+  for v in v1 v2; do
+    kubectl logs -l app=reviews,version=$v -c istio-proxy --tail=-1 | grep -F 'inbound|9080||' | tail -n +$(($(cat "mark.$v" 2>/dev/null || echo 0) + 1)) |
+      grep -oE '"reviews[^"]*:9080"' | tr -d '"' | sort | uniq -c | awk -v v=$v '{ print $1, v, $2 }'
+  done
+}
+# mark: from now on. The proxies write their logs once a second, so it waits until none grows.
+mark() {
+  local v before
+  for v in v1 v2; do
+    touch mark.$v
+    until before=$(cat mark.$v) && inbound $v >mark.$v && [ "$before" = "$(cat mark.$v)" ]; do sleep 1.5; done
+  done
+}
+inbound() { kubectl logs -l app=reviews,version=$1 -c istio-proxy --tail=-1 | grep -cF 'inbound|9080||' || true; }
+
+# overflows: how many requests the proxy of $FORTIO_POD has refused to let wait.
+overflows() {
+  kubectl exec "$FORTIO_POD" -c istio-proxy -- pilot-agent request GET stats |
+    sed -n 's/^cluster\.outbound|9080|v1|productpage.*upstream_rq_pending_overflow: //p'
+}
+# share: how many of a hundred calls of the last command of fortio were answered with 503.
+share() { sed -n 's/^Code 503 : [0-9]* (\([0-9]*\).*/\1/p' printed; }
+# counted: whether the proxy has counted each of them since BEFORE.
+counted() {
+  local saw=$(sed -n 's/^Code 503 : \([0-9]*\) .*/\1/p' printed) grew=$(($(overflows) - BEFORE))
+  echo "$saw of 503, $grew counted"
+  [ "$saw" = "$grew" ] && echo as many
 }

@@ -146,6 +146,7 @@ here own.yaml
 = added
 = count
 = own.yaml
+= printed
 = samples
 
 finally

@@ -168,6 +168,9 @@ func (r *runner) step(t *testing.T, st *step) string {
 	}
 	for deadline := time.Now().Add(st.within); ; time.Sleep(again) {
 		output, code, took := r.bash(t.Context(), command, st.stdin)
+		if st.literal {
+			_ = os.WriteFile(filepath.Join(r.dir, "printed"), []byte(output), 0o644) // who reads it misses it
+		}
 		faults := st.judge(output, code, took)
 		if len(faults) == 0 {
 			t.Logf("%s\n%s[%.2f s]", command, output, took.Seconds())

@@ -18,7 +18,8 @@
 //	$ COMMAND        a command of the description, word by word
 //	% COMMAND        a command that the description only tells of
 //
-// Bash runs each; what it exports stays for the next. A line that ends in a backslash goes
+// Bash runs each; what it exports stays for the next, and what the last command of the description
+// printed is in the file printed. A line that ends in a backslash goes
 // on in the next one, with the same sign before it. Then, as they are needed:
 //
 //	open REASON      not run: it belongs to something that is not there yet

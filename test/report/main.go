@@ -205,8 +205,9 @@ func reportDiff(results []*result, out io.Writer) error {
 	return nil
 }
 
-// A scenario may replay at the gateway alone and in a mesh with pods; it passes if it does in all.
-var scenarioName = regexp.MustCompile(`^TestReplay\w*/scenario_(\d+)$`)
+// A scenario may replay at the gateway alone and in a mesh with pods; it passes
+// if it does in all, and each time.
+var scenarioName = regexp.MustCompile(`^TestReplay\w*/scenario_(\d+)(?:#\d+)?$`)
 
 // open is what a scenario says of a command that is not run yet.
 var open = regexp.MustCompile(`OPEN: (.*)`)

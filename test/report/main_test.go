@@ -27,6 +27,8 @@ func TestLastLines(t *testing.T) {
 		{"a scenario counts when it passed", []string{"replay", "standalone"}, replay, "replay standalone: 1/56", false},
 		{"and when it passed everywhere", []string{"replay", "standalone"},
 			replay + line("fail", "TestReplayPods/scenario_31", "") + line("pass", "TestReplayPods/scenario_04", ""), "replay standalone: 1/56", false},
+		{"and each time", []string{"replay", "standalone"},
+			line("pass", "TestReplayPods/scenario_19", "") + line("fail", "TestReplayPods/scenario_19#01", "") + line("pass", "TestReplayPods/scenario_20#04", ""), "replay standalone: 1/56", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
