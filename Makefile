@@ -7,8 +7,11 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/lateen-mesh/lateen/wellknown.version=$(VERSION)
 STATE   ?= /tmp/lateen-demo-$(shell id -u)
 FUZZTIME ?= 2m
+KEEP    ?= 0
 ENGINE  ?= standalone
 PROXY   ?= lateen
+SCENARIOS ?= all
+TIMES   ?= 1
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # The Kubernetes API is a module of its own, for its dependencies.
@@ -20,7 +23,7 @@ SHELL   := bash
 PROGRESS := awk -v tty=$(if $(MAKE_TERMERR),1,0) '/^[A-Za-z0-9_.\/-]+$$/ { n++; if (tty) printf "\r%d packages compiled", n > "/dev/stderr"; next } { print > "/dev/stderr" } END { if (n && tty) print "" > "/dev/stderr" }'
 
 .DEFAULT_GOAL := build
-.PHONY: build demo check test race lint e2e bench fuzz spec diff replay golden peers bench-engine help
+.PHONY: build demo check test race lint e2e bench fuzz spec diff replay golden peers bench-engine bench-control help
 
 build: ## build all programs into bin/; the first time takes minutes, most of them for the Kubernetes API
 	@mkdir -p $(BIN)
@@ -39,7 +42,7 @@ lint: ## gofmt, golangci-lint with go vet in it
 	cd $(API) && $(GO) run $(GOLANGCI) run --config $(CURDIR)/.golangci.yml
 
 test: peers ## all tests, those against a real Envoy included
-	$(GO) test ./...
+	$(GO) test -timeout 20m ./...
 	$(GO) test -C $(API) ./...
 
 race: ## the tests of every package of ours under the race detector; of the API's module those of its store, the rest being upstream's
@@ -49,8 +52,9 @@ race: ## the tests of every package of ours under the race detector; of the API'
 e2e: build peers ## the tests that run the built binaries: scenarios, README tour, differential cases
 	$(GO) test -count=1 ./test/... ./cli/... ./local/...
 
-peers: ## install the pinned real Envoy that the tests compare with, into the cache folder
+peers: ## install the pinned real Envoy that the tests compare with, and fortio, into the cache folder
 	@CACHE=$(CACHE) test/peer/install-envoy.sh
+	@CACHE=$(CACHE) GO=$(GO) test/peer/install-fortio.sh
 
 golden: ## compare generated xDS with the measured xDS beside the project
 	$(GO) test ./control/compile -run Golden -v
@@ -64,14 +68,17 @@ spec: peers ## how much of the feature surface passing cases prove
 diff: peers ## our proxy against a real Envoy, case by case
 	@$(GO) test -json -run '^TestDiff' ./test/... | $(GO) run ./test/report diff
 
-replay: build peers ## the acceptance scenarios on ENGINE=standalone|kubernetes, with PROXY=lateen|envoy in all pods
-	@$(GO) test -json -timeout 20m -run '^TestReplay' ./test -args -engine=$(ENGINE) -scenarios=all -proxy=$(PROXY) | $(GO) run ./test/report replay $(ENGINE)
+replay: build peers ## the acceptance scenarios (SCENARIOS=16,17) on ENGINE=standalone|kubernetes, with PROXY=lateen|envoy in all pods, each TIMES in a row
+	@$(GO) test -json -timeout $(shell expr 20 \* $(TIMES))m -run '^TestReplay' ./test -args -engine=$(ENGINE) -scenarios=$(SCENARIOS) -proxy=$(PROXY) -times=$(TIMES) | $(GO) run ./test/report replay $(ENGINE)
 
 bench-engine: build ## how long pods take, and what the parts of the local engine hold; writes its section of bench/RESULTS.md
 	$(GO) run ./bench/engine
 
-fuzz: ## every fuzz target for FUZZTIME each
-	@$(GO) run ./test/fuzzall -fuzztime $(FUZZTIME)
+bench-control: build ## what the control plane takes with 1,000 services and 200 proxies; writes its section of bench/RESULTS.md
+	$(GO) run ./bench/control
+
+fuzz: ## every fuzz target for FUZZTIME each; KEEP=16 leaves so many of its inputs in the project
+	@$(GO) run ./test/fuzzall -fuzztime $(FUZZTIME) -keep $(KEEP)
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'

@@ -11,41 +11,68 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/lateen-mesh/lateen/bench/process"
 	"github.com/lateen-mesh/lateen/bench/record"
 )
 
-// A result is one line of results.json: our CPU per request over a peer's.
+// An outcome is what one benchmark has measured, by contender.
+type outcome struct {
+	benchmark
+	samples map[string][]sample
+}
+
+// A result is one line of results.json: our figure over a peer's, or our figure itself,
+// which then has no peer.
 type result struct {
 	Case          string  `json:"case"`
-	Peer          string  `json:"peer"`
-	Ratio         float64 `json:"ratio"`
+	Peer          string  `json:"peer,omitempty"`
+	Unit          string  `json:"unit,omitempty"`
+	Value         float64 `json:"value"`
 	LowerQuartile float64 `json:"lower_quartile"`
 	Gate          float64 `json:"gate"`
 	Goal          float64 `json:"goal"`
 	Rounds        int     `json:"rounds"`
 }
 
-// bounds are what the ratios are held to: the gate always, the goal in time.
-var bounds = map[string]struct{ gate, goal float64 }{
-	"envoy": {0.30, 0.16}, "nginx": {1.2, 0.8}, "haproxy": {1.2, 0.8}, "floor": {3, 1.5},
+// heading is that of this benchmark's section of RESULTS.md.
+const heading = "# What traffic through the proxy costs"
+
+// results are the lines of one benchmark.
+func (o outcome) results() []result {
+	ours := o.samples["lateen"]
+	var list []result
+	add := func(r result, values []float64, b bound) {
+		r.Case, r.Value, r.LowerQuartile = o.name, round(quantile(values, 0.5)), round(quantile(values, 0.25))
+		r.Gate, r.Goal, r.Rounds = b.gate, b.goal, len(ours)
+		list = append(list, r)
+	}
+	values := make([]float64, len(ours))
+	if o.own != nil {
+		for i := range ours {
+			values[i] = ours[i].value
+		}
+		add(result{Unit: o.unit}, values, *o.own)
+	}
+	for _, b := range o.bounds {
+		for i := range ours {
+			values[i] = ours[i].value / o.samples[b.peer][i].value
+		}
+		add(result{Peer: b.peer}, values, b)
+	}
+	return list
 }
 
-// heading is that of this benchmark's section of RESULTS.md.
-const heading = "# What a request through the gateway costs"
-
-func publish(contenders []contender, samples map[string][]sample) error {
-	ours := samples["lateen"]
+// publish prints the table, and records it if all was measured.
+func publish(b *bench, all []outcome, whole bool) error {
 	var results []result
-	for _, c := range contenders {
-		bound, ok := bounds[c.name]
-		if !ok {
-			continue
-		}
-		ratios := make([]float64, len(ours))
-		for i := range ours {
-			ratios[i] = ours[i].cpu / samples[c.name][i].cpu
-		}
-		results = append(results, result{"http1-mesh", c.name, round(quantile(ratios, 0.5)), round(quantile(ratios, 0.25)), bound.gate, bound.goal, len(ours)})
+	for _, o := range all {
+		results = append(results, o.results()...)
+	}
+	var text strings.Builder
+	write(&text, b.contenders, all, results)
+	fmt.Print(text.String())
+	if !whole {
+		return nil
 	}
 	data, err := json.MarshalIndent(results, "", "  ")
 	if err != nil {
@@ -54,42 +81,72 @@ func publish(contenders []contender, samples map[string][]sample) error {
 	if err := os.WriteFile("bench/results.json", append(data, '\n'), 0o644); err != nil { //nolint:gosec // a record for everybody
 		return err
 	}
-	var text strings.Builder
-	write(&text, contenders, samples, results)
-	fmt.Print(text.String())
 	return record.Write("bench/RESULTS.md", heading, []byte(text.String()))
 }
 
-func write(w io.Writer, contenders []contender, samples map[string][]sample, results []result) {
+func write(w io.Writer, contenders []contender, all []outcome, results []result) {
 	fmt.Fprintf(w, "Measured %s with `make bench` on %d processors of a shared machine (%s), %s, load average %s.\n",
-		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), runtime.Version(), loadAverage())
-	fmt.Fprintf(w, "HTTP/1.1 keep-alive, 8 request headers, 100-byte answers, %d connections; 50 virtual hosts of %d rules, text access log,\nfault and cors filters, request ids, retry policy. Each contender has one processor for itself and runs once per round.\n\n", connections, paths)
-	fmt.Fprint(w, "Our CPU per request over a peer's in the same round:\n\n```\n")
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), runtime.Version(), process.LoadAverage())
+	var versions []string
+	for _, c := range contenders {
+		versions = append(versions, c.name+" "+c.version)
+	}
+	fmt.Fprintf(w, "Contenders: %s.\n", strings.Join(versions, ", "))
+	fmt.Fprintf(w, "Mesh-like: %d virtual hosts of %d rules, text access log, fault and cors filters, request ids, retry policy. HTTP/1.1: %d\nconnections, 8 request headers, 100-byte answers. Each contender has one processor for itself and runs once per round.\n\n", hosts, paths, connections)
+	fmt.Fprint(w, "Our figure over a peer's in the same round; or, without a peer, our figure itself:\n\n```\n")
 	t := tabwriter.NewWriter(w, 2, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CASE\tPEER\tRATIO (MEDIAN)\tLOWER QUARTILE\tGATE\tGOAL\tROUNDS\tHOLDS")
+	fmt.Fprintln(t, "CASE\tPEER\tMEDIAN\tLOWER QUARTILE\tGATE\tGOAL\tROUNDS\tHOLDS")
 	for _, r := range results {
-		holds := "gate"
-		if r.Ratio > r.Gate {
-			holds = "-"
-		} else if r.Ratio <= r.Goal {
-			holds = "goal"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t%s\n", r.Case, r.Peer, r.Ratio, r.LowerQuartile, r.Gate, r.Goal, r.Rounds, holds)
+		fmt.Fprintf(t, "%s\t%s\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t%s\n", r.Case, r.peer(), r.Value, r.LowerQuartile, r.Gate, r.Goal, r.Rounds, r.holds())
 	}
 	_ = t.Flush()
-	fmt.Fprint(w, "```\n\nAbsolute figures, medians; they swing with the machine and are not compared between runs:\n\n```\n")
+	fmt.Fprint(w, "```\n\nWhere a gate is not met, design/0006 has the profile, what limits us and what was tried.\n\nAbsolute figures, medians; they swing with the machine and are not compared between runs:\n\n```\n")
 	t = tabwriter.NewWriter(w, 2, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CONTENDER\tµs CPU/REQUEST\tREQUESTS/s\tP99\tRSS MB\tVERSION")
-	for _, c := range contenders {
-		cpu, rate := make([]float64, 0), make([]float64, 0)
-		for _, s := range samples[c.name] {
-			cpu, rate = append(cpu, s.cpu), append(rate, s.rate)
+	fmt.Fprintln(t, "CASE\tCONTENDER\tFIGURE\tUNIT\tREQUESTS/s")
+	for _, o := range all {
+		for _, c := range o.who(contenders) {
+			fmt.Fprintf(t, "%s\t%s\t%.1f\t%s\t%.0f\n", o.name, c.name, quantile(values(o.samples[c.name]), 0.5), o.unit, medianRate(o.samples[c.name]))
 		}
-		last := samples[c.name][len(samples[c.name])-1]
-		fmt.Fprintf(t, "%s\t%.1f\t%.0f\t%s\t%.1f\t%s\n", c.name, quantile(cpu, 0.5), quantile(rate, 0.5), last.p99, residentSize(c.pid), c.version)
 	}
 	_ = t.Flush()
 	fmt.Fprint(w, "```\n")
+}
+
+// peer is what stands in the table's column.
+func (r result) peer() string {
+	if r.Peer == "" {
+		return r.Unit
+	}
+	return r.Peer
+}
+
+func (r result) holds() string {
+	switch {
+	case r.Value <= r.Goal:
+		return "goal"
+	case r.Value <= r.Gate:
+		return "gate"
+	}
+	return "-"
+}
+
+func values(samples []sample) []float64 {
+	var all []float64
+	for _, s := range samples {
+		all = append(all, s.value)
+	}
+	return all
+}
+
+func medianRate(samples []sample) float64 {
+	var all []float64
+	for _, s := range samples {
+		all = append(all, s.rate)
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	return quantile(all, 0.5)
 }
 
 // quantile is the value below which the share q of the values lies.
@@ -113,10 +170,4 @@ func processor() string {
 		}
 	}
 	return runtime.GOARCH
-}
-
-func loadAverage() string {
-	data, _ := os.ReadFile("/proc/loadavg")
-	one, _, _ := strings.Cut(string(data), " ")
-	return one
 }

@@ -25,7 +25,7 @@ func TestQuantile(t *testing.T) {
 }
 
 func TestEveryContenderHasTheWholeRoutingTable(t *testing.T) {
-	bootstrap, err := json.Marshal(meshBootstrap(1, 2, "log"))
+	bootstrap, err := json.Marshal(config{base: 1, dir: "d", log: "log", services: 1}.bootstrap())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/lateen-mesh/lateen/bench/process"
 	"github.com/lateen-mesh/lateen/bench/record"
 	"github.com/lateen-mesh/lateen/local"
 )
@@ -271,11 +272,10 @@ func pss(pid int) float64 {
 
 func (b *bench) text(rounds int) string {
 	var out strings.Builder
-	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Fprintf(&out, "Measured %s with `make bench-engine` on %d processors of a shared machine, %s, load average %s, %d rounds.\n"+
 		"Milliseconds since `lateen up --detach` was called, or of the command named; the kinds of Istio are in the API. Single\n"+
 		"figures swing with the machine: minimum and median are given.\n\n```\n",
-		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), strings.Fields(string(load) + " -")[0], rounds)
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.Version(), process.LoadAverage(), rounds)
 	t := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "FIGURE\tMINIMUM\tMEDIAN")
 	names := make([]string, 0, len(b.figures))
