@@ -13,6 +13,8 @@ PROXY   ?= lateen
 SCENARIOS ?= all
 TIMES   ?= 1
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+# A test that fails is run once more, alone, and both runs are printed; what the race detector finds stays found.
+GOTESTSUM := gotest.tools/gotestsum@v1.13.0 --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-abort-on-data-race
 
 # The Kubernetes API is a module of its own, for its dependencies.
 API     := local/apiserver
@@ -42,11 +44,11 @@ lint: ## gofmt, golangci-lint with go vet in it
 	cd $(API) && $(GO) run $(GOLANGCI) run --config $(CURDIR)/.golangci.yml
 
 test: peers ## all tests, those against a real Envoy included
-	$(GO) test -timeout 20m ./...
+	$(GO) run $(GOTESTSUM) --packages ./... -- -timeout 20m
 	$(GO) test -C $(API) ./...
 
 race: ## the tests of every package of ours under the race detector; of the API's module those of its store, the rest being upstream's
-	$(GO) test -race -short ./...
+	$(GO) run $(GOTESTSUM) --packages ./... -- -race -short
 	$(GO) test -C $(API) -race -short ./store/...
 
 e2e: build peers ## the tests that run the built binaries: scenarios, README tour, differential cases
