@@ -8,6 +8,7 @@ import (
 	meshconfig "istio.io/api/mesh/v1alpha1"
 
 	"github.com/lateen-mesh/lateen/control/ir"
+	"github.com/lateen-mesh/lateen/control/mesh"
 )
 
 // textLogFormat is the access log line of a mesh that does not set one.
@@ -52,9 +53,13 @@ func jsonLogFields() map[string]any {
 // accessLogFormat and accessLogEncoding.
 const builtinLog = "envoy"
 
+// otelLogName is the log_name of a provider that does not give one.
+const otelLogName = "otel_envoy_accesslog"
+
 // accessLogs are the logs that the mesh configuration asks for: those of
-// defaultProviders.accessLogging, without any the one of accessLogFile.
-func accessLogs(m *meshconfig.MeshConfig) []ir.AccessLog {
+// defaultProviders.accessLogging, without any the one of accessLogFile. A provider is left
+// out where the proxy does not have its logger or does not see its service.
+func accessLogs(m *meshconfig.MeshConfig, scope *mesh.Scope, proxy *mesh.Proxy) []ir.AccessLog {
 	names := m.GetDefaultProviders().GetAccessLogging()
 	if len(names) == 0 && m.GetAccessLogFile() != "" {
 		return []ir.AccessLog{meshLog(m, m.GetAccessLogFile())}
@@ -62,8 +67,14 @@ func accessLogs(m *meshconfig.MeshConfig) []ir.AccessLog {
 	var out []ir.AccessLog
 	for _, name := range names {
 		for _, p := range m.GetExtensionProviders() {
-			if file := p.GetEnvoyFileAccessLog(); p.GetName() == name && file != nil {
+			switch file, otel := p.GetEnvoyFileAccessLog(), p.GetEnvoyOtelAls(); {
+			case p.GetName() != name:
+			case file != nil:
 				out = append(out, fileLog(m, name, file))
+			case otel != nil && proxy.Has(extOpenTelemetryLog):
+				if cluster, host, ok := providerCluster(scope, otel.GetService(), otel.GetPort()); ok {
+					out = append(out, otelLog(otel, cluster, host))
+				}
 			}
 		}
 	}
@@ -97,6 +108,15 @@ func fileLog(m *meshconfig.MeshConfig, name string, p *meshconfig.MeshConfig_Ext
 		log.Text = textLogFormat
 	}
 	return log
+}
+
+// otelLog sends the text of a line as the body and the labels as attributes.
+func otelLog(p *meshconfig.MeshConfig_ExtensionProvider_EnvoyOpenTelemetryLogProvider, cluster, host string) ir.AccessLog {
+	return ir.AccessLog{
+		Collector: &ir.LogCollector{Cluster: cluster, Host: host, LogName: cmp.Or(p.GetLogName(), otelLogName)},
+		Text:      cmp.Or(p.GetLogFormat().GetText(), textLogFormat),
+		JSON:      p.GetLogFormat().GetLabels().AsMap(),
+	}
 }
 
 // noRouteLogs are the same logs for connections that end before a chain is chosen.

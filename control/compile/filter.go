@@ -11,17 +11,18 @@ import (
 // Names under which proxies list extensions: those that are not Envoy's own, and some
 // that may be left out of an Envoy.
 const (
-	extPeerMetadata   = "envoy.filters.http.peer_metadata"
-	extALPN           = "istio.alpn"
-	extPeerExchange   = "envoy.filters.network.metadata_exchange"
-	extZipkin         = "envoy.tracers.zipkin"
-	extOpenTelemetry  = "envoy.tracers.opentelemetry"
-	extHeaders        = "envoy.filters.http.header_mutation"
-	extMetrics        = "envoy.filters.http.istio_stats"
-	extTCPMetrics     = "envoy.filters.network.istio_stats"
-	extOriginalSource = "envoy.filters.listener.original_src"
-	extForwardProxy   = "envoy.filters.http.dynamic_forward_proxy"
-	extForwardSNI     = "envoy.filters.network.sni_dynamic_forward_proxy"
+	extPeerMetadata     = "envoy.filters.http.peer_metadata"
+	extALPN             = "istio.alpn"
+	extPeerExchange     = "envoy.filters.network.metadata_exchange"
+	extZipkin           = "envoy.tracers.zipkin"
+	extOpenTelemetry    = "envoy.tracers.opentelemetry"
+	extOpenTelemetryLog = "envoy.access_loggers.open_telemetry"
+	extHeaders          = "envoy.filters.http.header_mutation"
+	extMetrics          = "envoy.filters.http.istio_stats"
+	extTCPMetrics       = "envoy.filters.network.istio_stats"
+	extOriginalSource   = "envoy.filters.listener.original_src"
+	extForwardProxy     = "envoy.filters.http.dynamic_forward_proxy"
+	extForwardSNI       = "envoy.filters.network.sni_dynamic_forward_proxy"
 )
 
 // filter gives a connection manager its HTTP filters, in order. Filters that the proxy

@@ -49,7 +49,7 @@ func newListenerBuilder(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) *lis
 		scope:    scope,
 		proxy:    p,
 		config:   config,
-		logs:     accessLogs(s.MeshConfig),
+		logs:     accessLogs(s.MeshConfig, scope, p),
 		tracing:  tracing(s, config, scope, p),
 		metrics:  metrics(s.MeshConfig),
 		bound:    boundRules{},

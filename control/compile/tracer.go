@@ -76,18 +76,27 @@ func spanServiceName(labels map[string]string, p *mesh.Proxy, conventions bool) 
 	return cmp.Or(labels["app"], p.WorkloadName, "istio-proxy") + "." + p.Namespace
 }
 
-// spansTo is a service "host" or "namespace/host" that the proxy sees, nil where it sees
-// none.
+// spansTo is a Tracer to a provider's service, nil where the proxy sees none.
 func spansTo(scope *mesh.Scope, service string, port uint32) *ir.Tracer {
+	cluster, host, ok := providerCluster(scope, service, port)
+	if !ok {
+		return nil
+	}
+	return &ir.Tracer{Cluster: cluster, Host: host}
+}
+
+// providerCluster is the cluster of a provider's service, "host" or "namespace/host", and
+// the host, where the proxy sees it.
+func providerCluster(scope *mesh.Scope, service string, port uint32) (cluster, host string, ok bool) {
 	namespace, host, named := strings.Cut(service, "/")
 	if !named {
 		namespace, host = "", service
 	}
 	s := scope.Service(host)
 	if s == nil || s.Port(port) == nil || namespace != "" && s.Namespace != namespace {
-		return nil
+		return "", "", false
 	}
-	return &ir.Tracer{Cluster: clusterName(host, "", port), Host: host}
+	return clusterName(host, "", port), host, true
 }
 
 // providerHeaders have their value written, or taken from the control plane's environment.
