@@ -19,27 +19,8 @@ import (
 
 	"github.com/lateen-mesh/lateen/cli"
 	"github.com/lateen-mesh/lateen/control/inject"
+	"github.com/lateen-mesh/lateen/test/material"
 )
-
-// sharedData is the folder of acceptance material beside the project.
-func sharedData(t *testing.T, path string) string {
-	t.Helper()
-	if root := os.Getenv("LATEEN_SHARED"); root != "" {
-		return filepath.Join(root, path)
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		root := filepath.Join(filepath.Dir(dir), "shared")
-		if _, err := os.Stat(filepath.Join(root, "golden")); err == nil {
-			return filepath.Join(root, path)
-		}
-	}
-	t.Skip("shared acceptance material not present: " + path)
-	return ""
-}
 
 // command runs a command of istioctl.
 func command(t *testing.T, input string, args ...string) (code int, out, errs string) {
@@ -59,7 +40,7 @@ func deployment(t *testing.T, text string) (d appsv1.Deployment) {
 }
 
 func TestKubeInjectCases(t *testing.T) {
-	dir := sharedData(t, "data/inject/kube-inject-cli")
+	dir := material.Path(t, "data/inject/kube-inject-cli")
 	for _, c := range []struct {
 		name, input, want string
 		flags             []string

@@ -9,13 +9,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
+
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // TestCommandsOfTheOriginal runs the commands of the acceptance material that need no mesh,
 // as they are written there, and wants what the original prints. Those that ask for pods are
 // in scenario 49, which has a mesh.
 func TestCommandsOfTheOriginal(t *testing.T) {
-	dir := sharedData(t, filepath.Join("data", "cli"))
+	dir := material.Path(t, "data", "cli")
 	text, err := os.ReadFile(filepath.Join(dir, "cases.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lateen-mesh/lateen/install"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // An operatorCase is an installation with what the original's command renders of it.
@@ -43,7 +44,7 @@ var ours = map[string]string{
 }
 
 func TestOperatorCases(t *testing.T) {
-	root := shared(t, "data/operator")
+	root := material.Path(t, "data/operator")
 	var cases []operatorCase
 	read(t, filepath.Join(root, "cases.yaml"), &cases)
 	for _, c := range cases {
@@ -88,7 +89,7 @@ var refused = map[string]string{
 }
 
 func TestOperatorInputs(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(shared(t, "data/operator"), "input", "*.yaml"))
+	files, err := filepath.Glob(filepath.Join(material.Path(t, "data/operator"), "input", "*.yaml"))
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
@@ -300,22 +301,6 @@ func mapOf(v any) map[string]any {
 func listOf(v any) []any {
 	l, _ := v.([]any)
 	return l
-}
-
-// shared is a folder of the acceptance material beside the project.
-func shared(t *testing.T, name string) string {
-	t.Helper()
-	root := os.Getenv("LATEEN_SHARED")
-	for dir, err := os.Getwd(); root == "" && err == nil && dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(filepath.Dir(dir), "shared", "golden")); err == nil {
-			root = filepath.Join(filepath.Dir(dir), "shared")
-		}
-	}
-	folder := filepath.Join(root, name)
-	if _, err := os.Stat(folder); root == "" || err != nil {
-		t.Skip("shared acceptance material not present: " + name)
-	}
-	return folder
 }
 
 func read(t *testing.T, name string, into any) {

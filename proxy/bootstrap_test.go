@@ -6,31 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
-// shared finds a folder of the acceptance material.
-func shared(t *testing.T, path string) string {
-	t.Helper()
-	if root := os.Getenv("LATEEN_SHARED"); root != "" {
-		return filepath.Join(root, path)
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		for _, root := range []string{filepath.Join(dir, "shared"), filepath.Join(filepath.Dir(dir), "shared")} {
-			if _, err := os.Stat(filepath.Join(root, "golden")); err == nil {
-				return filepath.Join(root, path)
-			}
-		}
-	}
-	t.Skip("shared acceptance material not present: " + path)
-	return ""
-}
-
 func TestBootstrapsOfTheOriginal(t *testing.T) {
-	b, err := Load(filepath.Join(shared(t, "golden/bootstrap"), "sidecar-bootstrap.json"), "", false)
+	b, err := Load(material.Path(t, "golden", "bootstrap", "sidecar-bootstrap.json"), "", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +23,7 @@ func TestBootstrapsOfTheOriginal(t *testing.T) {
 	if !slices.Equal(b.Ignored, want) {
 		t.Errorf("ignored: %q", b.Ignored)
 	}
-	files, err := filepath.Glob(filepath.Join(shared(t, "data/bootstrap"), "*.json"))
+	files, err := filepath.Glob(filepath.Join(material.Path(t, "data/bootstrap"), "*.json"))
 	if err != nil || len(files) == 0 {
 		t.Skip("shared acceptance material not present: data/bootstrap")
 	}

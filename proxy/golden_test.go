@@ -17,6 +17,8 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // absent are the parts that the original's configuration asks for in some scenarios and
@@ -32,7 +34,7 @@ var absent = []string{
 // TestGoldenConfigurations compiles every listener and cluster that the original
 // generated: each is accepted, or refused for a part that is known to be absent.
 func TestGoldenConfigurations(t *testing.T) {
-	root := shared(t, "golden")
+	root := material.Path(t, "golden")
 	folders, err := filepath.Glob(filepath.Join(root, "*", "*", "lds.json"))
 	if err != nil || len(folders) == 0 {
 		t.Skip("shared acceptance material not present: golden/*/*/lds.json")

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // meshSide is a proxy of a workload in front of one cluster, with the filters that a mesh
@@ -77,7 +79,7 @@ func TestMeshMetrics(t *testing.T) {
 			Labels       map[string]string
 		} `json:"series"`
 	}
-	data, err := os.ReadFile(shared(t, "data/metrics/istio-metrics.yaml"))
+	data, err := os.ReadFile(material.Path(t, "data/metrics/istio-metrics.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lateen-mesh/lateen/test/material"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
@@ -215,7 +216,7 @@ static_resources:
 // goldenSidecar loads m with what the original sent to a sidecar.
 func goldenSidecar(t *testing.T, m *management) {
 	t.Helper()
-	dir := filepath.Join(shared(t, "golden"), "s001a-bookinfo-all-v1", "sidecar")
+	dir := material.Path(t, "golden", "s001a-bookinfo-all-v1", "sidecar")
 	for file, kind := range goldenTypes {
 		m.set(t, kind.url, golden(t, filepath.Join(dir, file+".json"), kind.fresh)...)
 	}

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 type object = map[string]any
@@ -20,7 +22,7 @@ type object = map[string]any
 // selectors, ports, routes. What a kubelet or a client cannot see is left open:
 // the image's registry and tag, and the port behind a Service where both name it.
 func TestManifestsMeanWhatTheOriginalsDo(t *testing.T) {
-	root := shared(t)
+	root := material.Path(t)
 	const extra = "data/samples-extra/samples/"
 	const release = "samples/release-1.24/samples/"
 	for _, tt := range append(bookinfo(t, root), []manifest{
@@ -249,22 +251,4 @@ func list(v any) (all []object) {
 func text(o object) string {
 	out, _ := yaml.Marshal(o)
 	return string(out)
-}
-
-// shared is the directory with the acceptance material: LATEEN_SHARED, or
-// "shared" beside or in an ancestor directory.
-func shared(t testing.TB) string {
-	t.Helper()
-	if dir := os.Getenv("LATEEN_SHARED"); dir != "" {
-		return dir
-	}
-	dir, err := os.Getwd()
-	for err == nil && dir != filepath.Dir(dir) {
-		if info, err := os.Stat(filepath.Join(dir, "shared", "golden")); err == nil && info.IsDir() {
-			return filepath.Join(dir, "shared")
-		}
-		dir = filepath.Dir(dir)
-	}
-	t.Skip("shared acceptance material not present: set LATEEN_SHARED to its directory")
-	return ""
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/test/fixture"
+	"github.com/lateen-mesh/lateen/test/material"
 	"github.com/lateen-mesh/lateen/test/ports"
 )
 
@@ -173,7 +174,7 @@ func usualNodes(t *testing.T) map[string]*corepb.Node {
 // goldenViews are the inputs of the observed scenarios with their proxies, with and
 // without the agent that they were started by.
 func goldenViews(t *testing.T) []stockView {
-	nodes, err := filepath.Glob(filepath.Join(sharedFolder(t, "golden"), "*", "nodes.json"))
+	nodes, err := filepath.Glob(filepath.Join(material.Path(t, "golden"), "*", "nodes.json"))
 	if err != nil || len(nodes) == 0 {
 		t.Fatalf("no scenarios: %v", err)
 	}
@@ -289,26 +290,6 @@ func caseViews(t *testing.T) []stockView {
 	}
 	slices.SortFunc(views, func(a, b stockView) int { return cmp.Compare(a.name, b.name) })
 	return views
-}
-
-// sharedFolder finds a folder of the acceptance material beside the project.
-func sharedFolder(t *testing.T, name string) string {
-	t.Helper()
-	candidates := []string{filepath.Join(os.Getenv("LATEEN_SHARED"), name)}
-	if dir, err := os.Getwd(); err == nil {
-		for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-			candidates = append(candidates, filepath.Join(filepath.Dir(dir), "shared", name))
-		}
-	}
-	for _, c := range candidates {
-		if filepath.IsAbs(c) {
-			if _, err := os.Stat(c); err == nil {
-				return c
-			}
-		}
-	}
-	t.Skip("shared acceptance material not present: no folder " + name + " found")
-	return ""
 }
 
 func read(t *testing.T, path string) string {

@@ -20,6 +20,7 @@ import (
 	"github.com/lateen-mesh/lateen/local"
 	"github.com/lateen-mesh/lateen/local/namespace"
 	"github.com/lateen-mesh/lateen/test/build"
+	"github.com/lateen-mesh/lateen/test/material"
 	"github.com/lateen-mesh/lateen/test/ports"
 )
 
@@ -38,7 +39,7 @@ func TestPods(t *testing.T) {
 	if _, err := namespace.Probe(t.Context(), filepath.Join(bin, "lateen-engine")); errors.As(err, &refusal) {
 		t.Skipf("%v (%s)", err, refusal.Hint)
 	}
-	shared := sharedDir()
+	shared := material.Dir()
 	for _, who := range []struct {
 		name string
 		uid  int
@@ -100,22 +101,6 @@ func absolute(path string) string {
 		panic(err)
 	}
 	return abs
-}
-
-// sharedDir is the acceptance material beside the project, "" where there is none.
-func sharedDir() string {
-	dir := absolute(".")
-	for {
-		for _, candidate := range []string{os.Getenv("LATEEN_SHARED"), filepath.Join(dir, "shared")} {
-			if _, err := os.Stat(filepath.Join(candidate, "golden")); candidate != "" && err == nil {
-				return candidate
-			}
-		}
-		if dir == "/" {
-			return ""
-		}
-		dir = filepath.Dir(dir)
-	}
 }
 
 // up is `lateen up --detach`, as the user of the run, with ports that are free. The mesh

@@ -12,6 +12,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/local/namespace"
 	"github.com/lateen-mesh/lateen/test/fixture"
+	"github.com/lateen-mesh/lateen/test/material"
 	"github.com/lateen-mesh/lateen/test/replay"
 )
 
@@ -35,7 +36,7 @@ func TestReplayPods(t *testing.T) {
 	if engine() != "standalone" {
 		t.Skipf("engine %q is not built yet: the scenarios replay on the standalone engine only", engine())
 	}
-	shared := sharedDir()
+	shared := material.Dir()
 	if shared == "" {
 		t.Skip("shared acceptance material not present: the scenarios are part of it")
 	}

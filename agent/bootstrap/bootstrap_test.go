@@ -29,31 +29,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	meshpb "istio.io/api/mesh/v1alpha1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/lateen-mesh/lateen/test/material"
 )
-
-// shared is the folder of the acceptance material.
-func shared(t *testing.T) string {
-	t.Helper()
-	if dir := os.Getenv("LATEEN_SHARED"); dir != "" {
-		return dir
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if found := filepath.Join(filepath.Dir(dir), "shared"); exists(filepath.Join(found, "golden")) {
-			return found
-		}
-	}
-	t.Skip("shared acceptance material not present: set LATEEN_SHARED to its folder")
-	return ""
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
 
 // A bootstrapCase is one of data/bootstrap/cases.yaml.
 type bootstrapCase struct {
@@ -72,7 +50,7 @@ var rows = map[string]string{
 }
 
 func TestCases(t *testing.T) {
-	dir := filepath.Join(shared(t), "data", "bootstrap")
+	dir := material.Path(t, "data", "bootstrap")
 	text, err := os.ReadFile(filepath.Join(dir, "cases.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -203,7 +181,7 @@ func compare(t *testing.T, at string, got, want any) {
 
 // TestGolden is the bootstrap that a real agent of the original wrote for a pod.
 func TestGolden(t *testing.T) {
-	want, err := os.ReadFile(filepath.Join(shared(t), "golden", "bootstrap", "sidecar-bootstrap.json"))
+	want, err := os.ReadFile(material.Path(t, "golden", "bootstrap", "sidecar-bootstrap.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // A packet is what a rule can see.
@@ -44,7 +46,7 @@ func (p packet) meaning() string {
 
 // TestMeaning compares our rules with the original's, packet by packet.
 func TestMeaning(t *testing.T) {
-	dir := filepath.Join(shared(t), "data", "firewall")
+	dir := material.Path(t, "data", "firewall")
 	var file struct {
 		Cases []struct {
 			Name     string         `json:"name"`
@@ -88,25 +90,6 @@ func TestMeaning(t *testing.T) {
 			}
 		})
 	}
-}
-
-func shared(t *testing.T) string {
-	t.Helper()
-	if dir := os.Getenv("LATEEN_SHARED"); dir != "" {
-		return dir
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		found := filepath.Join(filepath.Dir(dir), "shared")
-		if _, err := os.Stat(filepath.Join(found, "golden")); err == nil {
-			return found
-		}
-	}
-	t.Skip("shared acceptance material not present: no directory shared/golden beside the project")
-	return ""
 }
 
 // group is the number that tests give a group.

@@ -14,25 +14,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lateen-mesh/lateen/cli/dump"
+	"github.com/lateen-mesh/lateen/test/material"
 )
-
-// acceptance is the folder of the command line's test material, which is not part of the
-// project.
-func acceptance(t *testing.T) string {
-	t.Helper()
-	shared := os.Getenv("LATEEN_SHARED")
-	for dir, last := ".", ""; shared == ""; dir = filepath.Join(dir, "..") {
-		at, err := filepath.Abs(dir)
-		if err != nil || at == last {
-			t.Skip("shared acceptance material not present: the dumps of a real mesh are part of it")
-		}
-		if _, err := os.Stat(filepath.Join(at, "shared", "golden")); err == nil {
-			shared = filepath.Join(at, "shared")
-		}
-		last = at
-	}
-	return filepath.Join(shared, "data", "cli")
-}
 
 func read(t *testing.T, path ...string) []byte {
 	t.Helper()
@@ -45,7 +28,7 @@ func read(t *testing.T, path ...string) []byte {
 
 // TestOriginal prints dumps of real proxies as the original did.
 func TestOriginal(t *testing.T) {
-	dir := acceptance(t)
+	dir := material.Path(t, "data", "cli")
 	const envoy = "writer/envoy/configdump/"
 	routes := func(d *dump.Dump) (*dump.List, error) { return d.Routes(dump.RouteFilter{}, false) }
 	endpoints := func(port int) func(*dump.Dump) (*dump.List, error) {
@@ -89,7 +72,7 @@ func TestOriginal(t *testing.T) {
 
 // TestOriginalAll does that with all tables of a waypoint.
 func TestOriginalAll(t *testing.T) {
-	dir := acceptance(t)
+	dir := material.Path(t, "data", "cli")
 	d, err := dump.Parse(read(t, dir, "proxyconfig/config_dump.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +91,7 @@ func TestOriginalAll(t *testing.T) {
 
 // TestOriginalAuthorization shows what a proxy allows and denies, and asks others about.
 func TestOriginalAuthorization(t *testing.T) {
-	d, err := dump.Parse(read(t, acceptance(t), "authz", "configdump.yaml"))
+	d, err := dump.Parse(read(t, material.Path(t, "data", "cli"), "authz", "configdump.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

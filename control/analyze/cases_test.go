@@ -1,7 +1,6 @@
 package analyze
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,23 +11,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/test/material"
 )
-
-// shared is a directory of the acceptance material, which is not part of the project.
-func shared(t *testing.T, name string) string {
-	t.Helper()
-	root := os.Getenv("LATEEN_SHARED")
-	for dir, _ := filepath.Abs("."); root == "" && dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "..", "shared", "data")); err == nil {
-			root = filepath.Join(dir, "..", "shared")
-		}
-	}
-	path := filepath.Join(root, name)
-	if _, err := os.Stat(path); root == "" || errors.Is(err, os.ErrNotExist) {
-		t.Skipf("shared acceptance material not present: %s", name)
-	}
-	return path
-}
 
 func readYAML(t *testing.T, path string, into any) {
 	t.Helper()
@@ -57,7 +41,7 @@ type sharedCase struct {
 
 // TestSharedCases compares what each analyzer says of the objects of each case.
 func TestSharedCases(t *testing.T) {
-	dir := shared(t, "data/analysis")
+	dir := material.Path(t, "data/analysis")
 	var cases []sharedCase
 	readYAML(t, filepath.Join(dir, "cases.yaml"), &cases)
 	for i, c := range cases {
@@ -74,7 +58,7 @@ func TestSharedCases(t *testing.T) {
 // TestSharedCasesOfFiles compares what all analyzers that need no cluster say of the
 // configuration alone, in all namespaces.
 func TestSharedCasesOfFiles(t *testing.T) {
-	dir := shared(t, "data/analysis")
+	dir := material.Path(t, "data/analysis")
 	var cases []sharedCase
 	readYAML(t, filepath.Join(dir, "cases.yaml"), &cases)
 	for i, c := range cases {
@@ -196,7 +180,7 @@ func TestSharedMessages(t *testing.T) {
 		Code, Name, Level, Text string
 		Args                    []string
 	}
-	readYAML(t, filepath.Join(shared(t, "data/analysis"), "messages.yaml"), &want)
+	readYAML(t, filepath.Join(material.Path(t, "data/analysis"), "messages.yaml"), &want)
 	have := map[Code]definition{}
 	for _, d := range definitions() {
 		have[d.code] = d
@@ -215,7 +199,7 @@ func TestSharedMessages(t *testing.T) {
 // TestSamples finds nothing of our own in what is written well: each file of the samples,
 // and all of a folder together.
 func TestSamples(t *testing.T) {
-	for _, root := range []string{"../../samples", shared(t, "samples")} {
+	for _, root := range []string{"../../samples", material.Path(t, "samples")} {
 		folders := map[string]*Mesh{}
 		err := filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
 			if err != nil || e.IsDir() || filepath.Ext(path) != ".yaml" {

@@ -17,6 +17,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/envoy"
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // TestGoldenListeners compares listeners and routes with Istio's by meaning: the
@@ -68,7 +69,7 @@ func hasSidecar(sc scenario) bool {
 // Scenario 53: before a Gateway leads anywhere the table of port 80 is exactly that
 // of the seed, with the seed's own Gateway and without any.
 func TestUnconfiguredGatewayTable(t *testing.T) {
-	dir := filepath.Join(filepath.Dir(goldenRoot(t)), "scenarios", "53-ingress-unconfigured-404")
+	dir := material.Path(t, "scenarios", "53-ingress-unconfigured-404")
 	var want []any
 	if err := json.Unmarshal(mustRead(t, filepath.Join(dir, "route-http80-blackhole.json")), &want); err != nil {
 		t.Fatal(err)

@@ -19,31 +19,13 @@ import (
 
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // The golden tests compare what is generated here with what Istio's control
 // plane generated for the same input and node, resource by resource and field by
 // field. Resources are matched by name. Differences that are meant are listed with
 // their reason in testdata/golden_differences.txt.
-
-// goldenRoot finds the folder of observed output: $LATEEN_SHARED/golden, or
-// shared/golden beside one of the folders above.
-func goldenRoot(t testing.TB) string {
-	t.Helper()
-	candidates := []string{filepath.Join(os.Getenv("LATEEN_SHARED"), "golden")}
-	if dir, err := os.Getwd(); err == nil {
-		for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-			candidates = append(candidates, filepath.Join(dir, "shared", "golden"), filepath.Join(filepath.Dir(dir), "shared", "golden"))
-		}
-	}
-	for _, c := range candidates {
-		if _, err := os.Stat(filepath.Join(c, "INDEX.md")); err == nil {
-			return c
-		}
-	}
-	t.Skip("shared acceptance material not present: no golden folder found")
-	return ""
-}
 
 // A scenario is one folder of golden output.
 type scenario struct {
@@ -56,7 +38,7 @@ type scenario struct {
 // goldenScenarios loads every scenario, in order of name.
 func goldenScenarios(t testing.TB) []scenario {
 	t.Helper()
-	nodes, err := filepath.Glob(filepath.Join(goldenRoot(t), "*", "nodes.json"))
+	nodes, err := filepath.Glob(filepath.Join(material.Path(t, "golden"), "*", "nodes.json"))
 	if err != nil || len(nodes) == 0 {
 		t.Fatalf("no scenarios: %v", err)
 	}
@@ -86,7 +68,7 @@ func loadScenario(t testing.TB, dir string) scenario {
 	if config.HasErrors(problems) {
 		t.Fatalf("%s: %v", sc.name, problems)
 	}
-	sc.snapshot = mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc})
+	sc.snapshot = mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc, Identities: true})
 	var nodes map[string]struct {
 		ID       string         `json:"id"`
 		Metadata map[string]any `json:"metadata"`

@@ -9,6 +9,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/envoy"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // TestPatches reads like the table of the manual: what each operation does to each kind
@@ -236,7 +237,7 @@ func TestPatchOrder(t *testing.T) {
 
 // TestPatchSamples reads every patch of the samples that users know.
 func TestPatchSamples(t *testing.T) {
-	dir := filepath.Dir(goldenRoot(t))
+	dir := material.Path(t)
 	for _, file := range []string{"samples/ratelimit/local-rate-limit-service.yaml", "samples/bookinfo/policy/productpage_envoy_ratelimit.yaml"} {
 		t.Run("EX-014 "+file, func(t *testing.T) {
 			configs, problems := config.DecodeYAML(file, mustRead(t, filepath.Join(dir, "data", "samples-extra", file)))

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 var update = flag.Bool("update", false, "rewrite the expectations in testdata")
@@ -200,7 +201,7 @@ func isEmpty(v any) bool {
 }
 
 func TestSamplesRoundTrip(t *testing.T) {
-	root := shared(t)
+	root := material.Path(t)
 	n := 0
 	for _, dir := range []string{"samples", "golden", "scenarios"} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, e os.DirEntry, err error) error {

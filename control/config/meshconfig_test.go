@@ -10,6 +10,7 @@ import (
 	meshconfig "istio.io/api/mesh/v1alpha1"
 
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 func TestMeshConfig(t *testing.T) {
@@ -129,7 +130,7 @@ func TestMeshConfigInTheSet(t *testing.T) {
 
 // Every mesh configuration of the recorded runs is understood.
 func TestRecordedMeshConfigs(t *testing.T) {
-	root := shared(t)
+	root := material.Path(t)
 	seen := 0
 	for _, dir := range goldenRuns(t, root) {
 		seen++

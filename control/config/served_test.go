@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // fromServer reads a document as if an API server held it.
@@ -40,7 +41,7 @@ func isCustom(kind config.Kind) bool {
 func TestFromSpec(t *testing.T) {
 	t.Run("objects are the same as of files", func(t *testing.T) {
 		compared := 0
-		inputs, err := filepath.Glob(filepath.Join(shared(t), "golden", "*", "input", "*.yaml"))
+		inputs, err := filepath.Glob(filepath.Join(material.Path(t, "golden"), "*", "input", "*.yaml"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,11 +12,12 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // The verdicts of the original's validator, object by object.
 func TestVerdictsOfTheOriginal(t *testing.T) {
-	dir := filepath.Join(shared(t), "data", "validation", "cases")
+	dir := material.Path(t, "data", "validation", "cases")
 	for _, kind := range []string{"virtualservice", "destinationrule", "gateway", "serviceentry", "workloadentry", "sidecar",
 		"workloadgroup", "proxyconfig", "peerauthentication", "requestauthentication", "authorizationpolicy", "telemetry", "wasmplugin", "trafficextension"} {
 		var cases []struct {
@@ -52,7 +53,7 @@ func TestVerdictsOfTheOriginal(t *testing.T) {
 
 // What the schemas of the API server refuse is refused here with the same object.
 func TestVerdictsOfTheSchemas(t *testing.T) {
-	dir := filepath.Join(shared(t), "data", "validation", "crd")
+	dir := material.Path(t, "data", "validation", "crd")
 	kinds := []string{"destinationrule", "serviceentry", "workloadentry",
 		"envoyfilter", "workloadgroup", "proxyconfig", "peerauth", "reqauth", "authz", "telemetry", "wasm"}
 	for _, kind := range kinds {
@@ -97,7 +98,7 @@ func expectation(doc string) (want, text string) {
 
 // Files that users apply: samples, tasks and scenarios must be taken as they are.
 func TestFilesOfUsersAreAccepted(t *testing.T) {
-	root := shared(t)
+	root := material.Path(t)
 	for _, dir := range []string{"samples", "data/samples-extra", "scenarios", "golden"} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, e os.DirEntry, err error) error {
 			if err != nil || e.IsDir() || filepath.Ext(path) != ".yaml" || filepath.Base(path) == "mesh.yaml" {

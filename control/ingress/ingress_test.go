@@ -14,24 +14,8 @@ import (
 
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/ingress"
+	"github.com/lateen-mesh/lateen/test/material"
 )
-
-// shared is the directory with the acceptance material: LATEEN_SHARED, or "shared" beside or
-// in an ancestor directory.
-func shared(t *testing.T) string {
-	if dir := os.Getenv("LATEEN_SHARED"); dir != "" {
-		return dir
-	}
-	dir, err := os.Getwd()
-	for err == nil && dir != filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "shared", "golden")); err == nil {
-			return filepath.Join(dir, "shared")
-		}
-		dir = filepath.Dir(dir)
-	}
-	t.Skip("shared acceptance material not present: set LATEEN_SHARED to its directory")
-	return ""
-}
 
 func setOf(t *testing.T, text string) *config.Set {
 	t.Helper()
@@ -50,7 +34,7 @@ func meshOf(mode meshconfig.MeshConfig_IngressControllerMode) *meshconfig.MeshCo
 
 // The objects that the original makes of the same Ingresses.
 func TestObjectsOfTheOriginal(t *testing.T) {
-	dir := filepath.Join(shared(t), "data", "gatewayapi", "ingress")
+	dir := material.Path(t, "data", "gatewayapi", "ingress")
 	files, err := filepath.Glob(filepath.Join(dir, "*.golden.yaml"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no cases in %s: %v", dir, err)

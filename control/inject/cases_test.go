@@ -21,27 +21,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lateen-mesh/lateen/control/config"
+	"github.com/lateen-mesh/lateen/test/material"
 )
-
-// shared is the folder of acceptance material beside the project.
-func shared(t testing.TB, path string) string {
-	t.Helper()
-	if root := os.Getenv("LATEEN_SHARED"); root != "" {
-		return filepath.Join(root, path)
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		root := filepath.Join(filepath.Dir(dir), "shared")
-		if _, err := os.Stat(filepath.Join(root, "golden")); err == nil {
-			return filepath.Join(root, path)
-		}
-	}
-	t.Skip("shared acceptance material not present: " + path)
-	return ""
-}
 
 // A sharedCase is an entry of data/inject/cases.yaml.
 type sharedCase struct {
@@ -107,7 +88,7 @@ func readYAML(t *testing.T, path string, into any) {
 // TestSharedCases injects what Istio's own tests inject, through kube-inject and, where a
 // pod can come that way, through the webhook.
 func TestSharedCases(t *testing.T) {
-	dir := shared(t, "data/inject")
+	dir := material.Path(t, "data/inject")
 	var cases []sharedCase
 	readYAML(t, filepath.Join(dir, "cases.yaml"), &cases)
 	for _, c := range cases {

@@ -25,6 +25,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/kube/kubetest"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // texts is the configuration of every case of the whole mesh and of the files that globs
@@ -67,17 +68,9 @@ func texts(t *testing.T, globs ...string) map[string]string {
 
 // sharedFiles are files of the acceptance material, none where that is not present.
 func sharedFiles(globs []string) []string {
-	root := os.Getenv("LATEEN_SHARED")
-	if dir, err := os.Getwd(); err == nil && root == "" {
-		for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-			if _, err := os.Stat(filepath.Join(dir, "shared", "golden")); err == nil {
-				root = filepath.Join(dir, "shared")
-			}
-		}
-	}
 	var all []string
 	for _, glob := range globs {
-		files, _ := filepath.Glob(filepath.Join(root, glob))
+		files, _ := filepath.Glob(filepath.Join(material.Dir(), glob))
 		all = append(all, files...)
 	}
 	return all

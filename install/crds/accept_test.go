@@ -18,6 +18,7 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/lateen-mesh/lateen/install/crds"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // A server does with schemas what an API server does, but for CEL rules: those
@@ -120,7 +121,7 @@ func istio(t *testing.T, dir string) map[string]object {
 // Every Istio object that users have and that Istio takes is taken, and nothing of
 // it is dropped.
 func TestWhatIsValidIsTakenWhole(t *testing.T) {
-	root, api := shared(t), newServer(t)
+	root, api := material.Path(t), newServer(t)
 	for _, dir := range []string{"samples", "scenarios", "golden", "data/samples-extra", "data/authz", "data/gatewayapi/ingress"} {
 		t.Run("VS-001 VS-002 "+dir, func(t *testing.T) { api.takes(t, filepath.Join(root, dir)) })
 	}
@@ -143,7 +144,7 @@ func (s server) takes(t *testing.T, dir string) {
 
 // The cases of data/validation that are valid.
 func TestValidCasesAreTaken(t *testing.T) {
-	root, api := shared(t), newServer(t)
+	root, api := material.Path(t), newServer(t)
 	files, err := filepath.Glob(filepath.Join(root, "data/validation/cases/*.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/lateen-mesh/lateen/install/crds"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // An object is a decoded JSON object.
@@ -59,24 +60,6 @@ func documents(t testing.TB, text []byte) (all []object) {
 	}
 }
 
-// shared is the directory with the acceptance material: LATEEN_SHARED, or
-// "shared" beside or in an ancestor directory.
-func shared(t testing.TB) string {
-	t.Helper()
-	if dir := os.Getenv("LATEEN_SHARED"); dir != "" {
-		return dir
-	}
-	dir, err := os.Getwd()
-	for err == nil && dir != filepath.Dir(dir) {
-		if info, err := os.Stat(filepath.Join(dir, "shared", "golden")); err == nil && info.IsDir() {
-			return filepath.Join(dir, "shared")
-		}
-		dir = filepath.Dir(dir)
-	}
-	t.Skip("shared acceptance material not present: set LATEEN_SHARED to its directory")
-	return ""
-}
-
 func read(t testing.TB, path ...string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(path...))
@@ -88,7 +71,7 @@ func read(t testing.TB, path ...string) []byte {
 
 // Everything about a definition but its schemas equals the original's.
 func TestResourcesAreTheOriginals(t *testing.T) {
-	want := definitions(t, read(t, shared(t), "data", "crds", "istio", "crd-all.gen.yaml"))
+	want := definitions(t, read(t, material.Path(t, "data", "crds", "istio", "crd-all.gen.yaml")))
 	got := definitions(t, crds.All())
 	t.Run("IN-019 fifteen kinds, their names, categories, labels, columns and versions", func(t *testing.T) {
 		if len(got) != 15 || len(want) != 15 {
@@ -143,7 +126,7 @@ func versions(definition object) (all []object) {
 //	layout       CEL rules differ in quotes, blanks and parentheses
 //	newer        the original's file is younger than the istio.io/api we build on
 func TestSchemasAreTheOriginals(t *testing.T) {
-	want := definitions(t, read(t, shared(t), "data", "crds", "istio", "crd-all.gen.yaml"))
+	want := definitions(t, read(t, material.Path(t, "data", "crds", "istio", "crd-all.gen.yaml")))
 	got := definitions(t, crds.All())
 	for name := range want {
 		t.Run(name, func(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/install/crds"
 	"github.com/lateen-mesh/lateen/test/api"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // An apiServer is a lateen-apiserver that has our definitions.
@@ -124,7 +125,7 @@ func (s *apiServer) create(t *testing.T, o object, query string) (int, object) {
 }
 
 func TestTheServerSaysWhatTheOriginalsSay(t *testing.T) {
-	root, s := shared(t), startServer(t)
+	root, s := material.Path(t), startServer(t)
 	t.Run("IN-019 what is invalid is refused with the original's words", func(t *testing.T) { s.refusals(t, root) })
 	t.Run("IN-019 what is valid is taken", func(t *testing.T) {
 		for _, file := range glob(t, root, "data/validation/crd/*-valid.yaml", "data/validation/crd-server/*-valid.yaml") {

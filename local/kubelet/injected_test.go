@@ -26,6 +26,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/local/container"
 	"github.com/lateen-mesh/lateen/local/kubelet/image"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // generous is an API that has every ConfigMap, Secret and claim that is asked for, and gives
@@ -158,7 +159,7 @@ func contents(t *testing.T, m container.Mount) (all []string) {
 
 // TestInjectedPods takes every pod that injection makes in the acceptance data.
 func TestInjectedPods(t *testing.T) {
-	paths, err := filepath.Glob(filepath.Join(shared(t), "data", "inject", "output", "*.yaml"))
+	paths, err := filepath.Glob(filepath.Join(material.Path(t, "data", "inject", "output"), "*.yaml"))
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("%q, %v", paths, err)
 	}
@@ -170,7 +171,7 @@ func TestInjectedPods(t *testing.T) {
 		})
 	}
 	t.Run("IN-022 EN-041 what a sidecar finds", func(t *testing.T) {
-		pods := injectedPods(t, filepath.Join(shared(t), "data", "inject", "output", "hello-probes.yaml"))
+		pods := injectedPods(t, material.Path(t, "data", "inject", "output", "hello-probes.yaml"))
 		proxy := configureAll(t, pods[0])["istio-proxy"]
 		for _, want := range []string{
 			"POD_NAME=p", "POD_NAMESPACE=default", "HOST_IP=10.244.0.1", "ISTIO_CPU_LIMIT=2", "GOMEMLIMIT=1073741824", "CA_ADDR=istiod.istio-system.svc:15012",

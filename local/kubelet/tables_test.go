@@ -1,13 +1,10 @@
 package kubelet
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -227,18 +224,4 @@ func TestLogQueries(t *testing.T) {
 			t.Errorf("%s is %+v, %v", text, got, err)
 		}
 	}
-}
-
-// shared is where the acceptance material is.
-func shared(t *testing.T) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
-		at := cmp.Or(os.Getenv("LATEEN_SHARED"), filepath.Join(dir, "shared"))
-		if _, err := os.Stat(filepath.Join(at, "golden")); err == nil {
-			return at
-		}
-	}
-	t.Skip("shared acceptance material not present: LATEEN_SHARED names it")
-	return ""
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/dns"
 	"github.com/lateen-mesh/lateen/proxy/xds"
+	"github.com/lateen-mesh/lateen/test/material"
 
 	// What Any fields of the goldens hold.
 	_ "github.com/cncf/xds/go/udpa/type/v1"
@@ -25,13 +26,7 @@ import (
 // golden returns the files of what the original generates.
 func golden(t *testing.T, pattern string) []string {
 	t.Helper()
-	dir := os.Getenv("LATEEN_SHARED")
-	for at, _ := os.Getwd(); dir == "" && at != "/"; at = filepath.Dir(at) {
-		if _, err := os.Stat(filepath.Join(at, "shared", "golden")); err == nil {
-			dir = filepath.Join(at, "shared")
-		}
-	}
-	files, _ := filepath.Glob(filepath.Join(dir, "golden", pattern))
+	files, _ := filepath.Glob(filepath.Join(material.Path(t, "golden"), pattern))
 	if len(files) == 0 {
 		t.Skip("shared acceptance material not present: golden/" + pattern)
 	}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/explain"
 	"github.com/lateen-mesh/lateen/proxy"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // A source is what one proxy has.
@@ -38,7 +39,7 @@ type source struct {
 func sources(t *testing.T) (list []source) {
 	t.Helper()
 	groups := append([]group{own}, samples(filepath.Join("..", "..", "samples"))...)
-	if root := shared(); root != "" {
+	if root := material.Dir(); root != "" {
 		groups = append(groups, samples(filepath.Join(root, "samples"))...)
 		groups = append(groups, recorded(t, filepath.Join(root, "golden"))...)
 	}
@@ -56,26 +57,6 @@ type group func(t *testing.T) []source
 // binds reports a listener with a socket of its own.
 func binds(l *listenerpb.Listener) bool {
 	return l.GetBindToPort() == nil || l.GetBindToPort().GetValue()
-}
-
-// shared is the folder of acceptance material, "" where there is none.
-func shared() string {
-	if root := os.Getenv("LATEEN_SHARED"); root != "" && exists(filepath.Join(root, "golden")) {
-		return root
-	} else if root != "" {
-		return ""
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		return ""
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		root := filepath.Join(filepath.Dir(dir), "shared")
-		if _, err := os.Stat(filepath.Join(root, "golden")); err == nil {
-			return root
-		}
-	}
-	return ""
 }
 
 // samples are the proxies of each folder below a place that has routing: of every workload

@@ -32,6 +32,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/xds/xdstest"
 	"github.com/lateen-mesh/lateen/samples/testca"
 	"github.com/lateen-mesh/lateen/test/fixture"
+	"github.com/lateen-mesh/lateen/test/material"
 	"github.com/lateen-mesh/lateen/test/ports"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
@@ -54,7 +55,7 @@ var notYet = map[string]string{
 // TestBehaviour makes every observed request through our proxy and compares the answer
 // and the access log with what a real Envoy gave under the original's control plane.
 func TestBehaviour(t *testing.T) {
-	document, err := os.ReadFile(shared(t, "golden/BEHAVIOUR.md"))
+	document, err := os.ReadFile(material.Path(t, "golden/BEHAVIOUR.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +307,7 @@ var policies = regexp.MustCompile(`(?m)^kind: (AuthorizationPolicy|RequestAuthen
 // the common build, which is what was observed.
 func replayInput(t *testing.T, input, mesh, node string) *xdstest.Server {
 	t.Helper()
-	from := shared(t, "golden/behaviour")
+	from := material.Path(t, "golden/behaviour")
 	read := func(name string) string {
 		data, err := os.ReadFile(filepath.Join(from, name))
 		if err != nil {

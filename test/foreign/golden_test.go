@@ -30,6 +30,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/xds/xdstest"
 	"github.com/lateen-mesh/lateen/samples/testca"
 	"github.com/lateen-mesh/lateen/test/fixture"
+	"github.com/lateen-mesh/lateen/test/material"
 	"github.com/lateen-mesh/lateen/test/ports"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
@@ -66,7 +67,7 @@ var resources = []struct {
 // recorded scenario: ours takes all of it, in both forms of the protocol, but for what is
 // in the list of later issues by name.
 func TestGolden(t *testing.T) {
-	folders, err := filepath.Glob(filepath.Join(shared(t, "golden"), "*", "*", "lds.json"))
+	folders, err := filepath.Glob(filepath.Join(material.Path(t, "golden"), "*", "*", "lds.json"))
 	if err != nil || len(folders) == 0 {
 		t.Fatalf("nothing is recorded: %v", err)
 	}

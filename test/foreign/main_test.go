@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"net"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/lateen-mesh/lateen/test/build"
@@ -24,26 +23,6 @@ func TestMain(m *testing.M) {
 
 // binary is the path of one of our programs.
 func binary(t testing.TB, name string) string { return build.Command(t, name) }
-
-// shared is a path of the acceptance material; the test is skipped without it.
-func shared(t *testing.T, path string) string {
-	t.Helper()
-	if root := os.Getenv("LATEEN_SHARED"); root != "" {
-		return filepath.Join(root, path)
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		root := filepath.Join(filepath.Dir(dir), "shared")
-		if _, err := os.Stat(filepath.Join(root, "golden")); err == nil {
-			return filepath.Join(root, path)
-		}
-	}
-	t.Skip("shared acceptance material not present: " + path)
-	return ""
-}
 
 // tlsListener is a listener that shows a certificate.
 func tlsListener(ln net.Listener, cert tls.Certificate) net.Listener {

@@ -22,6 +22,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/file"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/logging"
+	"github.com/lateen-mesh/lateen/test/material"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
@@ -114,7 +115,7 @@ spec:
 // TestNothingRefused has a program call every host of every configuration at hand. What
 // answers is no matter: it must take all that it is told.
 func TestNothingRefused(t *testing.T) {
-	folders, err := filepath.Glob(filepath.Join(shared(t), "golden", "*", "input"))
+	folders, err := filepath.Glob(filepath.Join(material.Path(t, "golden"), "*", "input"))
 	if err != nil || len(folders) == 0 {
 		t.Fatalf("no configuration: %v", err)
 	}
@@ -171,24 +172,4 @@ func (p *plane) copy(folder string) []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(hosts))
-}
-
-// shared is the folder of the acceptance material.
-func shared(t *testing.T) string {
-	t.Helper()
-	candidates := []string{os.Getenv("LATEEN_SHARED")}
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		candidates = append(candidates, filepath.Join(filepath.Dir(dir), "shared"))
-	}
-	for _, c := range candidates {
-		if _, err := os.Stat(filepath.Join(c, "golden")); c != "" && err == nil {
-			return c
-		}
-	}
-	t.Skip("shared acceptance material not present: golden")
-	return ""
 }

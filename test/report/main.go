@@ -17,6 +17,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // maxIDs is how many rows one case may claim to prove.
@@ -145,9 +147,9 @@ func reportSpec(results []*result, out io.Writer) error {
 var specRow = regexp.MustCompile(`(?m)^\| ([A-Z]{2}-\d{3}) \| ([SABC]) \|`)
 
 func readSpec() (map[string]string, error) {
-	dir, err := shared()
-	if err != nil {
-		return nil, err
+	dir := material.Dir()
+	if dir == "" {
+		return nil, fmt.Errorf("the feature surface is not beside the project: set LATEEN_SHARED to the folder that holds spec/feature-surface.md")
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "spec", "feature-surface.md"))
 	if err != nil {
@@ -158,25 +160,6 @@ func readSpec() (map[string]string, error) {
 		priority[m[1]] = m[2]
 	}
 	return priority, nil
-}
-
-// shared finds the acceptance material beside the project.
-func shared() (string, error) {
-	if dir := os.Getenv("LATEEN_SHARED"); dir != "" {
-		return dir, nil
-	}
-	dir, err := os.Getwd()
-	for err == nil {
-		if _, statErr := os.Stat(filepath.Join(dir, "shared", "spec")); statErr == nil {
-			return filepath.Join(dir, "shared"), nil
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			break
-		}
-		dir = parent
-	}
-	return "", fmt.Errorf("the feature surface is not beside the project: set LATEEN_SHARED to the folder that holds spec/feature-surface.md")
 }
 
 func reportDiff(results []*result, out io.Writer) error {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/lateen-mesh/lateen/samples/testca"
+	"github.com/lateen-mesh/lateen/test/material"
 )
 
 // A configuration is what a mesh has in force at one time.
@@ -89,7 +90,7 @@ type recording struct {
 
 func recordings(t *testing.T, p *pair) []recording {
 	t.Helper()
-	folders, err := filepath.Glob(filepath.Join(shared(t, "golden"), "*", "nodes.json"))
+	folders, err := filepath.Glob(filepath.Join(material.Path(t, "golden"), "*", "nodes.json"))
 	if err != nil || len(folders) == 0 {
 		t.Fatalf("nothing is recorded: %v", err)
 	}
@@ -148,12 +149,12 @@ func recorded(t *testing.T, p *pair) []*tour {
 // file of the samples and scenarios beside the services that it speaks of.
 func written(t *testing.T, p *pair) []*tour {
 	t.Helper()
-	golden := shared(t, "golden")
+	golden := material.Path(t, "golden")
 	base := filepath.Join(golden, "s001a-bookinfo-all-v1")
 	services := filepath.Join(base, "input", "00-services.yaml")
 	var all, ofGateways []configuration
 	known := map[string]bool{}
-	for _, root := range []string{shared(t, "samples"), shared(t, "scenarios"), "../../samples"} {
+	for _, root := range []string{material.Path(t, "samples"), material.Path(t, "scenarios"), "../../samples"} {
 		files := yamlIn(t, root)
 		if len(files) == 0 {
 			t.Fatalf("nothing in %s", root)

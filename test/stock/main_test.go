@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"testing"
@@ -47,24 +46,4 @@ func envoyPath(t *testing.T) string {
 		t.Skip("the real Envoy is not installed: run `make peers`")
 	}
 	return path
-}
-
-// shared is a folder of the acceptance material; the test is skipped without it.
-func shared(t *testing.T, path string) string {
-	t.Helper()
-	if root := os.Getenv("LATEEN_SHARED"); root != "" {
-		return filepath.Join(root, path)
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		root := filepath.Join(filepath.Dir(dir), "shared")
-		if _, err := os.Stat(filepath.Join(root, "golden")); err == nil {
-			return filepath.Join(root, path)
-		}
-	}
-	t.Skip("shared acceptance material not present: " + path)
-	return ""
 }
