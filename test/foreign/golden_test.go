@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointpb "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -22,13 +21,11 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
-	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	_ "github.com/lateen-mesh/lateen/proxy" // for the types of everything that it knows
 	"github.com/lateen-mesh/lateen/proxy/xds/xdstest"
-	"github.com/lateen-mesh/lateen/samples/testca"
 	"github.com/lateen-mesh/lateen/test/fixture"
 	"github.com/lateen-mesh/lateen/test/material"
 	"github.com/lateen-mesh/lateen/test/ports"
@@ -260,23 +257,11 @@ func nodeOf(t *testing.T, dir string) json.RawMessage {
 // identities are secrets under all names that the recorded resources ask for.
 func identities(t *testing.T) map[string]proto.Message {
 	t.Helper()
-	ca, err := testca.New()
+	all, err := fixture.Secrets(
+		[]string{"default", "kubernetes://bookinfo-credential", "kubernetes://my-secret", "kubernetes://a-cred", "kubernetes://c-cred", "file-cert:/certs/tls.crt~/certs/tls.key"},
+		[]string{"ROOTCA", "file-root:system", "kubernetes://c-cred-cacert"})
 	if err != nil {
 		t.Fatal(err)
-	}
-	cert, key, err := ca.Issue("spiffe.test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	inline := func(b []byte) *corepb.DataSource {
-		return &corepb.DataSource{Specifier: &corepb.DataSource_InlineBytes{InlineBytes: b}}
-	}
-	all := map[string]proto.Message{}
-	for _, name := range []string{"default", "kubernetes://bookinfo-credential", "kubernetes://my-secret", "kubernetes://a-cred", "kubernetes://c-cred", "file-cert:/certs/tls.crt~/certs/tls.key"} {
-		all[name] = &tlspb.Secret{Name: name, Type: &tlspb.Secret_TlsCertificate{TlsCertificate: &tlspb.TlsCertificate{CertificateChain: inline(cert), PrivateKey: inline(key)}}}
-	}
-	for _, name := range []string{"ROOTCA", "file-root:system", "kubernetes://c-cred-cacert"} {
-		all[name] = &tlspb.Secret{Name: name, Type: &tlspb.Secret_ValidationContext{ValidationContext: &tlspb.CertificateValidationContext{TrustedCa: inline(ca.PEM())}}}
 	}
 	return all
 }

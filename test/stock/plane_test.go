@@ -16,14 +16,10 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-
 	"github.com/lateen-mesh/lateen/agent/bootstrap"
 	"github.com/lateen-mesh/lateen/control"
 	"github.com/lateen-mesh/lateen/logging"
 	"github.com/lateen-mesh/lateen/proxy/xds/xdstest"
-	"github.com/lateen-mesh/lateen/samples/testca"
 	"github.com/lateen-mesh/lateen/test/fixture"
 	"github.com/lateen-mesh/lateen/test/ports"
 	"github.com/lateen-mesh/lateen/wellknown"
@@ -229,23 +225,11 @@ func (e *foreign) active(t *testing.T) int {
 // identities are the certificates that an agent serves.
 func identities(t *testing.T) map[string]proto.Message {
 	t.Helper()
-	ca, err := testca.New()
+	all, err := fixture.Secrets(
+		[]string{"default", "file-cert:/certs/tls.crt~/certs/tls.key"},
+		[]string{"ROOTCA", "file-root:system"})
 	if err != nil {
 		t.Fatal(err)
-	}
-	cert, key, err := ca.Issue("spiffe.test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	inline := func(b []byte) *corepb.DataSource {
-		return &corepb.DataSource{Specifier: &corepb.DataSource_InlineBytes{InlineBytes: b}}
-	}
-	all := map[string]proto.Message{}
-	for _, name := range []string{"default", "file-cert:/certs/tls.crt~/certs/tls.key"} {
-		all[name] = &tlspb.Secret{Name: name, Type: &tlspb.Secret_TlsCertificate{TlsCertificate: &tlspb.TlsCertificate{CertificateChain: inline(cert), PrivateKey: inline(key)}}}
-	}
-	for _, name := range []string{"ROOTCA", "file-root:system"} {
-		all[name] = &tlspb.Secret{Name: name, Type: &tlspb.Secret_ValidationContext{ValidationContext: &tlspb.CertificateValidationContext{TrustedCa: inline(ca.PEM())}}}
 	}
 	return all
 }
