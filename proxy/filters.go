@@ -94,6 +94,8 @@ func (s *server) members(name string) (all, able int, ok bool) {
 	return all, able, true
 }
 
+// httpCluster is the cluster of a name, nil and not an interface of a nil pointer where there
+// is none; that of a Model notes what is picked.
 func (s *server) httpCluster(name string) router.Cluster {
 	if s.model != nil {
 		if c := s.model.watch(name); c != nil {
@@ -115,19 +117,8 @@ func (s *server) reach() func(cluster, host string, done <-chan struct{}) error 
 	return s.clusters.Reach
 }
 
-// tcpCluster keeps a missing cluster from becoming a non-nil interface.
-func (s *server) tcpCluster(name string) tcpproxy.Cluster {
-	if s.model != nil {
-		if c := s.model.watch(name); c != nil {
-			return c
-		}
-		return nil
-	}
-	if c := s.clusters.Soon(name); c != nil {
-		return c
-	}
-	return nil
-}
+// tcpCluster is httpCluster for what is not HTTP, which asks less of a cluster.
+func (s *server) tcpCluster(name string) tcpproxy.Cluster { return s.httpCluster(name) }
 
 // An extension is one name of node.extensions, by which a control plane sees what it
 // may ask for.
