@@ -25,10 +25,11 @@ var open = []string{"wellknown", "logging", "resident", "nametable", "spiffe"}
 // beside the open ones. A package that is not here fails, and so does a rule for a
 // path that does not exist. "x/..." stands for x and everything below.
 var imports = map[string]string{
-	"wellknown": "", "logging": "", "resident": "", "nametable": "",
+	"wellknown": "", "logging": "", "resident": "", "nametable": "", "spiffe": "",
 
 	"control":               "control/...",
 	"control/config":        "",
+	"control/ca":            "",
 	"control/file":          "control/config",
 	"control/kube":          "control/config",
 	"control/kube/kubetest": "control/config",
@@ -47,6 +48,9 @@ var imports = map[string]string{
 	"proxy/hcm":                            "proxy/tracing proxy/match proxy/network proxy/http proxy/http1 proxy/http2 proxy/route proxy/accesslog proxy/stats proxy/xds proxy/streaminfo proxy/upstream proxy/cluster proxy/endpoint proxy/lb proxy/format proxy/transport proxy/runtime",
 	"proxy/tracing":                        "proxy/http",
 	"proxy/network":                        "proxy/streaminfo proxy/transport",
+	"proxy/rbac":                           "proxy/http proxy/match proxy/route proxy/streaminfo proxy/xds",
+	"proxy/filter/rbac":                    "proxy/http proxy/rbac proxy/stats proxy/xds",
+	"proxy/network/rbac":                   "proxy/network proxy/rbac proxy/stats proxy/streaminfo proxy/transport proxy/xds",
 	"proxy/network/tcpproxy":               "proxy/peer proxy/format proxy/http proxy/network proxy/cluster proxy/lb proxy/endpoint proxy/upstream proxy/xds proxy/accesslog proxy/streaminfo proxy/stats proxy/transport",
 	"proxy/network/metadataexchange":       "proxy/network proxy/peer proxy/streaminfo proxy/transport",
 	"proxy/filter/ondemand":                "proxy/http proxy/xds",
