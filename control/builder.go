@@ -121,7 +121,7 @@ func (s *Server) rebuild() {
 	s.injector.update(set, mc)
 	leaving, number := s.departures.current()
 	prev := s.snapshot.Load()
-	next := mesh.Next(prev, set, mesh.Options{MeshConfig: mc, Networks: s.meshFile.meshNetworks(), Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving, TraceSampling: s.o.TraceSampling, ScopeGateways: s.o.ScopeGateways})
+	next := mesh.Next(prev, set, mesh.Options{MeshConfig: mc, Networks: s.meshFile.meshNetworks(), Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving, TraceSampling: s.o.TraceSampling, ScopeGateways: s.o.ScopeGateways, Identities: s.o.Identities})
 	next.Generation = 1
 	if prev != nil {
 		next.Generation = prev.Generation + 1

@@ -40,12 +40,13 @@ func generators() []generator {
 		config.Service, config.EndpointSlice, config.ServiceEntry, config.WorkloadEntry, config.Namespace, config.Pod, config.Node,
 	}
 	patched := append(slices.Clone(traffic), config.EnvoyFilter)
+	called := []config.Kind{config.PeerAuthentication} // whether TLS is spoken
 	routed := append(slices.Clone(patched), routing)
 	extended := []config.Kind{config.WasmPlugin, config.TrafficExtension}
 	return []generator{
-		{resourceType(wellknown.ClusterType, "CDS", patched), clusters, false},
-		{resourceType(wellknown.EndpointType, "EDS", traffic), endpoints, false},
-		{resourceType(wellknown.ListenerType, "LDS", slices.Concat(routed, extended)), listeners, false},
+		{resourceType(wellknown.ClusterType, "CDS", slices.Concat(patched, called)), clusters, false},
+		{resourceType(wellknown.EndpointType, "EDS", slices.Concat(traffic, called)), endpoints, false},
+		{resourceType(wellknown.ListenerType, "LDS", slices.Concat(routed, extended, called)), listeners, false},
 		{resourceType(wellknown.RouteType, "RDS", routed), routeTables, false},
 		{resourceType(wellknown.SecretType, "SDS", []config.Kind{config.Secret, config.ConfigMap}), secrets, true},
 		{resourceType(wellknown.ExtensionType, "ECDS", append(extended, config.EnvoyFilter)), extensions, false},

@@ -73,6 +73,9 @@ type Options struct {
 
 	// ScopeGateways has Gateways select proxies of their own namespace only.
 	ScopeGateways bool
+	// Identities says that workloads are given certificates: proxies with an agent take and
+	// speak mutual TLS by themselves, and PeerAuthentications are followed.
+	Identities bool
 	// NoDebug serves no debug pages; some of our own tools ask for them.
 	NoDebug bool
 

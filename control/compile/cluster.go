@@ -61,6 +61,7 @@ type clusterBuilder struct {
 	keepCase bool // of the names of HTTP/1 headers
 	names    map[string]bool
 	clusters []ir.Cluster
+	sans     map[*registry.Service][]string // see identities
 }
 
 // keep adds a cluster unless one of its name is there already.

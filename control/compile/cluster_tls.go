@@ -8,6 +8,7 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/lateen-mesh/lateen/control/ir"
+	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/control/registry"
 )
 
@@ -25,10 +26,14 @@ const (
 	systemRootsFile = "/etc/ssl/certs/ca-certificates.crt"
 )
 
-// applyTLS sets up the encryption that the policy asks for. Without one the
-// connection is plain: whether peers both could speak mTLS is not looked at.
+// applyTLS sets up the encryption that the policy asks for; without one, mutual TLS to the
+// endpoints that take it.
 func (b *clusterBuilder) applyTLS(c *ir.Cluster, t target, p policy) {
-	switch p.tls.GetMode() {
+	if p.tls == nil {
+		b.applyAutoTLS(c, t, p)
+		return
+	}
+	switch p.tls.Mode {
 	case networking.ClientTLSSettings_ISTIO_MUTUAL:
 		c.TLS = b.meshTLS(c, t, p.tls)
 	case networking.ClientTLSSettings_SIMPLE, networking.ClientTLSSettings_MUTUAL:
@@ -44,15 +49,40 @@ func (b *clusterBuilder) applyTLS(c *ir.Cluster, t target, p policy) {
 	}
 }
 
+// applyAutoTLS has peers that both have a certificate of the mesh speak mutual TLS. Where the
+// client chooses the endpoint nothing is known of that one, so there all take it, or none.
+func (b *clusterBuilder) applyAutoTLS(c *ir.Cluster, t target, p policy) {
+	if auto := b.mesh.MeshConfig.GetEnableAutoMtls(); auto != nil && !auto.Value || !b.mesh.Identified(b.proxy) ||
+		t.service.MeshExternal || b.mesh.NamespaceTLSMode(t.service.Namespace) == mesh.Disable {
+		return
+	}
+	if chosen := t.service.Resolution == registry.Passthrough || p.balancer.GetSimple() == networking.LoadBalancerSettings_PASSTHROUGH; chosen && !b.allTLS(t) {
+		return
+	}
+	tls := b.meshTLS(c, t, nil)
+	if c.Discovery == ir.OriginalDestination {
+		c.TLS = tls
+		return
+	}
+	c.PeerTLS = tls
+}
+
+// allTLS reports whether a target has endpoints, and all have a proxy. What
+// PeerAuthentications say of single workloads is not looked at, as in the original.
+func (b *clusterBuilder) allTLS(t target) bool {
+	endpoints := b.mesh.Registry.Endpoints(t.service, t.port)
+	return len(endpoints) > 0 && !slices.ContainsFunc(endpoints, func(e *registry.Endpoint) bool { return e.TLSMode == "disabled" })
+}
+
 // meshTLS is mTLS with the proxy's own certificate, to peers that the mesh's root
-// has signed and whose identity is one of the service's.
+// has signed and whose identity is one of the service's. s may be nil.
 func (b *clusterBuilder) meshTLS(c *ir.Cluster, t target, s *networking.ClientTLSSettings) *ir.UpstreamTLS {
 	own := b.mesh.MeshConfig.GetMeshMTLS()
 	tls := &ir.UpstreamTLS{
-		SNI:         s.Sni,
+		SNI:         s.GetSni(),
 		Certificate: &ir.SecretRef{Name: "default", FromAgent: true, WaitForever: true},
 		CA:          &ir.SecretRef{Name: "ROOTCA", FromAgent: true, WaitForever: true},
-		SANs:        s.SubjectAltNames,
+		SANs:        s.GetSubjectAltNames(),
 		MinVersion:  cmp.Or(minVersion(own), "TLSv1_2"),
 		MaxVersion:  "TLSv1_3",
 		Ciphers:     knownCiphers(own.GetCipherSuites()),
@@ -79,6 +109,9 @@ func isHTTP2(c *ir.Cluster) bool { return c.HTTP != nil && c.HTTP.Version == ir.
 // identities are the service accounts of a service's endpoints and the names that
 // its ServiceEntry accepts, sorted; those of the mesh under each of its trust domains.
 func (b *clusterBuilder) identities(s *registry.Service) []string {
+	if ids, known := b.sans[s]; known {
+		return ids
+	}
 	ids := slices.Clone(s.SANs)
 	for _, port := range s.Ports {
 		for _, e := range b.mesh.Registry.Endpoints(s, port) {
@@ -96,7 +129,12 @@ func (b *clusterBuilder) identities(s *registry.Service) []string {
 		}
 	}
 	slices.Sort(ids)
-	return slices.Compact(ids)
+	ids = slices.Compact(ids)
+	if b.sans == nil {
+		b.sans = map[*registry.Service][]string{}
+	}
+	b.sans[s] = ids
+	return ids
 }
 
 // originate is TLS to a server outside of the mesh's trust. Its certificate is

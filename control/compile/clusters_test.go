@@ -77,7 +77,7 @@ func runClusterCase(t *testing.T, archive *txtar.Archive) {
 			networks = decodeNetworks(t, string(f.Data))
 		}
 	}
-	s := mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc, Networks: networks})
+	s := mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc, Networks: networks, Identities: true})
 	for _, f := range archive.Files {
 		if strings.HasSuffix(f.Name, ".yaml") {
 			continue

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	networking "istio.io/api/networking/v1alpha3"
+
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/control/registry"
@@ -63,7 +65,7 @@ func parseClusterName(name string) (host, subset string, port uint32, ok bool) {
 // assignment collects the endpoints of a target by locality and spreads them over
 // priorities as the policy says.
 func (b *clusterBuilder) assignment(cluster string, t target, p policy) *ir.Assignment {
-	endpoints := b.endpoints(cluster, t)
+	endpoints := b.endpoints(cluster, t, p)
 	if b.discovery(t.service) == ir.EDS {
 		endpoints = b.acrossNetworks(endpoints)
 	}
@@ -89,10 +91,11 @@ func (b *clusterBuilder) assignment(cluster string, t target, p policy) *ir.Assi
 // for sessions that stay with it, where the Service has such, and for all where there is no
 // other: what takes its place may be known in a moment only. A gateway that routes by SNI
 // reaches only endpoints that take mTLS.
-func (b *clusterBuilder) endpoints(cluster string, t target) []*registry.Endpoint {
+func (b *clusterBuilder) endpoints(cluster string, t target, p policy) []*registry.Endpoint {
 	var list, ending []*registry.Endpoint
 	sessions := t.service.Labels[sessionLabel] != ""
 	for _, e := range b.mesh.Registry.Endpoints(t.service, t.port) {
+		e := b.asCalled(e, p)
 		switch {
 		case !hasLabels(e.Labels, t.subset.GetLabels()):
 		case isSNICluster(cluster) && e.TLSMode != "istio":
@@ -108,6 +111,21 @@ func (b *clusterBuilder) endpoints(cluster string, t target) []*registry.Endpoin
 		list = ending
 	}
 	return list
+}
+
+// asCalled is an endpoint with the TLS that it is called with: what a DestinationRule says
+// holds for all endpoints; without one they are called with mutual TLS that take it.
+func (b *clusterBuilder) asCalled(e *registry.Endpoint, p policy) *registry.Endpoint {
+	mutual := b.mesh.TakesTLS(e)
+	if p.tls != nil {
+		mutual = e.TLSMode != "disabled" && p.tls.Mode == networking.ClientTLSSettings_ISTIO_MUTUAL
+	}
+	if mutual || e.TLSMode == "disabled" {
+		return e
+	}
+	plain := *e
+	plain.TLSMode = "disabled"
+	return &plain
 }
 
 // lightened keeps the shares of endpoints but makes weights small enough for all of

@@ -137,23 +137,16 @@ func patchesOf(t testing.TB, s *mesh.Snapshot, p *mesh.Proxy) *envoy.Patches {
 }
 
 // byMeaning puts resources into a form in which what may be in any order is keyed
-// rather than listed. Chains for TLS between proxies of the mesh stand apart.
+// rather than listed.
 func byMeaning(resources map[string]any) map[string]any {
 	for _, r := range resources {
 		fields := r.(map[string]any)
 		if chains, ok := fields["filterChains"].([]any); ok {
-			own, mutual := map[string]any{}, map[string]any{}
+			keyed := map[string]any{}
 			for _, c := range chains {
-				if isMeshTLS(c) {
-					mutual[chainKey(c, mutual)] = c
-				} else {
-					own[chainKey(c, own)] = c
-				}
+				keyed[chainKey(c, keyed)] = c
 			}
-			fields["filterChains"] = own
-			if len(mutual) > 0 {
-				fields["meshTLSChains"] = mutual
-			}
+			fields["filterChains"] = keyed
 		}
 		if hosts, ok := fields["virtualHosts"].([]any); ok {
 			named := map[string]any{}
@@ -179,12 +172,6 @@ func chainKey(chain any, taken map[string]any) string {
 		key = fmt.Sprintf("%s#%d", strings.TrimRight(key, "#0123456789"), i)
 	}
 	return key
-}
-
-// isMeshTLS recognizes a chain that takes the certificates of mesh workloads.
-func isMeshTLS(chain any) bool {
-	return at(chain, "transportSocket", "typedConfig", "commonTlsContext", "combinedValidationContext",
-		"validationContextSdsSecretConfig", "name") == "ROOTCA"
 }
 
 func at(v any, path ...string) any {

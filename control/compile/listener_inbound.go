@@ -16,10 +16,7 @@ const transparentMark = 1337
 
 // virtualInbound takes all connections to the workload. Ports that a service or
 // the Sidecar object declares have chains of their own; the rest is passed on to
-// the application unseen.
-//
-// Chains for mutual TLS between proxies are not made: they would wait for
-// certificates that nothing issues.
+// the application unseen. What each takes, PeerAuthentications say.
 func (b *listenerBuilder) virtualInbound() ir.Listener {
 	var none time.Duration
 	port := uint32(b.snapshot.MeshConfig.GetProxyInboundListenPort())
@@ -30,38 +27,40 @@ func (b *listenerBuilder) virtualInbound() ir.Listener {
 		d := t.AsDuration()
 		l.InspectionTimeout = &d
 	}
-	l.Chains = b.inboundCatchAll(port)
-	var declared []uint32
-	for _, p := range b.inboundPorts() {
+	ports := b.inboundPorts()
+	l.Chains = b.inboundCatchAll(port, ports)
+	for _, p := range ports {
 		l.Chains = append(l.Chains, b.inboundChains(p)...)
-		if p.protocol != registry.Unsupported {
-			declared = append(declared, p.port)
-		}
 	}
 	l.Inspectors = []ir.Inspector{{Kind: ir.OriginalDst}}
 	if b.transparent() && b.proxy.Has(extOriginalSource) {
 		l.Inspectors = append(l.Inspectors, ir.Inspector{Kind: ir.OriginalSource, Mark: transparentMark})
 	}
-	l.Inspectors = append(l.Inspectors,
-		ir.Inspector{Kind: ir.TLSInspector, SkipPorts: []uint32{port}},
-		ir.Inspector{Kind: ir.HTTPInspector, SkipPorts: append(declared, port)})
+	l.Inspectors = append(l.Inspectors, inspectors(l.Chains)...)
 	for i := range l.Chains {
 		l.Chains[i].PeerExchange = b.proxy.Has(extPeerExchange)
 	}
 	return l
 }
 
-func (b *listenerBuilder) inboundCatchAll(port uint32) []ir.FilterChain {
-	pass := tcpTo(wellknown.InboundPassthroughCluster, b.logs)
-	pass.StatPrefix = b.inboundStatName(&registry.Service{FromEntry: true}, registry.Port{}, pass.StatPrefix)
-	all := inboundPort{cluster: wellknown.InboundPassthroughCluster}
-	return []ir.FilterChain{
-		{Name: captureIn + "-blackhole", Match: ir.ChainMatch{DestinationPort: port}, TCP: tcpTo(wellknown.BlackHoleCluster, nil)},
-		{Name: captureIn + "-catchall-http", Match: ir.ChainMatch{ApplicationProtocols: httpALPN, TransportProtocol: plainTCP},
-			HTTP: b.inboundHTTP(all, wellknown.InboundPassthroughCluster+";")},
-		{Name: captureIn, Match: ir.ChainMatch{TransportProtocol: plainTCP}, TCP: pass},
-		{Name: captureIn, Match: ir.ChainMatch{TransportProtocol: "tls"}, TCP: pass},
+// inboundCatchAll are the chains of connections to other ports than the declared ones.
+// Those of which a PeerAuthentication says something have chains of their own.
+func (b *listenerBuilder) inboundCatchAll(own uint32, declared []inboundPort) []ir.FilterChain {
+	out := []ir.FilterChain{{Name: captureIn + "-blackhole", Match: ir.ChainMatch{DestinationPort: own}, TCP: tcpTo(wellknown.BlackHoleCluster, nil)}}
+	stat := b.inboundStatName(&registry.Service{FromEntry: true}, registry.Port{}, wellknown.InboundPassthroughCluster)
+	ports := []uint32{0}
+	if b.snapshot.Identified(b.proxy) {
+		for port := range b.authentication().Ports {
+			if port != own && !slices.ContainsFunc(declared, func(p inboundPort) bool { return p.port == port }) {
+				ports = append(ports, port)
+			}
+		}
+		slices.Sort(ports)
 	}
+	for _, port := range ports {
+		out = append(out, b.inboundChains(inboundPort{port: port, protocol: registry.Unsupported, cluster: wellknown.InboundPassthroughCluster, stat: stat})...)
+	}
+	return out
 }
 
 // An inboundPort is one port on which the workload is called.
@@ -69,7 +68,7 @@ type inboundPort struct {
 	port     uint32
 	protocol registry.Protocol
 	cluster  string
-	service  string // "host:port" of spans
+	service  string // "host:port" of spans, "" of a port that nobody declares
 	stat     string // prefix of the statistics of bytes
 	origin   *ir.Origin
 }
@@ -111,32 +110,35 @@ func (b *listenerBuilder) inboundStatName(s *registry.Service, port registry.Por
 	return cmp.Or(statName(b.snapshot.MeshConfig.GetInboundClusterStatName(), s, port, ""), name)
 }
 
+// names are those of the port's chains and the prefix of its statistics of HTTP.
+func (p inboundPort) names() (tcp, http, stat string) {
+	if p.service == "" {
+		return captureIn, captureIn + "-catchall-http", p.cluster + ";"
+	}
+	name := listenerName(wildcardAddress, p.port)
+	return name, name, "inbound_" + name + ";"
+}
+
 // inboundChains are the chains of one port: HTTP where it is declared or detected,
 // bytes otherwise.
 func (b *listenerBuilder) inboundChains(p inboundPort) []ir.FilterChain {
-	name := listenerName(wildcardAddress, p.port)
-	chain := func(transport string, alpn []string) ir.FilterChain {
-		return ir.FilterChain{Name: name, Origin: p.origin, Match: ir.ChainMatch{
-			DestinationPort: p.port, TransportProtocol: transport, ApplicationProtocols: alpn}}
+	var out []ir.FilterChain
+	tcpName, httpName, httpStat := p.names()
+	for _, t := range b.takes(p.port, p.protocol) {
+		c := ir.FilterChain{Name: tcpName, Origin: p.origin, Match: t.match}
+		c.Match.DestinationPort = p.port
+		if t.mutual {
+			c.TLS = b.peerTLS(t.http)
+		}
+		if t.http {
+			c.Name, c.HTTP = httpName, b.inboundHTTP(p, httpStat)
+		} else {
+			c.TCP = tcpTo(p.cluster, b.logs)
+			c.TCP.StatPrefix = p.stat
+		}
+		out = append(out, c)
 	}
-	http := func(alpn []string) ir.FilterChain {
-		c := chain(plainTCP, alpn)
-		c.HTTP = b.inboundHTTP(p, "inbound_"+name+";")
-		return c
-	}
-	tcp := func(transport string) ir.FilterChain {
-		c := chain(transport, nil)
-		c.TCP = tcpTo(p.cluster, b.logs)
-		c.TCP.StatPrefix = p.stat
-		return c
-	}
-	switch {
-	case p.protocol.IsHTTP():
-		return []ir.FilterChain{http(nil)}
-	case p.protocol == registry.Unsupported:
-		return []ir.FilterChain{http(httpALPN), tcp(plainTCP), tcp("tls")}
-	}
-	return []ir.FilterChain{tcp("tls"), tcp(plainTCP)}
+	return out
 }
 
 // inboundHTTP routes every request to the workload. A request that certainly did
@@ -145,12 +147,12 @@ func (b *listenerBuilder) inboundHTTP(p inboundPort, statPrefix string) *ir.HTTP
 	h := b.connectionManager(statPrefix)
 	b.setHeaders(h, inbound)
 	b.filter(h, ir.PeerMetadataDownstream, p.port, p.protocol == registry.GRPCWeb)
-	operation := p.service
+	operation, number := p.service, p.port
 	if operation == "" {
-		operation = ":0"
+		operation, number = ":0", 0
 	}
 	h.Routes = &ir.RouteConfiguration{Name: p.cluster, VirtualHosts: []ir.VirtualHost{{
-		Name:    fmt.Sprintf("inbound|http|%d", p.port),
+		Name:    fmt.Sprintf("inbound|http|%d", number),
 		Domains: []string{"*"},
 		Routes: []ir.Route{{
 			Name:      "default",

@@ -74,7 +74,7 @@ func runRouteCase(t *testing.T, archive *txtar.Archive) {
 			t.Fatal(problems)
 		}
 	}
-	s := mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc})
+	s := mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc, Identities: true})
 	for i := range archive.Files {
 		if f := &archive.Files[i]; !strings.HasSuffix(f.Name, ".yaml") {
 			t.Run(f.Name, func(t *testing.T) { f.Data = checkRoutes(t, s, string(f.Data)) })

@@ -25,6 +25,7 @@ func Cluster(c ir.Cluster) *clusterv3.Cluster {
 		OutlierDetection:              outlierDetection(c.Outlier),
 		Metadata:                      clusterMetadata(c.Metadata),
 		TransportSocket:               upstreamSocket(c),
+		TransportSocketMatches:        socketMatches(c),
 		UpstreamBindConfig:            bindConfig(c.SourceAddress, c.SourceMark),
 		UpstreamConnectionOptions:     connectionOptions(c.Keepalive),
 		TypedExtensionProtocolOptions: httpOptions(c.HTTP),

@@ -1,30 +1,54 @@
 package envoy
 
 import (
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
 	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/lateen-mesh/lateen/control/ir"
 )
 
-// upstreamSocket is nil for plain connections.
+// upstreamSocket is nil for plain connections, and where endpoints decide.
 func upstreamSocket(c ir.Cluster) *corev3.TransportSocket {
-	var socket *corev3.TransportSocket
-	if c.TLS != nil {
-		socket = transportSocket("envoy.transport_sockets.tls", &tlsv3.UpstreamTlsContext{
-			CommonTlsContext: upstreamTLS(*c.TLS),
-			Sni:              c.TLS.SNI,
-		})
+	switch {
+	case c.PeerTLS != nil:
+		return nil
+	case c.TLS != nil:
+		return proxied(c, tlsSocket(*c.TLS))
+	case c.ProxyProtocol != 0:
+		return proxied(c, plainSocket())
 	}
+	return nil
+}
+
+// socketMatches chooses by what an endpoint's metadata says of it.
+func socketMatches(c ir.Cluster) []*clusterv3.Cluster_TransportSocketMatch {
+	if c.PeerTLS == nil {
+		return nil
+	}
+	return []*clusterv3.Cluster_TransportSocketMatch{
+		{Name: "tlsMode-istio", Match: textField("tlsMode", "istio"), TransportSocket: proxied(c, tlsSocket(*c.PeerTLS))},
+		{Name: "tlsMode-disabled", Match: &structpb.Struct{}, TransportSocket: proxied(c, plainSocket())},
+	}
+}
+
+func tlsSocket(t ir.UpstreamTLS) *corev3.TransportSocket {
+	return transportSocket("envoy.transport_sockets.tls", &tlsv3.UpstreamTlsContext{CommonTlsContext: upstreamTLS(t), Sni: t.SNI})
+}
+
+func plainSocket() *corev3.TransportSocket {
+	return transportSocket("envoy.transport_sockets.raw_buffer", &rawbufferv3.RawBuffer{})
+}
+
+// proxied begins a connection with a PROXY header where the cluster asks for it.
+func proxied(c ir.Cluster, socket *corev3.TransportSocket) *corev3.TransportSocket {
 	if c.ProxyProtocol == 0 {
 		return socket
-	}
-	if socket == nil {
-		socket = transportSocket("envoy.transport_sockets.raw_buffer", &rawbufferv3.RawBuffer{})
 	}
 	version := corev3.ProxyProtocolConfig_V1
 	if c.ProxyProtocol == 2 {

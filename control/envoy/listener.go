@@ -78,6 +78,10 @@ func direction(d ir.Direction) corev3.TrafficDirection {
 
 func inspector(i ir.Inspector) *listenerv3.ListenerFilter {
 	f := &listenerv3.ListenerFilter{FilterDisabled: onPorts(i.SkipPorts)}
+	if only := onPorts(i.OnlyPorts); only != nil {
+		f.FilterDisabled = &listenerv3.ListenerFilterChainMatchPredicate{
+			Rule: &listenerv3.ListenerFilterChainMatchPredicate_NotMatch{NotMatch: only}}
+	}
 	var config proto.Message
 	switch i.Kind {
 	case ir.OriginalDst:

@@ -37,6 +37,9 @@ type Cluster struct {
 	// none.
 	SourceMark uint32
 	TLS        *UpstreamTLS
+	// PeerTLS is for the endpoints of TLSMode "istio"; others are called in plain text. Without
+	// TLS only.
+	PeerTLS *UpstreamTLS
 	// ProxyProtocol is 1 or 2 where connections begin with a PROXY header.
 	ProxyProtocol int
 	HTTP          *UpstreamHTTP

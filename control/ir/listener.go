@@ -53,6 +53,8 @@ type Inspector struct {
 	Kind InspectorKind
 	// SkipPorts are original destination ports whose connections are not inspected.
 	SkipPorts []uint32
+	// OnlyPorts are those whose connections are inspected, where there are any.
+	OnlyPorts []uint32
 	Mark      uint32 // of OriginalSource: of the packets with the client's address
 }
 

@@ -27,6 +27,7 @@ type Options struct {
 	TraceSampling *float64
 	// ScopeGateways has Gateways select proxies of their own namespace only.
 	ScopeGateways bool
+	Identities    bool // as in Snapshot
 }
 
 // index is what Build derives from the objects.
@@ -49,6 +50,8 @@ type index struct {
 	extensions   []*Extension              // in the order of filters
 	envoyFilters map[string][]*EnvoyFilter // by namespace, in the order of application
 	patchKeys    map[string]bool           // metadata by which EnvoyFilters select proxies
+
+	peers map[string]*authentications // PeerAuthentications by namespace
 }
 
 // A Gateway is a Gateway object with its typed body.
@@ -87,6 +90,7 @@ func build(old *Snapshot, set *config.Set, opts Options) *Snapshot {
 
 		MeshNetworks:  opts.Networks,
 		TraceSampling: 1,
+		Identities:    opts.Identities,
 		Registry: registry.Next(old.Registry, set, registry.Options{
 			Domain:          opts.Domain,
 			ClusterID:       opts.ClusterID,
@@ -112,6 +116,7 @@ func build(old *Snapshot, set *config.Set, opts Options) *Snapshot {
 	s.indexEnvoyFilters()
 	s.indexNetworks()
 	s.indexExtensions()
+	s.indexPeerAuthentications()
 	return s
 }
 

@@ -20,6 +20,10 @@ type Snapshot struct {
 	MeshNetworks *meshconfig.MeshNetworks
 	// TraceSampling is in percent of requests.
 	TraceSampling float64
+	// Identities says that somebody issues certificates to workloads. Where nobody does, no
+	// proxy is told to take or to speak mutual TLS of the mesh by itself: it would wait for a
+	// certificate without end, and what it serves would not open.
+	Identities bool
 
 	index index
 }
@@ -64,3 +68,7 @@ type Proxy struct {
 func (p *Proxy) Has(extension string) bool {
 	return len(p.Extensions) == 0 || p.Extensions[extension]
 }
+
+// Identified reports whether a proxy has a certificate of the mesh: somebody issues them, and
+// an agent hands them to the proxy.
+func (s *Snapshot) Identified(p *Proxy) bool { return s.Identities && p.HasAgent() }

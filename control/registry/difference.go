@@ -63,11 +63,12 @@ func sameEndpoints(a, b []*Endpoint) bool {
 	return slices.EqualFunc(a, b, func(x, y *Endpoint) bool { return x == y || reflect.DeepEqual(*x, *y) })
 }
 
-// accounts are the identities by which endpoints are known, sorted.
+// accounts are the identities by which endpoints are known, and whether they have a proxy
+// that can prove it, sorted.
 func accounts(endpoints []*Endpoint) []string {
 	var all []string
 	for _, e := range endpoints {
-		all = append(all, e.ServiceAccount)
+		all = append(all, e.ServiceAccount+" "+e.TLSMode)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
