@@ -4,10 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
-
-	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 
 	"github.com/lateen-mesh/lateen/proxy/network"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
@@ -134,17 +131,17 @@ func (c *Choice) Serve(ctx context.Context, from transport.Conn) {
 }
 
 // criterion notes the chains that a criterion is about to leave out.
-func (r *Recorder) criterion(i int, left []*chain, a *accepted) {
+func (r *Recorder) criterion(by *criterion, left []*chain, a *accepted) {
 	best := 0
 	for _, c := range left {
-		best = max(best, criteria[i](&c.match, a))
+		best = max(best, by.score(&c.match, a))
 	}
 	for _, c := range left {
-		switch n := criteria[i](&c.match, a); {
+		switch n := by.score(&c.match, a); {
 		case n == excluded:
-			r.Steps = append(r.Steps, Step{Chain: c.name, Reason: c.match.wants(i) + ", but it is " + a.has(i)})
+			r.Steps = append(r.Steps, Step{Chain: c.name, Reason: by.name + " " + by.wants(&c.match) + ", but it is " + by.has(a)})
 		case n < best:
-			r.Steps = append(r.Steps, Step{Chain: c.name, Reason: "another filter chain is more specific for the " + criterionNames[i] + " " + a.has(i)})
+			r.Steps = append(r.Steps, Step{Chain: c.name, Reason: "another filter chain is more specific for the " + by.name + " " + by.has(a)})
 		}
 	}
 }
@@ -156,9 +153,9 @@ func (r *Recorder) chosen(c *chain, reason string) {
 	}
 	if reason == "" {
 		var met []string
-		for i := range criteria {
-			if text := c.match.wants(i); text != "" {
-				met = append(met, text)
+		for _, by := range criteria {
+			if text := by.wants(&c.match); text != "" {
+				met = append(met, by.name+" "+text)
 			}
 		}
 		if reason = strings.Join(met, ", "); reason == "" {
@@ -168,65 +165,13 @@ func (r *Recorder) chosen(c *chain, reason string) {
 	r.Steps = append(r.Steps, Step{Chain: c.name, Matched: true, Reason: reason})
 }
 
-// criterionNames are those of criteria, in their order.
-var criterionNames = [len(criteria)]string{"destination port", "destination address", "server name", "transport protocol",
-	"application protocol", "direct source address", "source type", "source address", "source port"}
-
-// wants is what the match asks for by a criterion, "" for nothing.
-func (m *chainMatch) wants(i int) string {
-	var list any
-	n := 0
-	switch i {
-	case 0:
-		list, n = m.port, int(m.port)
-	case 1:
-		list, n = m.prefixes, len(m.prefixes)
-	case 2:
-		list, n = m.serverNames, len(m.serverNames)
-	case 3:
-		list, n = m.transport, len(m.transport)
-	case 4:
-		list, n = m.protocols, len(m.protocols)
-	case 5:
-		list, n = m.directSources, len(m.directSources)
-	case 6:
-		list, n = m.sourceType, int(m.sourceType)
-	case 7:
-		list, n = m.sources, len(m.sources)
-	case 8:
-		list, n = m.sourcePorts, len(m.sourcePorts)
-	}
-	if n == 0 {
+// named is a value as text, "" for the zero value.
+func named[T comparable](v T) string {
+	var none T
+	if v == none {
 		return ""
 	}
-	return criterionNames[i] + " " + strings.Trim(fmt.Sprint(list), "[]")
+	return fmt.Sprint(v)
 }
 
-// has is what the connection has for a criterion.
-func (a *accepted) has(i int) string {
-	switch i {
-	case 0:
-		return strconv.Itoa(int(a.local.Port()))
-	case 1:
-		return a.local.Addr().String()
-	case 2:
-		return strconv.Quote(a.serverName)
-	case 3:
-		return a.transport
-	case 4:
-		if len(a.protocols) == 0 {
-			return "not known"
-		}
-		return strings.Join(a.protocols, ", ")
-	case 5:
-		return a.direct.Addr().String()
-	case 6:
-		if a.fromHere() {
-			return listenerpb.FilterChainMatch_SAME_IP_OR_LOOPBACK.String()
-		}
-		return listenerpb.FilterChainMatch_EXTERNAL.String()
-	case 7:
-		return a.remote.Addr().String()
-	}
-	return strconv.Itoa(int(a.remote.Port()))
-}
+func listed[T any](list []T) string { return strings.Trim(fmt.Sprint(list), "[]") }

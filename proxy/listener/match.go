@@ -1,10 +1,12 @@
 package listener
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -83,22 +85,58 @@ func compilePrefixes(field string, list []*corepb.CidrRange) ([]netip.Prefix, er
 	return out, nil
 }
 
+// A criterion is one thing that chains may ask of a connection.
+type criterion struct {
+	name  string
+	score func(*chainMatch, *accepted) int
+	wants func(*chainMatch) string // what a chain asks for, "" for nothing
+	has   func(*accepted) string
+}
+
 // Envoy decides criterion by criterion, in this order; of each the most specific that
 // any remaining chain names wins, and chains without it fall out for good: there is
 // no going back to a chain that lost an earlier criterion.
-var criteria = [...]func(*chainMatch, *accepted) int{
-	func(m *chainMatch, a *accepted) int { return orAny(m.port == 0, m.port == uint32(a.local.Port())) },
-	func(m *chainMatch, a *accepted) int { return longest(m.prefixes, a.local.Addr()) },
-	func(m *chainMatch, a *accepted) int { return m.serverName(a.serverName) },
-	func(m *chainMatch, a *accepted) int { return orAny(m.transport == "", m.transport == a.transport) },
-	func(m *chainMatch, a *accepted) int { return m.protocol(a.protocols) },
-	func(m *chainMatch, a *accepted) int { return longest(m.directSources, a.direct.Addr()) },
-	func(m *chainMatch, a *accepted) int { return m.source(a) },
-	func(m *chainMatch, a *accepted) int { return longest(m.sources, a.remote.Addr()) },
-	func(m *chainMatch, a *accepted) int { return m.sourcePort(uint32(a.remote.Port())) },
+var criteria = [...]criterion{
+	{
+		"destination port", func(m *chainMatch, a *accepted) int { return orAny(m.port == 0, m.port == uint32(a.local.Port())) },
+		func(m *chainMatch) string { return named(m.port) }, func(a *accepted) string { return strconv.Itoa(int(a.local.Port())) },
+	},
+	{
+		"destination address", func(m *chainMatch, a *accepted) int { return longest(m.prefixes, a.local.Addr()) },
+		func(m *chainMatch) string { return listed(m.prefixes) }, func(a *accepted) string { return a.local.Addr().String() },
+	},
+	{
+		"server name", func(m *chainMatch, a *accepted) int { return m.serverName(a.serverName) },
+		func(m *chainMatch) string { return listed(m.serverNames) }, func(a *accepted) string { return strconv.Quote(a.serverName) },
+	},
+	{
+		"transport protocol", func(m *chainMatch, a *accepted) int { return orAny(m.transport == "", m.transport == a.transport) },
+		func(m *chainMatch) string { return m.transport }, func(a *accepted) string { return a.transport },
+	},
+	{
+		"application protocol", func(m *chainMatch, a *accepted) int { return m.protocol(a.protocols) },
+		func(m *chainMatch) string { return listed(m.protocols) },
+		func(a *accepted) string { return cmp.Or(strings.Join(a.protocols, ", "), "not known") },
+	},
+	{
+		"direct source address", func(m *chainMatch, a *accepted) int { return longest(m.directSources, a.direct.Addr()) },
+		func(m *chainMatch) string { return listed(m.directSources) }, func(a *accepted) string { return a.direct.Addr().String() },
+	},
+	{
+		"source type", func(m *chainMatch, a *accepted) int { return m.source(a) },
+		func(m *chainMatch) string { return named(m.sourceType) }, func(a *accepted) string { return a.sourceType().String() },
+	},
+	{
+		"source address", func(m *chainMatch, a *accepted) int { return longest(m.sources, a.remote.Addr()) },
+		func(m *chainMatch) string { return listed(m.sources) }, func(a *accepted) string { return a.remote.Addr().String() },
+	},
+	{
+		"source port", func(m *chainMatch, a *accepted) int { return m.sourcePort(uint32(a.remote.Port())) },
+		func(m *chainMatch) string { return listed(m.sourcePorts) }, func(a *accepted) string { return strconv.Itoa(int(a.remote.Port())) },
+	},
 }
 
-// A criterion's score: -1 excludes, 0 is a match by not asking, more is more specific.
+// A score: -1 excludes, 0 is a match by not asking, more is more specific.
 const excluded = -1
 
 func orAny(unset, match bool) int {
@@ -157,13 +195,7 @@ func (m *chainMatch) protocol(offered []string) int {
 }
 
 func (m *chainMatch) source(a *accepted) int {
-	switch m.sourceType {
-	case listenerpb.FilterChainMatch_SAME_IP_OR_LOOPBACK:
-		return orAny(false, a.fromHere())
-	case listenerpb.FilterChainMatch_EXTERNAL:
-		return orAny(false, !a.fromHere())
-	}
-	return 0
+	return orAny(m.sourceType == listenerpb.FilterChainMatch_ANY, m.sourceType == a.sourceType())
 }
 
 func (m *chainMatch) sourcePort(port uint32) int {
@@ -176,9 +208,12 @@ func (m *chainMatch) sourcePort(port uint32) int {
 	return excluded
 }
 
-// fromHere reports a client on this machine.
-func (a *accepted) fromHere() bool {
-	return a.remote.Addr().IsLoopback() || a.remote.Addr() == a.local.Addr() || !a.remote.IsValid()
+// sourceType tells a client on this machine from one elsewhere.
+func (a *accepted) sourceType() listenerpb.FilterChainMatch_ConnectionSourceType {
+	if a.remote.Addr().IsLoopback() || a.remote.Addr() == a.local.Addr() || !a.remote.IsValid() {
+		return listenerpb.FilterChainMatch_SAME_IP_OR_LOOPBACK
+	}
+	return listenerpb.FilterChainMatch_EXTERNAL
 }
 
 // choose returns the chain for a connection, nil when none matches. r is nil in the running
@@ -186,13 +221,14 @@ func (a *accepted) fromHere() bool {
 func choose(chains []*chain, fallback *chain, a *accepted, r *Recorder) *chain {
 	var buf [64]*chain
 	left := append(buf[:0], chains...)
-	for i, score := range criteria {
+	for i := range criteria {
+		by := &criteria[i]
 		if r != nil {
-			r.criterion(i, left, a)
+			r.criterion(by, left, a)
 		}
 		best, kept := 0, left[:0]
 		for _, c := range left {
-			switch n := score(&c.match, a); {
+			switch n := by.score(&c.match, a); {
 			case n == excluded || n < best:
 			case n > best:
 				best, kept = n, append(left[:0], c)
