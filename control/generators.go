@@ -43,10 +43,11 @@ func generators() []generator {
 	called := []config.Kind{config.PeerAuthentication} // whether TLS is spoken
 	routed := append(slices.Clone(patched), routing)
 	extended := []config.Kind{config.WasmPlugin, config.TrafficExtension}
+	guarded := []config.Kind{config.AuthorizationPolicy, config.RequestAuthentication}
 	return []generator{
 		{resourceType(wellknown.ClusterType, "CDS", slices.Concat(patched, called)), clusters, false},
 		{resourceType(wellknown.EndpointType, "EDS", slices.Concat(traffic, called)), endpoints, false},
-		{resourceType(wellknown.ListenerType, "LDS", slices.Concat(routed, extended, called)), listeners, false},
+		{resourceType(wellknown.ListenerType, "LDS", slices.Concat(routed, extended, called, guarded)), listeners, false},
 		{resourceType(wellknown.RouteType, "RDS", routed), routeTables, false},
 		{resourceType(wellknown.SecretType, "SDS", []config.Kind{config.Secret, config.ConfigMap}), secrets, true},
 		{resourceType(wellknown.ExtensionType, "ECDS", append(extended, config.EnvoyFilter)), extensions, false},

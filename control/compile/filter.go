@@ -39,9 +39,7 @@ func (b *listenerBuilder) filter(h *ir.HTTPConnectionManager, peer ir.HTTPFilter
 			h.Headers.RequestAdd = nil
 		}
 	}
-	if h.Extensions = b.extensions(!outbound, port); len(h.Extensions) > 0 {
-		h.Filters = append(h.Filters, ir.Extended)
-	}
+	b.guard(h, outbound, port)
 	if grpcWeb {
 		h.Filters = append(h.Filters, ir.GRPCWeb)
 	}

@@ -25,9 +25,9 @@ const (
 func Listeners(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) []ir.Listener {
 	b := newListenerBuilder(s, scope, p)
 	if p.Type == mesh.Router {
-		return b.countTCP(b.gatewayListeners())
+		return b.guardTCP(b.countTCP(b.gatewayListeners()))
 	}
-	return b.countTCP(b.sidecarListeners())
+	return b.guardTCP(b.countTCP(b.sidecarListeners()))
 }
 
 // listenerBuilder holds what all listeners of one proxy have in common.
@@ -40,6 +40,8 @@ type listenerBuilder struct {
 	tracing  *ir.Tracing
 	metrics  bool
 	bound    boundRules // of a gateway
+
+	authorization *authorization // once it is asked for
 }
 
 func newListenerBuilder(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) *listenerBuilder {

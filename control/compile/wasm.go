@@ -30,11 +30,21 @@ func (b *listenerBuilder) extensions(incoming bool, port uint32) []ir.Extension 
 				continue
 			}
 			if kind, ok := extensionKind(b.proxy, x); ok {
-				out = append(out, ir.Extension{Name: extensionName(x), Kind: kind})
+				out = append(out, ir.Extension{Name: extensionName(x), Kind: kind, Phase: extensionPhase(phase)})
 			}
 		}
 	}
 	return out
+}
+
+func extensionPhase(p extensionspb.TrafficExtension_ExecutionPhase) ir.ExtensionPhase {
+	switch p {
+	case extensionspb.TrafficExtension_AUTHN:
+		return ir.AuthNPhase
+	case extensionspb.TrafficExtension_AUTHZ:
+		return ir.AuthZPhase
+	}
+	return ir.LastPhase
 }
 
 // extensionKind is how a proxy carries out an extension; not ok if it goes without. A module

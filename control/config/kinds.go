@@ -74,10 +74,8 @@ func kinds() []kindSchema {
 // them yet, and what happens instead; users are told with each object.
 func withoutEffect() map[Kind]string {
 	return map[Kind]string{
-		PeerAuthentication:    "connections without mutual TLS are taken",
-		RequestAuthentication: "tokens of requests are not checked",
-		AuthorizationPolicy:   "no request is refused or let pass by it",
-		Telemetry:             "proxies report what the mesh's defaults say",
+		PeerAuthentication: "connections without mutual TLS are taken",
+		Telemetry:          "proxies report what the mesh's defaults say",
 	}
 }
 

@@ -37,8 +37,8 @@ func httpFilters(h ir.HTTPConnectionManager) []*hcmv3.HttpFilter {
 			out = append(out, lookups(h.Lookups)...)
 			continue
 		}
-		if f == ir.Extended {
-			out = append(out, extended(h.Extensions)...)
+		if guards, ok := guardFilters(f, h); ok {
+			out = append(out, guards...)
 			continue
 		}
 		name, config := httpFilter(f, h)

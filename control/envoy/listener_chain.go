@@ -30,6 +30,7 @@ func filterChain(c ir.FilterChain) *listenerv3.FilterChain {
 	if c.PeerExchange {
 		out.Filters = append(out.Filters, peerExchange())
 	}
+	out.Filters = append(out.Filters, networkAccess(c.Access)...)
 	if c.Metrics {
 		out.Filters = append(out.Filters, networkFilter(metricsFilter, &statspb.PluginConfig{}))
 	}

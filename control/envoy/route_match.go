@@ -55,13 +55,18 @@ func queryMatch(q ir.QueryMatch) *routev3.QueryParameterMatcher {
 }
 
 func stringMatch(m ir.StringMatch) *matcherv3.StringMatcher {
+	out := &matcherv3.StringMatcher{IgnoreCase: m.IgnoreCase}
 	switch m.Kind {
 	case ir.Prefix:
-		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: m.Value}}
+		out.MatchPattern = &matcherv3.StringMatcher_Prefix{Prefix: m.Value}
+	case ir.Suffix:
+		out.MatchPattern = &matcherv3.StringMatcher_Suffix{Suffix: m.Value}
 	case ir.Regex:
-		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(m.Value)}}
+		out.MatchPattern = &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(m.Value)}
+	default:
+		out.MatchPattern = &matcherv3.StringMatcher_Exact{Exact: m.Value}
 	}
-	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: m.Value}}
+	return out
 }
 
 func regex(s string) *matcherv3.RegexMatcher { return &matcherv3.RegexMatcher{Regex: s} }

@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"maps"
+	"net/http"
 	"strings"
 	"time"
 
@@ -27,14 +28,17 @@ const (
 	luaType    = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 )
 
-// extended are users' filters.
-func extended(all []ir.Extension) []*hcmv3.HttpFilter {
+// extended are users' filters of a phase.
+func extended(all []ir.Extension, phase ir.ExtensionPhase) []*hcmv3.HttpFilter {
 	var out []*hcmv3.HttpFilter
 	for _, x := range all {
+		if x.Phase != phase {
+			continue
+		}
 		f := &hcmv3.HttpFilter{Name: x.Name}
 		switch x.Kind {
 		case ir.RefusingExtension:
-			f.ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: typed(refusal())}
+			f.ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: typed(refusal(http.StatusServiceUnavailable))}
 		case ir.LuaExtension:
 			f.ConfigType = discovered(luaType)
 		default:
@@ -51,10 +55,10 @@ func discovered(types ...string) *hcmv3.HttpFilter_ConfigDiscovery {
 	return &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{ConfigSource: awaitedADS(), TypeUrls: types}}
 }
 
-// refusal answers every request as a proxy does whose module has failed.
-func refusal() *faultv3.HTTPFault {
+// refusal answers every request with a status: 503 is what a proxy does whose module has failed.
+func refusal(status uint32) *faultv3.HTTPFault {
 	return &faultv3.HTTPFault{Abort: &faultv3.FaultAbort{
-		ErrorType:  &faultv3.FaultAbort_HttpStatus{HttpStatus: 503},
+		ErrorType:  &faultv3.FaultAbort_HttpStatus{HttpStatus: status},
 		Percentage: &typev3.FractionalPercent{Numerator: 100, Denominator: typev3.FractionalPercent_HUNDRED},
 	}}
 }

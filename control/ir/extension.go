@@ -2,9 +2,20 @@ package ir
 
 // An Extension is an HTTP filter that users bring, or what stands in its place.
 type Extension struct {
-	Name string // of the filter, and of its settings on the wire
-	Kind ExtensionKind
+	Name  string // of the filter, and of its settings on the wire
+	Kind  ExtensionKind
+	Phase ExtensionPhase
 }
+
+// An ExtensionPhase says where an extension stands among the mesh's own filters.
+type ExtensionPhase uint8
+
+// The phases of an Extension.
+const (
+	AuthNPhase ExtensionPhase = iota // before tokens are checked
+	AuthZPhase                       // before rules of authorization decide
+	LastPhase                        // after these
+)
 
 // An ExtensionKind says what an extension is written in.
 type ExtensionKind uint8

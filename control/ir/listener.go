@@ -69,6 +69,8 @@ type FilterChain struct {
 	// PeerExchange puts the network filter first that trades workload metadata with
 	// the peer over ALPN istio-peer-exchange.
 	PeerExchange bool
+	// Access decides on the connections of a chain without HTTP.
+	Access []AccessFilter
 	// Metrics counts the TCP connections of the chain for the mesh's dashboards.
 	Metrics bool
 	// Lookup resolves the server name of the client's TLS for the cluster that the bytes
@@ -142,10 +144,13 @@ type HTTPConnectionManager struct {
 	StatPrefix string
 	RouteName  string
 	Routes     *RouteConfiguration
-	Filters    []HTTPFilter // in order, the router last
-	Headers    HeaderEdits  // of the filter HeaderMutation
-	Lookups    []DNS        // of the filter ForwardProxy: the caches of the clusters it resolves for
-	Extensions []Extension  // of the filter Extended: users' own, in order
+	Filters    []HTTPFilter   // in order, the router last
+	Headers    HeaderEdits    // of the filter HeaderMutation
+	Lookups    []DNS          // of the filter ForwardProxy: the caches of the clusters it resolves for
+	Extensions []Extension    // of the filters Extended…: users' own, in order
+	Ask        []AccessFilter // of the filter Ask
+	JWT        *JWTRules      // of the filter CheckTokens
+	Decide     []AccessFilter // of the filter Decide
 	AccessLogs []AccessLog
 	// ServerName is the `server` header of answers; empty for the proxy's default.
 	ServerName string
@@ -205,7 +210,13 @@ const (
 	PeerMetadataUpstream   HTTPFilter = iota // workload metadata towards upstreams
 	PeerMetadataDownstream                   // workload metadata from clients
 	HeaderMutation                           // in place of these: fixed headers
-	Extended                                 // users' extensions
+	Refuse                                   // in place of filters that the proxy lacks and may not go without
+	Ask                                      // services decide
+	ExtendedAuthN                            // users' extensions
+	CheckTokens
+	ExtendedAuthZ
+	Decide // rules decide
+	Extended
 	GRPCWeb
 	GRPCStats
 	ALPN

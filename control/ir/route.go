@@ -84,12 +84,14 @@ const (
 	Prefix
 	Regex
 	Present // any value
+	Suffix
 )
 
 // A StringMatch compares one value.
 type StringMatch struct {
-	Kind  StringKind
-	Value string
+	Kind       StringKind
+	Value      string
+	IgnoreCase bool // not of expressions
 }
 
 // A HeaderMatch compares a request header or pseudo header.

@@ -27,7 +27,11 @@ type Options struct {
 	TraceSampling *float64
 	// ScopeGateways has Gateways select proxies of their own namespace only.
 	ScopeGateways bool
-	Identities    bool // as in Snapshot
+	// As in Snapshot.
+	SeveralAuthorizers bool
+	RemoteKeys         RemoteKeys
+	Keys               Keys
+	Identities         bool // as in Snapshot
 }
 
 // index is what Build derives from the objects.
@@ -50,6 +54,9 @@ type index struct {
 	extensions   []*Extension              // in the order of filters
 	envoyFilters map[string][]*EnvoyFilter // by namespace, in the order of application
 	patchKeys    map[string]bool           // metadata by which EnvoyFilters select proxies
+
+	authorization  map[string][]*AuthorizationPolicy   // by namespace, oldest first
+	authentication map[string][]*RequestAuthentication // the same
 
 	peers map[string]*authentications // PeerAuthentications by namespace
 }
@@ -90,7 +97,12 @@ func build(old *Snapshot, set *config.Set, opts Options) *Snapshot {
 
 		MeshNetworks:  opts.Networks,
 		TraceSampling: 1,
-		Identities:    opts.Identities,
+
+		SeveralAuthorizers: opts.SeveralAuthorizers,
+		RemoteKeys:         opts.RemoteKeys,
+		Keys:               opts.Keys,
+
+		Identities: opts.Identities,
 		Registry: registry.Next(old.Registry, set, registry.Options{
 			Domain:          opts.Domain,
 			ClusterID:       opts.ClusterID,
@@ -116,6 +128,7 @@ func build(old *Snapshot, set *config.Set, opts Options) *Snapshot {
 	s.indexEnvoyFilters()
 	s.indexNetworks()
 	s.indexExtensions()
+	s.indexPolicies()
 	s.indexPeerAuthentications()
 	return s
 }

@@ -20,6 +20,11 @@ type Snapshot struct {
 	MeshNetworks *meshconfig.MeshNetworks
 	// TraceSampling is in percent of requests.
 	TraceSampling float64
+	// SeveralAuthorizers lets policies of action CUSTOM of one workload name several providers.
+	SeveralAuthorizers bool
+	// RemoteKeys says who fetches the keys that tokens are checked with.
+	RemoteKeys RemoteKeys
+	Keys       Keys // that the control plane has fetched
 	// Identities says that somebody issues certificates to workloads. Where nobody does, no
 	// proxy is told to take or to speak mutual TLS of the mesh by itself: it would wait for a
 	// certificate without end, and what it serves would not open.
