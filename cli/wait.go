@@ -156,23 +156,11 @@ func kindOf(name string) (config.Kind, error) {
 		return k, nil
 	}
 	for _, r := range config.Resources() {
-		if one := strings.ToLower(string(r.Kind)); plain == one || plain == plural(one) {
+		if plain == strings.ToLower(string(r.Kind)) || plain == r.Plural() {
 			return r.Kind, nil
 		}
 	}
 	return "", fmt.Errorf("type %s is not recognized", name)
-}
-
-// plural is a kind's in the paths of the API.
-func plural(kind string) string {
-	stem, y := strings.CutSuffix(kind, "y")
-	switch {
-	case y && !strings.HasSuffix(stem, "a"):
-		return stem + "ies"
-	case strings.HasSuffix(kind, "s"):
-		return kind + "es"
-	}
-	return kind + "s"
 }
 
 // A plane is a control plane that is asked about its proxies.
@@ -392,7 +380,7 @@ func (w *waiter) read(ctx context.Context, api dynamic.Interface) (*unstructured
 		if r.Kind != w.object.Kind {
 			continue
 		}
-		all := api.Resource(schema.GroupVersionResource{Group: r.Group, Version: r.Versions[0], Resource: plural(strings.ToLower(string(r.Kind)))})
+		all := api.Resource(schema.GroupVersionResource{Group: r.Group, Version: r.Versions[0], Resource: r.Plural()})
 		if r.Cluster {
 			return all.Get(ctx, w.object.Name, metav1.GetOptions{})
 		}

@@ -30,6 +30,19 @@ type Resource struct {
 	Object reflect.Type  // of other kinds, the struct of k8s.io/api
 }
 
+// Plural is the kind's name in the paths of an API, and in that of its definition.
+func (r Resource) Plural() string {
+	name := strings.ToLower(string(r.Kind))
+	stem, y := strings.CutSuffix(name, "y")
+	switch {
+	case y && !strings.HasSuffix(stem, "a"):
+		return stem + "ies"
+	case strings.HasSuffix(name, "s"):
+		return name + "es"
+	}
+	return name + "s"
+}
+
 // Resources are all kinds that the mesh reads, in the order of Kinds.
 func Resources() []Resource {
 	var all []Resource

@@ -194,3 +194,15 @@ func FuzzFromSpec(f *testing.F) {
 		}
 	})
 }
+
+func TestPlural(t *testing.T) {
+	want := map[config.Kind]string{
+		config.VirtualService: "virtualservices", config.ServiceEntry: "serviceentries", config.AuthorizationPolicy: "authorizationpolicies",
+		config.Gateway: "gateways", config.ProxyConfig: "proxyconfigs", config.IngressClass: "ingressclasses", config.EndpointSlice: "endpointslices",
+	}
+	for _, r := range config.Resources() {
+		if name, ok := want[r.Kind]; ok && r.Plural() != name {
+			t.Errorf("%s: %s, want %s", r.Kind, r.Plural(), name)
+		}
+	}
+}

@@ -230,7 +230,7 @@ func (s *Source) customKnown(defined map[string]bool) {
 	for _, r := range config.Resources() {
 		switch shelf := s.shelves[r.Kind]; {
 		case known || !r.Custom || shelf.reading.resource != "":
-		case defined[plural(r.Kind)+"."+r.Group]:
+		case defined[r.Plural()+"."+r.Group]:
 			s.log.Warn("kind is defined but not served: its objects are not known", "kind", r.Kind)
 			shelf.listed = true
 		default:
@@ -244,15 +244,6 @@ func (s *Source) customKnown(defined map[string]bool) {
 	if !known {
 		signal(s.wake)
 	}
-}
-
-// plural is the name of a kind's resource, by which it is defined.
-func plural(kind config.Kind) string {
-	name := strings.ToLower(string(kind))
-	if stem, ok := strings.CutSuffix(name, "y"); ok && !strings.HasSuffix(stem, "a") {
-		return stem + "ies"
-	}
-	return name + "s"
 }
 
 func customGroups() []string {
