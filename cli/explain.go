@@ -12,12 +12,10 @@ import (
 	meshconfig "istio.io/api/mesh/v1alpha1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/dynamic"
 
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/explain"
+	"github.com/lateen-mesh/lateen/install/cluster"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
@@ -153,7 +151,7 @@ func (e *explanation) running(cmd *cobra.Command) (*explain.Mesh, string, error)
 	if err != nil {
 		return nil, "", err
 	}
-	objects, err := e.objects(ctx)
+	objects, err := e.objects(ctx, api)
 	if err != nil {
 		return nil, "", err
 	}
@@ -170,41 +168,19 @@ func (e *explanation) running(cmd *cobra.Command) (*explain.Mesh, string, error)
 
 // objects are those of the kinds that the mesh reads, without secrets. Kinds that the API
 // does not have, or does not show to this user, are left out.
-func (e *explanation) objects(ctx context.Context) (list []*config.Config, err error) {
-	rest, err := e.config()
+func (e *explanation) objects(ctx context.Context, api *cluster.Cluster) (list []*config.Config, err error) {
+	kinds, err := e.kinds(api, read)
 	if err != nil {
 		return nil, err
 	}
-	rest.QPS, rest.Burst = 50, 100 // many kinds at once
-	client, err := dynamic.NewForConfig(rest)
-	if err != nil {
-		return nil, err
-	}
-	api, err := e.connect()
-	if err != nil {
-		return nil, err
-	}
-	served, err := api.API().Discovery().ServerPreferredResources()
-	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
-		return nil, fmt.Errorf("kinds that the API serves: %w", err)
-	}
-	for _, group := range served {
-		version, err := schema.ParseGroupVersion(group.GroupVersion)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range group.APIResources {
-			if !slices.Contains(r.Verbs, "list") || !read(version.Group, r.Kind) {
-				continue
-			}
-			err := listKind(ctx, client.Resource(version.WithResource(r.Name)), func(text []byte) error {
-				found, _ := config.DecodeIn("", "", text) // the API has taken it; what is not understood is not in force either
-				list = append(list, found...)
-				return nil
-			})
-			if err != nil && !apierrors.IsForbidden(err) {
-				return nil, fmt.Errorf("%s: %w", r.Name, err)
-			}
+	for _, k := range kinds {
+		err := k.each(ctx, func(text []byte) error {
+			found, _ := config.DecodeIn("", "", text) // the API has taken it; what is not understood is not in force either
+			list = append(list, found...)
+			return nil
+		})
+		if err != nil && !apierrors.IsForbidden(err) {
+			return nil, fmt.Errorf("%s: %w", k.plural, err)
 		}
 	}
 	return list, nil
