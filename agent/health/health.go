@@ -57,27 +57,19 @@ func Run(ctx context.Context, o Options) error {
 	w := watcher{tell: o.Tell, successes: int(cmp.Or(p.SuccessThreshold, defaultSuccesses)), failures: int(cmp.Or(p.FailureThreshold, defaultFailures))}
 	period := cmp.Or(time.Duration(p.PeriodSeconds)*time.Second, defaultPeriod)
 	timeout := cmp.Or(time.Duration(p.TimeoutSeconds)*time.Second, defaultTimeout)
-	for wait := time.Duration(p.InitialDelaySeconds) * time.Second; pause(ctx, wait); wait = period {
+	for wait := time.Duration(p.InitialDelaySeconds) * time.Second; ; wait = period {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil
+		}
 		asking, cancel := context.WithTimeout(ctx, timeout)
 		err := ask(asking)
 		cancel()
 		if ctx.Err() != nil {
-			break
+			return nil
 		}
 		w.take(err)
-	}
-	return nil
-}
-
-// pause reports false when ctx ended before.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
 	}
 }
 

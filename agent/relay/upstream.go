@@ -82,8 +82,9 @@ func (r *Relay) connect(ctx context.Context) {
 			said = now
 			r.log.Warn("waiting for the control plane", "at", r.o.Address, "since", since.Format(time.RFC3339), "error", err)
 		}
-		if !pause(ctx, delay(failures)) {
-			return
+		select {
+		case <-time.After(delay(failures)):
+		case <-ctx.Done():
 		}
 	}
 }
@@ -95,18 +96,6 @@ func delay(failures int) time.Duration {
 		most = min(retryFirst<<failures, retryMost)
 	}
 	return most/2 + time.Duration(rand.Int64N(int64(most/2)))
-}
-
-// pause reports false when ctx ended before.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // dial makes a connection for one stream.
