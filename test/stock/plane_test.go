@@ -49,7 +49,7 @@ func start(t *testing.T, first configuration) *plane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.server, err = control.New(control.Options{Paths: []string{p.dir}, Log: log, GRPC: "unix:" + p.socket,
+	p.server, err = control.New(control.Options{Paths: []string{p.dir}, Log: log, GRPC: "unix:" + p.socket, Identities: true,
 		Debounce: control.Debounce{After: time.Millisecond, Max: time.Second}})
 	if err != nil {
 		t.Fatal(err)
