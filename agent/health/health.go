@@ -57,9 +57,11 @@ func Run(ctx context.Context, o Options) error {
 	w := watcher{tell: o.Tell, successes: int(cmp.Or(p.SuccessThreshold, defaultSuccesses)), failures: int(cmp.Or(p.FailureThreshold, defaultFailures))}
 	period := cmp.Or(time.Duration(p.PeriodSeconds)*time.Second, defaultPeriod)
 	timeout := cmp.Or(time.Duration(p.TimeoutSeconds)*time.Second, defaultTimeout)
-	for wait := time.Duration(p.InitialDelaySeconds) * time.Second; ; wait = period {
+	due := time.NewTimer(time.Duration(p.InitialDelaySeconds) * time.Second)
+	defer due.Stop()
+	for {
 		select {
-		case <-time.After(wait):
+		case <-due.C:
 		case <-ctx.Done():
 			return nil
 		}
@@ -70,6 +72,7 @@ func Run(ctx context.Context, o Options) error {
 			return nil
 		}
 		w.take(err)
+		due.Reset(period)
 	}
 }
 

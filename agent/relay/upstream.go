@@ -82,10 +82,12 @@ func (r *Relay) connect(ctx context.Context) {
 			said = now
 			r.log.Warn("waiting for the control plane", "at", r.o.Address, "since", since.Format(time.RFC3339), "error", err)
 		}
+		again := time.NewTimer(delay(failures))
 		select {
-		case <-time.After(delay(failures)):
+		case <-again.C:
 		case <-ctx.Done():
 		}
+		again.Stop()
 	}
 }
 
