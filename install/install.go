@@ -108,9 +108,6 @@ func (i *Installation) Warnings() []string { return slices.Clone(i.warnings) }
 // MeshConfig is the YAML text in ConfigMap istio, under the key mesh.
 func (i *Installation) MeshConfig() string { return i.mesh }
 
-// Namespace is that of the control plane.
-func (i *Installation) Namespace() string { return root(i.spec) }
-
 // Revision is that of the control plane, "default" where none was given.
 func (i *Installation) Revision() string { return cmp.Or(text(i.spec, "revision"), defaultRevision) }
 
