@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
-	xdsv3 "github.com/cncf/xds/go/xds/type/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -90,7 +88,7 @@ func (c *chain) add(f *hcmv3.HttpFilter, built http.Filter) {
 
 // find returns the factory of a filter and what it makes the filter of.
 func find(f *hcmv3.HttpFilter, table []http.Factory) (*anypb.Any, *http.Factory, error) {
-	config, url, err := typed(f.GetTypedConfig())
+	config, url, err := xds.Typed(f.GetTypedConfig())
 	if err != nil {
 		return nil, nil, fmt.Errorf("typed_config: %w", err)
 	}
@@ -103,26 +101,6 @@ func find(f *hcmv3.HttpFilter, table []http.Factory) (*anypb.Any, *http.Factory,
 		return nil, nil, errors.New("no such filter")
 	}
 	return nil, nil, fmt.Errorf("typed_config: %s: no such filter", url)
-}
-
-// typed is a configuration and its type URL; those within for a TypedStruct.
-func typed(a *anypb.Any) (*anypb.Any, string, error) {
-	a, err := xds.Typed(a)
-	if err != nil {
-		return nil, "", err
-	}
-	switch url := a.GetTypeUrl(); url {
-	case "type.googleapis.com/udpa.type.v1.TypedStruct":
-		var t udpav1.TypedStruct
-		err := a.UnmarshalTo(&t)
-		return a, t.GetTypeUrl(), err
-	case "type.googleapis.com/xds.type.v3.TypedStruct":
-		var t xdsv3.TypedStruct
-		err := a.UnmarshalTo(&t)
-		return a, t.GetTypeUrl(), err
-	default:
-		return a, url, nil
-	}
 }
 
 // compileRoutes takes the inline route configuration or subscribes to one.

@@ -105,7 +105,7 @@ func (x *discovered) decode(_ string, body *anypb.Any) (*instance, error) {
 
 // compile builds the filter. Its errors are worded as Envoy's.
 func (x *discovered) compile(cfg *anypb.Any) (*instance, error) {
-	cfg, url, err := typed(cfg)
+	cfg, url, err := xds.Typed(cfg)
 	if err != nil {
 		return nil, err
 	}

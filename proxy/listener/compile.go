@@ -13,12 +13,9 @@ import (
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/cespare/xxhash/v2"
-	udpapb "github.com/cncf/xds/go/udpa/type/v1"
-	xdspb "github.com/cncf/xds/go/xds/type/v3"
 
 	"github.com/lateen-mesh/lateen/proxy/network"
 	"github.com/lateen-mesh/lateen/proxy/transport"
@@ -382,10 +379,11 @@ func (s *Set) addFilter(c *Config, ch *chain, f *listenerpb.Filter, env network.
 		}
 		return err
 	}
-	config, url, err := typed(f.GetTypedConfig())
+	config, url, err := xds.Typed(f.GetTypedConfig())
 	if err != nil {
 		return err
 	}
+	url = typeName(url)
 	for _, x := range s.opts.Network {
 		if !serves(x, url, f.GetName()) {
 			continue
@@ -421,34 +419,6 @@ func serves(f network.Factory, url, name string) bool {
 		}
 	}
 	return false
-}
-
-// typed is a filter's configuration and its type, for a TypedStruct what it stands for; "" without
-// configuration.
-func typed(a *anypb.Any) (*anypb.Any, string, error) {
-	if a == nil {
-		return nil, "", nil
-	}
-	a, err := xds.Typed(a)
-	if err != nil {
-		return nil, "", err
-	}
-	var s interface {
-		proto.Message
-		GetTypeUrl() string
-	}
-	switch typeName(a.GetTypeUrl()) {
-	case "udpa.type.v1.TypedStruct":
-		s = &udpapb.TypedStruct{}
-	case "xds.type.v3.TypedStruct":
-		s = &xdspb.TypedStruct{}
-	default:
-		return a, typeName(a.GetTypeUrl()), nil
-	}
-	if err := a.UnmarshalTo(s); err != nil {
-		return nil, "", err
-	}
-	return a, typeName(s.GetTypeUrl()), nil
 }
 
 // typeName is a type URL without its host.

@@ -110,10 +110,11 @@ func (d *discovered) decode(_ string, body *anypb.Any) (*version, error) {
 
 // compile builds the filter. Its errors are worded as Envoy's.
 func (d *discovered) compile(cfg *anypb.Any) (*version, error) {
-	cfg, url, err := typed(cfg)
+	cfg, url, err := xds.Typed(cfg)
 	if err != nil {
 		return nil, err
 	}
+	url = typeName(url)
 	names := make([]string, len(d.accepts))
 	for i, a := range d.accepts {
 		names[i] = typeName(a)

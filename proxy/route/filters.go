@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
-	xdsv3 "github.com/cncf/xds/go/xds/type/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -53,7 +51,7 @@ func (c *compiler) override(name string, cfg *anypb.Any) (any, error) {
 			return nil, fmt.Errorf("Empty route/virtual host per filter configuration for %s filter", name) //nolint:staticcheck // Envoy's words
 		}
 	}
-	cfg, url, err := typed(cfg)
+	cfg, url, err := xds.Typed(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -76,25 +74,6 @@ func (c *compiler) factory(url string) *http.Factory {
 		}
 	}
 	return nil
-}
-
-// typed is a filter's configuration and its type URL; a TypedStruct carries them inside.
-func typed(cfg *anypb.Any) (*anypb.Any, string, error) {
-	cfg, err := xds.Typed(cfg)
-	if err != nil {
-		return nil, "", err
-	}
-	var current xdsv3.TypedStruct
-	var old udpav1.TypedStruct
-	switch {
-	case cfg.MessageIs(&current):
-		err := cfg.UnmarshalTo(&current)
-		return cfg, current.GetTypeUrl(), err
-	case cfg.MessageIs(&old):
-		err := cfg.UnmarshalTo(&old)
-		return cfg, old.GetTypeUrl(), err
-	}
-	return cfg, cfg.GetTypeUrl(), nil
 }
 
 // withCORS adds the older form of a CORS policy, a field of virtual host or action,

@@ -12,42 +12,44 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Typed is the message that a TypedStruct stands for, where its type is known here. All
-// else is returned as it is: a message, and a TypedStruct for who reads its fields. An error
-// names the field that the type does not have.
-func Typed(a *anypb.Any) (*anypb.Any, error) {
+// Typed is the message that a TypedStruct stands for, where its type is known here, and the
+// URL of that type, "" of nothing. All else is returned as it is: a message, and a TypedStruct
+// for who reads its fields, which has the URL that it names. An error names the field that the
+// type does not have.
+func Typed(a *anypb.Any) (_ *anypb.Any, typeURL string, err error) {
 	var older udpav1.TypedStruct
 	var newer xdsv3.TypedStruct
 	switch {
 	case a.MessageIs(&older):
 		if err := a.UnmarshalTo(&older); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		return typed(a, older.GetTypeUrl(), older.GetValue())
 	case a.MessageIs(&newer):
 		if err := a.UnmarshalTo(&newer); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		return typed(a, newer.GetTypeUrl(), newer.GetValue())
 	}
-	return a, nil
+	return a, a.GetTypeUrl(), nil
 }
 
-func typed(a *anypb.Any, url string, value *structpb.Struct) (*anypb.Any, error) {
+func typed(a *anypb.Any, url string, value *structpb.Struct) (*anypb.Any, string, error) {
 	kind, err := protoregistry.GlobalTypes.FindMessageByURL(url)
 	if errors.Is(err, protoregistry.NotFound) {
-		return a, nil
+		return a, url, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("type_url %q: %w", url, err)
+		return nil, "", fmt.Errorf("type_url %q: %w", url, err)
 	}
 	text, err := protojson.Marshal(value)
 	if err != nil {
-		return nil, fmt.Errorf("value: %w", err)
+		return nil, "", fmt.Errorf("value: %w", err)
 	}
 	m := kind.New().Interface()
 	if err := protojson.Unmarshal(text, m); err != nil {
-		return nil, fmt.Errorf("value of %s: %w", url, err)
+		return nil, "", fmt.Errorf("value of %s: %w", url, err)
 	}
-	return anypb.New(m)
+	body, err := anypb.New(m)
+	return body, body.GetTypeUrl(), err
 }
