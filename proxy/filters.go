@@ -15,6 +15,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/filter/istiostats"
 	"github.com/lateen-mesh/lateen/proxy/filter/ondemand"
 	"github.com/lateen-mesh/lateen/proxy/filter/peermetadata"
+	httprbac "github.com/lateen-mesh/lateen/proxy/filter/rbac"
 	"github.com/lateen-mesh/lateen/proxy/filter/router"
 	"github.com/lateen-mesh/lateen/proxy/filter/setmetadata"
 	"github.com/lateen-mesh/lateen/proxy/hcm"
@@ -25,6 +26,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/network/echo"
 	"github.com/lateen-mesh/lateen/proxy/network/localratelimit"
 	"github.com/lateen-mesh/lateen/proxy/network/metadataexchange"
+	networkrbac "github.com/lateen-mesh/lateen/proxy/network/rbac"
 	"github.com/lateen-mesh/lateen/proxy/network/setfilterstate"
 	"github.com/lateen-mesh/lateen/proxy/network/snicluster"
 	"github.com/lateen-mesh/lateen/proxy/network/snidynamicforwardproxy"
@@ -47,6 +49,7 @@ func (s *server) networkFilters() []network.Factory {
 		snicluster.Factory(),
 		connectionlimit.Factory(s.stats, s.boot.runtime),
 		localratelimit.Factory(s.stats, s.boot.runtime),
+		networkrbac.Factory(s.stats),
 		directresponse.Factory(),
 		echo.Factory(),
 		tcpproxy.Factory(tcpproxy.Env{Cluster: s.tcpCluster, AccessLog: loggersFor[tcpproxy.Logger](s), Stats: s.stats}),
@@ -68,6 +71,7 @@ func (s *server) httpFilters() []http.Factory {
 		istiostats.Factory(s.meshStats()),
 		ondemand.Factory(),
 		peermetadata.Factory(peermetadata.Deps{ID: s.identity().GetId(), Metadata: s.identity().GetMetadata(), External: s.clusters.External}),
+		httprbac.Factory(),
 		setmetadata.Factory(),
 		router.Factory(router.Deps{Cluster: s.httpCluster, LocalAddress: hcm.LocalAddress()}),
 	}

@@ -85,6 +85,11 @@ func (s *String) Match(v []byte) bool {
 	return s.re.Match(v)
 }
 
+// MatchText is Match for a string.
+func (s *String) MatchText(v string) bool {
+	return s.Match(unsafe.Slice(unsafe.StringData(v), len(v))) //nolint:gosec // only read
+}
+
 // same compares v, which has the length of the text.
 func (s *String) same(v []byte) bool {
 	if !s.fold {

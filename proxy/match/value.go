@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unsafe"
 
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
@@ -133,7 +132,7 @@ func (nullValue) match(v any, ok bool) bool { return ok && v == nil }
 
 func (m textValue) match(v any, _ bool) bool {
 	s, is := v.(string)
-	return is && m.text.Match(unsafe.Slice(unsafe.StringData(s), len(s))) //nolint:gosec // only read
+	return is && m.text.MatchText(s)
 }
 
 func (m boolValue) match(v any, _ bool) bool {

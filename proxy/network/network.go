@@ -4,6 +4,7 @@ package network
 
 import (
 	"context"
+	"sync"
 
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -29,9 +30,25 @@ type Conn struct {
 	// does not stop at open connections. Nil where there is no listener.
 	Stale func() bool
 	// Relaying, where a filter has set it, is called by a terminal filter that moves bytes,
-	// once it is connected upstream: from then on Info stays as it is until the end, and
+	// once it is connected upstream: from then on Info stays as it is until the end, but for
+	// what filters find out about the first bytes (Change), and
 	// progress tells the bytes so far, to any goroutine.
 	Relaying func(progress func() (received, sent uint64))
+
+	mu sync.Mutex // of Change and Look
+}
+
+// Change lets f change Info while the terminal filter moves bytes, from the goroutine that
+// reads them.
+func (c *Conn) Change(f func(*streaminfo.Info)) { c.under(f) }
+
+// Look lets f read Info while the terminal filter moves bytes, from any goroutine.
+func (c *Conn) Look(f func(*streaminfo.Info)) { c.under(f) }
+
+func (c *Conn) under(f func(*streaminfo.Info)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(c.Info)
 }
 
 // A Filter sees each connection of its chain. Shared by all of them.

@@ -16,14 +16,15 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 )
 
-// A stateMatcher is a compiled FilterStateMatcher.
-type stateMatcher struct {
+// A StateMatcher is a compiled FilterStateMatcher: a condition on one object of filter state.
+type StateMatcher struct {
 	key    string
 	text   match.String
 	ranges match.CIDR // nil: text decides
 }
 
-func newStateMatcher(m *matcherv3.FilterStateMatcher) (out stateMatcher, err error) {
+// NewStateMatcher compiles a FilterStateMatcher.
+func NewStateMatcher(m *matcherv3.FilterStateMatcher) (out StateMatcher, err error) {
 	out.key = m.GetKey()
 	switch by := m.GetMatcher().(type) {
 	case *matcherv3.FilterStateMatcher_StringMatch:
@@ -42,13 +43,14 @@ func newStateMatcher(m *matcherv3.FilterStateMatcher) (out stateMatcher, err err
 	return out, errors.New("matcher: not set")
 }
 
-func (m *stateMatcher) match(i *streaminfo.Info) bool {
+// Match decides by the text of the object; one that is not there never matches.
+func (m *StateMatcher) Match(i *streaminfo.Info) bool {
 	v, ok := filterState(i, m.key)
 	if !ok {
 		return false
 	}
 	if m.ranges == nil {
-		return m.text.Match([]byte(v))
+		return m.text.MatchText(v)
 	}
 	addr, err := netip.ParseAddr(v)
 	return err == nil && m.ranges.Match(addr)

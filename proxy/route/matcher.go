@@ -76,7 +76,7 @@ type matcher struct {
 	query    []match.Query
 	cookies  []match.Cookie
 	metadata []match.Metadata
-	states   []stateMatcher
+	states   []StateMatcher
 	grpc     bool
 	// presented and validated: 0 does not matter, 1 must be, -1 must not be.
 	presented, validated int8
@@ -140,7 +140,7 @@ func (m *matcher) miss(f *Facts, path, query []byte) miss {
 		}
 	}
 	for i := range m.states {
-		if !m.states[i].match(f.Info) {
+		if !m.states[i].Match(f.Info) {
 			return miss{onState, i}
 		}
 	}
@@ -257,7 +257,7 @@ func (m *matcher) setConditions(from *routev3.RouteMatch) (err error) {
 	if m.metadata, err = compileAll("dynamic_metadata", from.GetDynamicMetadata(), match.NewMetadata); err != nil {
 		return err
 	}
-	m.states, err = compileAll("filter_state", from.GetFilterState(), newStateMatcher)
+	m.states, err = compileAll("filter_state", from.GetFilterState(), NewStateMatcher)
 	return err
 }
 

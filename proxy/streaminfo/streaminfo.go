@@ -107,6 +107,24 @@ func (i *Info) SetState(key string, v any) {
 	i.FilterState[key] = v
 }
 
+// SetMetadata gives a namespace of the dynamic metadata more values, which take the place of
+// those with their keys. values is kept and never changed; nor is what a namespace had before.
+func (i *Info) SetMetadata(namespace string, values map[string]any) {
+	if i.Metadata == nil {
+		i.Metadata = make(map[string]map[string]any, 1)
+	}
+	before := i.Metadata[namespace]
+	for key := range before {
+		if _, replaced := values[key]; !replaced {
+			before = maps.Clone(before)
+			maps.Copy(before, values)
+			i.Metadata[namespace] = before
+			return
+		}
+	}
+	i.Metadata[namespace] = values
+}
+
 // Source is the peer of the connection: whom the PROXY protocol names, else the socket's.
 func (i *Info) Source() netip.AddrPort {
 	if i.DownstreamTold.IsValid() {

@@ -73,7 +73,8 @@ func (f *filter) relay(c *network.Conn, up transport.Conn, s *upstream.Stats) {
 		t.release()
 	}
 	stop() // they look at Info
-	c.Info.BytesSent, c.Info.BytesReceived = r.sent.Load(), r.received.Load()
+	c.Info.BytesSent = r.sent.Load()
+	c.Info.BytesReceived += r.received.Load() // beside what a filter has received and kept
 	switch {
 	case r.idled.Load():
 		f.stats.idle.Inc()
@@ -161,7 +162,8 @@ func (r *relay) expire() time.Duration {
 
 // logPeriodic writes a line with what is known so far.
 func (r *relay) logPeriodic() time.Duration {
-	now := *r.c.Info // nobody changes it while bytes flow
+	var now streaminfo.Info
+	r.c.Look(func(i *streaminfo.Info) { now = *i })
 	now.BytesSent, now.BytesReceived = r.sent.Load(), r.received.Load()
 	r.log(&now, "TcpPeriodic")
 	return r.logs.interval
