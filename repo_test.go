@@ -85,6 +85,7 @@ var imports = map[string]string{
 	"proxy/callout":                        "proxy/endpoint proxy/format proxy/http proxy/lb proxy/upstream proxy/xds",
 	"proxy/upstream":                       "proxy/endpoint proxy/transport proxy/http proxy/http1 proxy/http2 proxy/stats",
 	"proxy/http1":                          "proxy/http proxy/match proxy/streaminfo proxy/transport proxy/xds",
+	"proxy/filter/extauthz":                "proxy/callout proxy/format proxy/http proxy/match proxy/network proxy/route proxy/runtime proxy/stats proxy/streaminfo proxy/xds",
 	"proxy/http2":                          "proxy/http proxy/transport proxy/stats proxy/streaminfo proxy/xds",
 	"proxy/http":                           "proxy/streaminfo proxy/stats proxy/runtime",
 	"proxy/outside":                        "",

@@ -7,6 +7,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/filter/buffer"
 	"github.com/lateen-mesh/lateen/proxy/filter/cors"
 	"github.com/lateen-mesh/lateen/proxy/filter/dynamicforwardproxy"
+	"github.com/lateen-mesh/lateen/proxy/filter/extauthz"
 	"github.com/lateen-mesh/lateen/proxy/filter/fault"
 	"github.com/lateen-mesh/lateen/proxy/filter/grpcstats"
 	"github.com/lateen-mesh/lateen/proxy/filter/grpcweb"
@@ -47,6 +48,7 @@ func (s *server) networkFilters() []network.Factory {
 		istiostats.NetworkFactory(s.meshStats()),
 		setfilterstate.Factory(),
 		snicluster.Factory(),
+		extauthz.NetworkFactory(s.authz(), s.stats),
 		connectionlimit.Factory(s.stats, s.boot.runtime),
 		localratelimit.Factory(s.stats, s.boot.runtime),
 		networkrbac.Factory(s.stats),
@@ -64,6 +66,7 @@ func (s *server) httpFilters() []http.Factory {
 		cors.Factory(),
 		dynamicforwardproxy.Factory(dynamicforwardproxy.Deps{Reach: s.reach(), CheckCache: cluster.CheckCache}),
 		fault.Factory(),
+		extauthz.Factory(s.authz()),
 		grpcstats.Factory(),
 		grpcweb.Factory(),
 		headermutation.Factory(),

@@ -16,6 +16,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
@@ -70,7 +71,7 @@ type Request struct {
 	// MaxAnswer is how many bytes the answer's body may have; 0 is DefaultMaxAnswer.
 	MaxAnswer int
 	// Plain leaves out the headers by which a proxy tells that it asks: x-envoy-internal,
-	// x-forwarded-for.
+	// x-forwarded-for, x-envoy-expected-rq-timeout-ms.
 	Plain bool
 }
 
@@ -274,6 +275,9 @@ func (x *exchange) send(s http.ClientStream) error {
 	}
 	if a := x.client.LocalAddress; a.IsValid() && !r.Plain {
 		to.Headers.Set("x-forwarded-for", []byte(a.String()))
+	}
+	if r.Timeout > 0 && !r.Plain {
+		to.Headers.Set("x-envoy-expected-rq-timeout-ms", strconv.AppendInt(nil, r.Timeout.Milliseconds(), 10))
 	}
 	if err := s.WriteHead(&to, len(r.Body) == 0); err != nil {
 		return err

@@ -119,6 +119,9 @@ func (c *codes) find(code int) codeCounter {
 	}
 }
 
+// Counter is a counter of the cluster that a filter names, "ext_authz.ok".
+func (s *Stats) Counter(name string) *stats.Counter { return s.all.scope.Counter(name) }
+
 // OriginalDstInvalid counts a request whose header names no address to connect to.
 func (s *Stats) OriginalDstInvalid() { s.all.scope.Counter("original_dst_host_invalid").Inc() }
 
