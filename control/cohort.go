@@ -179,8 +179,11 @@ func (c *cohort) resources(v *view, g generator, names []string) ([]ads.Resource
 	defer p.mu.Unlock()
 	p.inherit(g.Type)
 	generate := func(names []string) ([]ads.Resource, error) { return g.resources(v, names) }
-	if g.Wildcard {
+	switch {
+	case g.Wildcard:
 		return p.whole(names, generate)
+	case g.Nested:
+		return p.below(names, generate)
 	}
 	return p.some(names, generate)
 }
@@ -193,7 +196,8 @@ type product struct {
 	mu    sync.Mutex // held while resources are made
 	made  bool       // all of them are
 	all   []ads.Resource
-	named map[string]*ads.Resource // those that were asked for
+	named map[string]*ads.Resource  // those that were asked for
+	hosts map[string][]ads.Resource // of a Nested type: those of a table
 
 	// What was made of an older snapshot, until the first use.
 	older   *product
@@ -202,6 +206,7 @@ type product struct {
 
 	before      map[string]*ads.Resource // the older ones, to compare with, where all may differ
 	beforeWhole []ads.Resource
+	beforeHosts map[string][]ads.Resource
 }
 
 // next is the product of a newer snapshot.
@@ -230,7 +235,7 @@ func (p *product) inherit(t ads.Type) {
 	p.older = nil
 	p.bytes.Store(0)
 	if p.anew {
-		p.before, p.beforeWhole = old.named, old.all
+		p.before, p.beforeWhole, p.beforeHosts = old.named, old.all, old.hosts
 		return
 	}
 	p.named = maps.Clone(old.named)
@@ -310,6 +315,41 @@ func (p *product) some(names []string, generate func([]string) ([]ads.Resource, 
 		}
 	}
 	return list, nil
+}
+
+// below makes all of the tables that are asked for, or of which a part is.
+func (p *product) below(names []string, generate func([]string) ([]ads.Resource, error)) ([]ads.Resource, error) {
+	tables := tablesAbove(names)
+	var missing []string
+	for _, t := range tables {
+		if p.hosts[t] == nil {
+			missing = append(missing, t)
+		}
+	}
+	if len(missing) > 0 {
+		made, err := generate(missing)
+		if err != nil {
+			return nil, err
+		}
+		if p.hosts == nil {
+			p.hosts = map[string][]ads.Resource{}
+		}
+		p.count(made...)
+		for _, r := range made {
+			t := tableAbove(r.Name)
+			p.hosts[t] = append(p.hosts[t], r)
+		}
+		for _, t := range missing {
+			if list := p.hosts[t]; list != nil {
+				p.hosts[t] = kept(p.beforeHosts[t], list)
+			}
+		}
+	}
+	var list []ads.Resource
+	for _, t := range tables {
+		list = append(list, p.hosts[t]...)
+	}
+	return below(list, names), nil
 }
 
 func (p *product) count(made ...ads.Resource) {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/lateen-mesh/lateen/control/ads"
@@ -26,13 +27,15 @@ func cohortMesh(t *testing.T, generation uint64) *mesh.Snapshot {
 	return s
 }
 
-// cohortProxy is the n-th sidecar of a namespace.
+// cohortProxy is the n-th sidecar of a namespace, one that takes virtual hosts apart from their
+// tables unless that is narrow.
 func cohortProxy(t *testing.T, namespace string, n int) *mesh.Proxy {
 	t.Helper()
 	p, err := mesh.ParseProxy(&corepb.Node{Id: fmt.Sprintf("sidecar~10.9.9.%d~app-%d.%s~%s.svc.cluster.local", n, n, namespace, namespace)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.HostsApart = namespace != "narrow"
 	return p
 }
 
@@ -55,6 +58,7 @@ func given(t *testing.T, v *view) map[string][]ads.Resource {
 	}
 	ask(wellknown.EndpointType, append(clusters, "outbound|80||unknown.example.com"))
 	ask(wellknown.RouteType, []string{"80", "absent"})
+	ask(wellknown.VirtualHostType, []string{"80", "absent"})
 	return all
 }
 
@@ -109,6 +113,62 @@ func TestCohort(t *testing.T) {
 			t.Errorf("%v, %v", some, err)
 		}
 	})
+}
+
+// TestApart: a table and the virtual hosts that go apart from it are the whole table, patched or
+// not.
+func TestApart(t *testing.T) {
+	const patches = `
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: routes, namespace: istio-system}
+spec:
+  configPatches:
+  - {applyTo: ROUTE_CONFIGURATION, patch: {operation: MERGE, value: {request_headers_to_remove: [x-gone]}}}
+  - {applyTo: VIRTUAL_HOST, match: {routeConfiguration: {vhost: {name: "s1.example.com:80"}}}, patch: {operation: MERGE, value: {response_headers_to_remove: [x-gone]}}}
+  - {applyTo: VIRTUAL_HOST, match: {routeConfiguration: {vhost: {name: "s2.example.com:80"}}}, patch: {operation: REMOVE}}
+  - {applyTo: VIRTUAL_HOST, patch: {operation: ADD, value: {name: added/1, domains: [added.test]}}}
+  - {applyTo: HTTP_ROUTE, match: {routeConfiguration: {vhost: {name: "s0.example.com:80"}}}, patch: {operation: MERGE, value: {decorator: {operation: patched}}}}
+---
+`
+	for name, text := range map[string]string{"plain": scaleText(3, false), "patched": patches + scaleText(3, false)} {
+		t.Run(name, func(t *testing.T) {
+			s, p := passingSnapshot(t, text, nil), cohortProxy(t, "default", 1)
+			alone := *p
+			alone.HostsApart = false
+			var want, got routepb.RouteConfiguration
+			read := func(p *mesh.Proxy, url string, m proto.Message) {
+				t.Helper()
+				list, err := Generate(s, p, url, []string{"80"})
+				if err != nil || len(list) != 1 {
+					t.Fatalf("%d resources, %v", len(list), err)
+				}
+				if err := list[0].Body.UnmarshalTo(m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			read(&alone, wellknown.RouteType, &want)
+			read(p, wellknown.RouteType, &got)
+			hosts, err := Generate(s, p, wellknown.VirtualHostType, []string{"80"})
+			if err != nil || len(got.VirtualHosts) > 0 || got.Vhds == nil {
+				t.Fatalf("the table is %v, %v", &got, err)
+			}
+			for _, h := range hosts {
+				vh := &routepb.VirtualHost{}
+				if err := h.Body.UnmarshalTo(vh); err != nil || h.Name != "80/"+vh.Name {
+					t.Errorf("%s is %s, %v", h.Name, vh.Name, err)
+				}
+				got.VirtualHosts = append(got.VirtualHosts, vh)
+				one, err := Generate(s, p, wellknown.VirtualHostType, []string{h.Name})
+				if err != nil || len(one) != 1 || one[0].Version != h.Version {
+					t.Errorf("%s alone: %v, %v", h.Name, one, err)
+				}
+			}
+			if got.Vhds = nil; !proto.Equal(&got, &want) {
+				t.Errorf("%v\nwant %v", &got, &want)
+			}
+		})
+	}
 }
 
 // TestCohortsAreBounded: what was used last stays, and a newer mesh forgets the older.

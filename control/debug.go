@@ -32,7 +32,14 @@ func (s *Server) syncz(*http.Request) (any, error) {
 			"proxy_type": string(c.Proxy.Type), "istio_version": c.Proxy.IstioVersion,
 		}
 		for _, w := range c.Watches {
-			if key := keys[w.Type.Name]; key != "" {
+			key := keys[w.Type.Name]
+			if w.Type.Name == "VHDS" { // a part of the routes: what is behind counts
+				key = "route"
+				if w.Nonce == w.Acked && len(w.Refused) == 0 {
+					continue
+				}
+			}
+			if key != "" {
 				e[key+"_sent"], e[key+"_acked"] = w.Nonce, w.Acked
 				for _, r := range w.Refused {
 					e[key+"_error"] = r.Resource + ": " + r.Error
@@ -236,7 +243,9 @@ func (s *Server) configDump(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := dump{view: s.view(c.Proxy), conn: c}
+	whole := *c.Proxy
+	whole.HostsApart = false // as its own dump shows route tables
+	d := dump{view: s.viewAlone(&whole), conn: c}
 	raw, err := protojson.Marshal(&adminpb.ConfigDump{Configs: d.sections()})
 	if err == nil {
 		err = d.err

@@ -49,6 +49,7 @@ func generators() []generator {
 		{resourceType(wellknown.EndpointType, "EDS", slices.Concat(traffic, called)), endpoints, false},
 		{resourceType(wellknown.ListenerType, "LDS", slices.Concat(routed, extended, called, guarded)), listeners, false},
 		{resourceType(wellknown.RouteType, "RDS", routed), routeTables, false},
+		{resourceType(wellknown.VirtualHostType, "VHDS", routed), virtualHosts, false},
 		{resourceType(wellknown.SecretType, "SDS", []config.Kind{config.Secret, config.ConfigMap}), secrets, true},
 		{resourceType(wellknown.ExtensionType, "ECDS", append(extended, config.EnvoyFilter)), extensions, false},
 		{resourceType(nametable.Type, "NDS", traffic), names, false},
@@ -65,6 +66,7 @@ func resourceType(url, name string, reads []config.Kind) ads.Type {
 	if url == wellknown.EndpointType {
 		t.Subject = compile.ClusterHost
 	}
+	t.Nested = url == wellknown.VirtualHostType
 	return t
 }
 
@@ -88,6 +90,7 @@ type view struct {
 	flaws    *patchFlaws        // nil: nobody asks
 	barred   *barredParts       // nil: none
 	patched  *envoy.Patches     // those that were used last
+	tables   madeTables
 }
 
 // view is the newest for a proxy. There is one from the first snapshot on, and
@@ -96,6 +99,13 @@ func (s *Server) view(p *mesh.Proxy) ads.View {
 	s.lookForProblems() // what the proxy asks for may not be there
 	v := newView(s.snapshot.Load(), p, &s.sharing)
 	v.flaws, v.barred = &s.flaws, &s.barred
+	return v
+}
+
+// viewAlone is the newest for a proxy that nobody else is like: what is made is not kept.
+func (s *Server) viewAlone(p *mesh.Proxy) ads.View {
+	v := newView(s.snapshot.Load(), p, nil)
+	v.barred = &s.barred
 	return v
 }
 
@@ -205,18 +215,6 @@ func listeners(v *view, names []string) ([]ads.Resource, error) {
 		}
 	}
 	v.tell(patches, wellknown.ListenerType, "")
-	return list, nil
-}
-
-func routeTables(v *view, names []string) ([]ads.Resource, error) {
-	var list []ads.Resource
-	patches := v.patches()
-	for _, r := range compile.Routes(v.snapshot, v.scope(), v.proxy, names...) {
-		if err := add(&list, r.Name, patches.Routes(envoy.RouteConfiguration(*r))); err != nil {
-			return nil, err
-		}
-		v.tell(patches, wellknown.RouteType, r.Name)
-	}
 	return list, nil
 }
 

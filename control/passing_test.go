@@ -104,7 +104,7 @@ var passings = []passing{
 	{"a name that is resolved", "address: a.example.com", "address: b.example.com", nil, ""},
 	{"what a proxy serves itself", "{address: 10.9.9.1, serviceAccount: own}, ", "", nil, "own.example.com"},
 	{"a port", "{number: 9000, name: tcp, protocol: TCP}", "{number: 9001, name: tcp, protocol: TCP}", nil, ""},
-	{"a route", "prefix: /v1", "prefix: /v2", []string{wellknown.ClusterType, wellknown.ListenerType}, ""},
+	{"a route", "prefix: /v1", "prefix: /v2", []string{wellknown.ClusterType, wellknown.ListenerType, wellknown.RouteType}, ""},
 	{"a route to a service that no host of the Sidecar names", "route: [{destination: {host: s2.example.com}}]", "route: [{destination: {host: s0.example.com}}]", nil, ""},
 	{"a rule of clusters", "subsets: [{name: v0,", "trafficPolicy: {tls: {mode: SIMPLE}}\n  subsets: [{name: v0,", nil, ""},
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/envoy"
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // maxFlaws bounds what is kept of one resource type of one kind of proxy, so that a patch
@@ -101,6 +102,9 @@ func touched(snap *mesh.Snapshot, p *mesh.Proxy, barred *barredParts, typeURL, r
 	v.barred = barred
 	if _, err := v.Resources(typeURL, []string{resource}); err != nil || v.patched == nil { // nil: of a type that is not patched
 		return nil
+	}
+	if typeURL == wellknown.VirtualHostType { // patches are of the whole table
+		resource = tableAbove(resource)
 	}
 	return v.patched.Touched()[resource]
 }

@@ -265,6 +265,14 @@ func behind(snap *mesh.Snapshot, p *mesh.Proxy, typeURL, resource string) []*con
 				}
 			}
 		}
+	case wellknown.VirtualHostType:
+		made, err := newView(snap, p, nil).Resources(typeURL, []string{resource})
+		if err != nil {
+			break // what proxies have stays, and so does what they refuse
+		}
+		for _, r := range made {
+			eachOrigin(r, func(k config.Key, _ string) { add(snap.Config.Get(k.Kind, k.Namespace, k.Name)) })
+		}
 	case wellknown.ClusterType, wellknown.EndpointType:
 		host := hostOf(resource)
 		for _, svc := range snap.Registry.Hosts(host) {

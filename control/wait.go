@@ -202,9 +202,21 @@ func (s *Server) madeFrom(r ProxyRefusal) []string {
 
 // origins are the objects that stand in the metadata of a resource's parts.
 func origins(r ads.Resource) (objects []string) {
+	eachOrigin(r, func(key config.Key, path string) {
+		if path == "" {
+			path = key.String()
+		}
+		objects = append(objects, path)
+	})
+	return objects
+}
+
+// eachOrigin visits the objects of a resource's parts: their keys or, where there is only that,
+// the original's paths.
+func eachOrigin(r ads.Resource, visit func(key config.Key, path string)) {
 	m, err := r.Body.UnmarshalNew()
 	if err != nil {
-		return nil
+		return
 	}
 	_ = protorange.Range(m.ProtoReflect(), func(at protopath.Values) error { // what cannot be read names nobody
 		part, ok := at.Index(-1).Value.Interface().(protoreflect.Message)
@@ -213,16 +225,14 @@ func origins(r ads.Resource) (objects []string) {
 		}
 		if metadata, ok := part.Interface().(*corepb.Metadata); ok {
 			if own := metadata.GetFilterMetadata()["lateen"].GetFields(); own != nil {
-				key := config.Key{Kind: config.Kind(own["kind"].GetStringValue()), Namespace: own["namespace"].GetStringValue(), Name: own["name"].GetStringValue()}
-				objects = append(objects, key.String())
+				visit(config.Key{Kind: config.Kind(own["kind"].GetStringValue()), Namespace: own["namespace"].GetStringValue(), Name: own["name"].GetStringValue()}, "")
 			} else if path := metadata.GetFilterMetadata()["istio"].GetFields()["config"].GetStringValue(); path != "" {
-				objects = append(objects, path)
+				visit(config.Key{}, path)
 			}
 			return protorange.Break
 		}
 		return nil
 	})
-	return objects
 }
 
 // An Expectation is a state of one object.

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
@@ -8,6 +10,7 @@ import (
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointpb "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
@@ -38,7 +41,7 @@ func (s *server) dump(includeEDS bool) []proto.Message {
 	return append(list,
 		s.dumpListeners(views[wellknown.ListenerType]),
 		s.dumpScopes(),
-		s.dumpRoutes(views[wellknown.RouteType]),
+		s.dumpRoutes(views[wellknown.RouteType], views[wellknown.VirtualHostType].Resources),
 		s.dumpSecrets(views[wellknown.SecretType]),
 	)
 }
@@ -118,8 +121,9 @@ func (s *server) dumpListeners(v xds.TypeView) *adminpb.ListenersConfigDump {
 	return d
 }
 
-// dumpRoutes: static routes are those within listeners.
-func (s *server) dumpRoutes(v xds.TypeView) *adminpb.RoutesConfigDump {
+// dumpRoutes: static routes are those within listeners. Virtual hosts that have come by
+// themselves are shown where they are in force.
+func (s *server) dumpRoutes(v xds.TypeView, hosts []xds.ResourceView) *adminpb.RoutesConfigDump {
 	d := &adminpb.RoutesConfigDump{}
 	for _, l := range s.listeners.View() {
 		for _, m := range managers(l.Proto) {
@@ -129,11 +133,44 @@ func (s *server) dumpRoutes(v xds.TypeView) *adminpb.RoutesConfigDump {
 		}
 	}
 	for _, r := range v.Resources {
-		d.DynamicRouteConfigs = append(d.DynamicRouteConfigs, &adminpb.RoutesConfigDump_DynamicRouteConfig{
-			VersionInfo: r.Version, RouteConfig: r.Body, LastUpdated: stamp(r.Updated), ErrorState: failure(r),
-		})
+		one := &adminpb.RoutesConfigDump_DynamicRouteConfig{VersionInfo: r.Version, RouteConfig: r.Body, LastUpdated: stamp(r.Updated), ErrorState: failure(r)}
+		withHosts(one, r, hosts)
+		d.DynamicRouteConfigs = append(d.DynamicRouteConfigs, one)
 	}
 	return d
+}
+
+// withHosts adds the virtual hosts that have come to a route configuration, by name, those for
+// any host last; what was refused of them counts as refused of the whole.
+func withHosts(d *adminpb.RoutesConfigDump_DynamicRouteConfig, r xds.ResourceView, hosts []xds.ResourceView) {
+	var table routepb.RouteConfiguration
+	if r.Body == nil || len(hosts) == 0 || r.Body.UnmarshalTo(&table) != nil || table.GetVhds() == nil {
+		return
+	}
+	var last []*routepb.VirtualHost
+	updated := r.Updated
+	for _, h := range hosts {
+		if !strings.HasPrefix(h.Name, r.Name+"/") {
+			continue
+		}
+		if d.ErrorState == nil {
+			d.ErrorState = failure(h)
+		}
+		vh := &routepb.VirtualHost{}
+		switch {
+		case h.Body == nil || h.Body.UnmarshalTo(vh) != nil:
+			continue
+		case slices.Contains(vh.GetDomains(), "*"):
+			last = append(last, vh)
+		default:
+			table.VirtualHosts = append(table.VirtualHosts, vh)
+		}
+		if h.Updated.After(updated) {
+			updated = h.Updated
+		}
+	}
+	table.VirtualHosts = append(table.VirtualHosts, last...)
+	d.RouteConfig, d.LastUpdated = wrap(&table), stamp(updated)
 }
 
 // dumpScopes: scopes are those within listeners.

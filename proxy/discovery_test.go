@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -170,5 +171,113 @@ vhds: {config_source: {ads: {}, resource_api_version: V3}}`)})
 			return r.Error != nil && strings.Contains(r.Error.GetMessage(), "only 'DELTA_GRPC' is supported as an api_type")
 		})
 		_ = r
+	})
+}
+
+// TestVirtualHostsAhead: where all virtual hosts are sent ahead, nobody waits for one, and no
+// request finds a table without them.
+func TestVirtualHostsAhead(t *testing.T) {
+	const apart = `{name: routes, vhds: {config_source: {ads: {}, initial_fetch_timeout: 0s, resource_api_version: V3}}}`
+	const own = `{name: routes, virtual_hosts: [{name: own, domains: [a.test], routes: [{match: {prefix: /}, direct_response: {status: 201}}]}]}`
+	began := func(t *testing.T, table string) (*xdstest.Server, *running) {
+		t.Helper()
+		srv := xdstest.New(t)
+		srv.SetAll(wellknown.ListenerType, map[string]proto.Message{"l": adsListener(t, "", `rds: {route_config_name: routes, config_source: {ads: {}, resource_api_version: V3}}`)})
+		srv.Set("routes", message(t, &routepb.RouteConfiguration{}, table))
+		srv.Hold(wellknown.VirtualHostType, true)
+		return srv, underADS(t, srv, "DELTA_GRPC")
+	}
+	taken := func(t *testing.T, srv *xdstest.Server, url string, change func()) {
+		t.Helper()
+		n := len(srv.Requests(url))
+		change()
+		srv.Await(t, url, n, func(r xdstest.Request) bool { return r.Nonce != "" && r.Error == nil })
+	}
+	answers := func(t *testing.T, r *running, host string, want int) {
+		t.Helper()
+		if got := statusOf(t, r.listener("l"), host); got != want {
+			t.Errorf("%s: status %d, want %d", host, got, want)
+		}
+	}
+	asked := func(name string) func(xdstest.Request) bool {
+		return func(r xdstest.Request) bool { return slices.Contains(r.Subscribe, name) }
+	}
+	t.Run("a listener waits for them, and no request does", func(t *testing.T) {
+		srv, r := began(t, apart)
+		srv.Await(t, wellknown.VirtualHostType, 0, asked("routes"))
+		r.eventually("/stats?filter=total_listeners", "listener_manager.total_listeners_warming: 1")
+		srv.Set("routes/_a:80", virtualHost(t, "a:80", "a.test", 202))
+		srv.Hold(wellknown.VirtualHostType, false)
+		r.eventually("/ready", "LIVE\n")
+		answers(t, r, "a.test", 202)
+		n := len(srv.Requests(wellknown.VirtualHostType))
+		answers(t, r, "nobody.test", 404)
+		if more := srv.Requests(wellknown.VirtualHostType)[n:]; len(more) > 0 {
+			t.Errorf("asked for %v", more)
+		}
+		srv.Set("routes/_b:80", virtualHost(t, "b:80", "b.test", 203))
+		taken(t, srv, wellknown.VirtualHostType, func() { srv.Set("routes/_any", virtualHost(t, "any", "*", 204)) })
+		answers(t, r, "b.test", 203)
+		answers(t, r, "nobody.test", 204)
+		dump := r.get("/config_dump?resource=dynamic_route_configs")
+		for _, want := range []string{`"name": "a:80"`, `"name": "b:80"`, `"name": "any"`} {
+			if !strings.Contains(dump, want) {
+				t.Errorf("the dump has no %s: %s", want, dump)
+			}
+		}
+		taken(t, srv, wellknown.VirtualHostType, func() { srv.Remove(wellknown.VirtualHostType, "routes/_b:80") })
+		answers(t, r, "b.test", 204)
+		answers(t, r, "a.test", 202)
+	})
+	t.Run("one that is refused leaves the others, and a listener that replaces another has all", func(t *testing.T) {
+		srv, r := began(t, apart)
+		srv.Set("routes/_a", virtualHost(t, "a", "a.test", 202))
+		srv.Hold(wellknown.VirtualHostType, false)
+		r.eventually("/ready", "LIVE\n")
+		n := len(srv.Requests(wellknown.VirtualHostType))
+		srv.Set("routes/_twice", virtualHost(t, "twice", "a.test", 203))
+		nack := srv.Await(t, wellknown.VirtualHostType, n, func(r xdstest.Request) bool { return r.Error != nil })
+		if got := nack.Error.GetMessage(); !strings.Contains(got, `domain "a.test" is of virtual host "a" already`) {
+			t.Errorf("refused with %s", got)
+		}
+		answers(t, r, "a.test", 202)
+		taken(t, srv, wellknown.VirtualHostType, func() { srv.Remove(wellknown.VirtualHostType, "routes/_twice") })
+		n = len(srv.Requests(wellknown.VirtualHostType))
+		srv.Set("l", adsListener(t, "", `rds: {route_config_name: routes, config_source: {ads: {}, resource_api_version: V3}}
+      server_name: another`))
+		r.eventually("/stats?filter=listener_modified", "listener_manager.listener_modified: 1")
+		r.eventually("/stats?filter=total_listeners", "listener_manager.total_listeners_warming: 0")
+		answers(t, r, "a.test", 202)
+		for _, more := range srv.Requests(wellknown.VirtualHostType)[n:] {
+			if len(more.Subscribe) > 0 {
+				t.Errorf("asked once more for %v", more.Subscribe)
+			}
+		}
+	})
+	t.Run("a table that gives its own up, and takes them back", func(t *testing.T) {
+		srv, r := began(t, own)
+		r.eventually("/ready", "LIVE\n")
+		answers(t, r, "a.test", 201)
+		taken(t, srv, wellknown.RouteType, func() { srv.Set("routes", message(t, &routepb.RouteConfiguration{}, apart)) })
+		srv.Await(t, wellknown.VirtualHostType, 0, asked("routes"))
+		answers(t, r, "a.test", 201) // those that come instead are not there yet
+		srv.Set("routes/_a", virtualHost(t, "a", "a.test", 202))
+		taken(t, srv, wellknown.VirtualHostType, func() { srv.Hold(wellknown.VirtualHostType, false) })
+		answers(t, r, "a.test", 202)
+		n := len(srv.Requests(wellknown.VirtualHostType))
+		taken(t, srv, wellknown.RouteType, func() { srv.Set("routes", message(t, &routepb.RouteConfiguration{}, own)) })
+		answers(t, r, "a.test", 201)
+		srv.Await(t, wellknown.VirtualHostType, n, func(r xdstest.Request) bool { return slices.Contains(r.Unsubscribe, "routes") })
+	})
+	t.Run("a table that has gone stays in force, with all of them", func(t *testing.T) {
+		srv, r := began(t, apart)
+		srv.Set("routes/_a", virtualHost(t, "a", "a.test", 202))
+		srv.Hold(wellknown.VirtualHostType, false)
+		r.eventually("/ready", "LIVE\n")
+		n := len(srv.Requests(wellknown.VirtualHostType))
+		taken(t, srv, wellknown.RouteType, func() { srv.Remove(wellknown.RouteType, "routes") })
+		srv.Await(t, wellknown.VirtualHostType, n, func(r xdstest.Request) bool { return slices.Contains(r.Unsubscribe, "routes") })
+		srv.Remove(wellknown.VirtualHostType, "routes/_a")
+		answers(t, r, "a.test", 202)
 	})
 }

@@ -9,6 +9,8 @@ import (
 	typepb "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // release is this program's version; hot restart and wire formats are not counted by it.
@@ -41,6 +43,7 @@ func (s *server) node() *corepb.Node {
 		Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{"build.type": structpb.NewStringValue("RELEASE"), "revision.sha": structpb.NewStringValue(strings.SplitN(Version(), "/", 2)[0])}},
 	}}
 	n.Extensions = s.extensions()
+	n.ClientFeatures = append(n.ClientFeatures, wellknown.HostsFeature)
 	return n
 }
 

@@ -51,6 +51,11 @@ const (
 	DrainIdentifier = `"Lateen"`
 )
 
+// HostsFeature is the client feature of a node whose proxy is sent virtual hosts as resources of
+// their own, all of a route configuration ahead of any request (VHDS), where its stream is of
+// the incremental form.
+const HostsFeature = "lateen.virtual_hosts"
+
 // HealthType is the type of requests by which an agent tells, on its ADS stream, how the
 // workload beside its proxy is: well, or in the request's error_detail what is wrong. They
 // are not answered.

@@ -143,9 +143,17 @@ func (j *journal) remove(url string, names []string) error {
 
 // retain forgets all resources of a type but some.
 func (j *journal) retain(url string, some map[string]string) error {
+	return j.forget(url, func(name string) bool {
+		_, ok := some[name]
+		return !ok
+	})
+}
+
+// forget forgets the resources of a type that are unwanted.
+func (j *journal) forget(url string, unwanted func(name string) bool) error {
 	var gone []string
 	for name := range j.types[url] {
-		if _, ok := some[name]; !ok {
+		if unwanted(name) {
 			gone = append(gone, name)
 		}
 	}

@@ -3,8 +3,11 @@ package relay
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // A kind is one resource type that is subscribed to.
@@ -29,21 +32,36 @@ func (k *kind) change(m *discoverypb.DeltaDiscoveryRequest, first bool) {
 		maps.Copy(k.held, m.GetInitialResourceVersions())
 	}
 	for _, name := range m.GetResourceNamesSubscribe() {
+		if k.names[name] && !first { // the proxy has forgotten it and wants it again
+			maps.DeleteFunc(k.held, func(n, _ string) bool { return k.means(name, n) })
+		}
 		k.names[name] = true
 	}
 	for _, name := range m.GetResourceNamesUnsubscribe() {
 		delete(k.names, name)
-		if !k.wants(name) {
-			delete(k.held, name)
-		}
+		maps.DeleteFunc(k.held, func(n, _ string) bool { return k.means(name, n) && !k.wants(n) })
 		if name == "*" {
 			k.all = false
 		}
 	}
 }
 
+// means reports whether a name asks for a resource: for that of the name and, of virtual hosts,
+// for all whose names begin with it and "/".
+func (k *kind) means(name, resource string) bool {
+	below, ok := strings.CutPrefix(resource, name)
+	return ok && (below == "" || k.url == wellknown.VirtualHostType && below[0] == '/')
+}
+
 // wants reports whether a resource is part of the subscription.
-func (k *kind) wants(name string) bool { return k.all || k.names["*"] || k.names[name] }
+func (k *kind) wants(name string) bool {
+	if k.url == wellknown.VirtualHostType {
+		if above, _, ok := strings.Cut(name, "/"); ok && k.names[above] {
+			return true
+		}
+	}
+	return k.all || k.names["*"] || k.names[name]
+}
 
 // opening is the request that subscribes to the whole anew.
 func (k *kind) opening() *discoverypb.DeltaDiscoveryRequest {

@@ -134,7 +134,9 @@ func (r *Relay) ask(m *discoverypb.DeltaDiscoveryRequest) {
 	}
 	k.change(m, first)
 	if r.journal != nil && len(m.GetResourceNamesUnsubscribe()) > 0 {
-		r.keep(r.journal.remove(k.url, m.GetResourceNamesUnsubscribe()))
+		r.keep(r.journal.forget(k.url, func(n string) bool {
+			return slices.ContainsFunc(m.GetResourceNamesUnsubscribe(), func(name string) bool { return k.means(name, n) })
+		}))
 	}
 	d, judged := r.pending[m.GetResponseNonce()]
 	if judged {
@@ -224,7 +226,9 @@ func (r *Relay) serveStored(k *kind, names []string, whole bool) {
 	if r.journal == nil || k.answered && whole || !r.journal.knows(k.url) {
 		return
 	}
-	wanted := func(name string) bool { return slices.Contains(names, name) || whole && k.wants(name) }
+	wanted := func(name string) bool {
+		return slices.ContainsFunc(names, func(n string) bool { return k.means(n, name) }) || whole && k.wants(name)
+	}
 	m, err := r.journal.read(k.url, wanted)
 	if err != nil {
 		r.keep(err)

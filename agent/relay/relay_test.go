@@ -16,6 +16,7 @@ import (
 	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/goleak"
@@ -367,6 +368,40 @@ func TestStartWithoutControlPlane(t *testing.T) {
 		default:
 		}
 	})
+}
+
+// TestVirtualHosts: the name of a route table stands for its virtual hosts, also where the
+// journal answers.
+func TestVirtualHosts(t *testing.T) {
+	host := func(name string) *routepb.VirtualHost { return &routepb.VirtualHost{Name: name} }
+	control := xdstest.New(t)
+	for _, name := range []string{"80/_a", "80/_b", "90/_c"} {
+		control.Set(name, host(name))
+	}
+	f := newFiles(t)
+	_, _, stop := start(t, f, control.Dial, nil)
+	p := connect(t, f)
+	p.subscribe(wellknown.VirtualHostType, "80", "90")
+	p.takes(wellknown.VirtualHostType, "+80/_a +80/_b +90/_c", "")
+	p.send(&discoverypb.DeltaDiscoveryRequest{TypeUrl: wellknown.VirtualHostType, ResourceNamesUnsubscribe: []string{"90"}})
+	n := len(control.Requests(wellknown.VirtualHostType))
+	control.Remove(wellknown.VirtualHostType, "80/_b")
+	p.takes(wellknown.VirtualHostType, "-80/_b", "")
+	control.Await(t, wellknown.VirtualHostType, n, func(r xdstest.Request) bool { return r.Nonce != "" })
+	t.Run("on a new link it has what it took", func(t *testing.T) {
+		seen, address := len(control.Requests(wellknown.VirtualHostType)), control.Addr()
+		control.Stop()
+		control.Start(t, address)
+		again := control.Await(t, wellknown.VirtualHostType, seen, func(r xdstest.Request) bool { return r.Node != "" })
+		if len(again.Initial) != 1 || again.Initial["80/_a"] == "" {
+			t.Errorf("subscribed again with %v, want the version of 80/_a", again.Initial)
+		}
+	})
+	stop()
+	start(t, f, nobody, nil)
+	p = connect(t, f)
+	p.subscribe(wellknown.VirtualHostType, "80")
+	p.takes(wellknown.VirtualHostType, "+80/_a", "")
 }
 
 func TestWholeStates(t *testing.T) {

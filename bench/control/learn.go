@@ -8,6 +8,7 @@ import (
 
 	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
@@ -49,6 +50,8 @@ func learn(ctx context.Context, address string) (*names, error) {
 		if err != nil && known.clusters > 0 && known.listeners > 0 {
 			slices.Sort(known.routes)
 			known.routes = slices.Compact(known.routes)
+			slices.Sort(known.apart)
+			known.apart = slices.Compact(known.apart)
 			return known, nil
 		}
 		if err != nil {
@@ -56,6 +59,12 @@ func learn(ctx context.Context, address string) (*names, error) {
 		}
 		if err := known.learn(resp); err != nil {
 			return nil, err
+		}
+		if len(known.routes) > 0 && resp.GetTypeUrl() == wellknown.ListenerType {
+			ask := &discoverypb.DeltaDiscoveryRequest{TypeUrl: wellknown.RouteType, ResourceNamesSubscribe: known.routes}
+			if err := stream.Send(ask); err != nil {
+				return nil, err
+			}
 		}
 		if err := stream.Send(&discoverypb.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce()}); err != nil {
 			return nil, err
@@ -85,6 +94,14 @@ func (k *names) learn(resp *discoverypb.DeltaDiscoveryResponse) error {
 				return err
 			}
 			k.routesOf(l)
+		case wellknown.RouteType:
+			table := &routepb.RouteConfiguration{}
+			if err := r.GetResource().UnmarshalTo(table); err != nil {
+				return err
+			}
+			if table.GetVhds() != nil {
+				k.apart = append(k.apart, table.GetName())
+			}
 		}
 	}
 	return nil

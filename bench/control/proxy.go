@@ -22,6 +22,7 @@ import (
 // names are what a sidecar asks for by name, and how much it is told unasked.
 type names struct {
 	endpoints, routes   []string
+	apart               []string // routes whose virtual hosts are resources of their own
 	clusters, listeners int
 }
 
@@ -146,7 +147,8 @@ func node(n int) (*corepb.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &corepb.Node{Id: fmt.Sprintf("sidecar~%s~client-%d.bench~bench.svc.cluster.local", ip, n), Cluster: "client.bench", Metadata: metadata}, nil
+	return &corepb.Node{Id: fmt.Sprintf("sidecar~%s~client-%d.bench~bench.svc.cluster.local", ip, n), Cluster: "client.bench",
+		Metadata: metadata, ClientFeatures: []string{wellknown.HostsFeature}}, nil
 }
 
 func (p *proxy) send(r *discoverypb.DeltaDiscoveryRequest) error {
@@ -199,7 +201,13 @@ func (p *proxy) take(b []byte) error {
 		return errors.Join(p.send(&discoverypb.DeltaDiscoveryRequest{TypeUrl: wellknown.EndpointType, ResourceNamesSubscribe: known.endpoints}),
 			p.send(&discoverypb.DeltaDiscoveryRequest{TypeUrl: wellknown.RouteType, ResourceNamesSubscribe: known.routes}))
 	}
-	if p.asked && p.got[wellknown.EndpointType] >= len(known.endpoints) && p.got[wellknown.RouteType] >= len(known.routes) {
+	if url == wellknown.RouteType && len(known.apart) > 0 && p.got[url] >= len(known.routes) {
+		if err := p.send(&discoverypb.DeltaDiscoveryRequest{TypeUrl: wellknown.VirtualHostType, ResourceNamesSubscribe: known.apart}); err != nil {
+			return err
+		}
+	}
+	if p.asked && p.got[wellknown.EndpointType] >= len(known.endpoints) && p.got[wellknown.RouteType] >= len(known.routes) &&
+		(len(known.apart) == 0 || p.got[wellknown.VirtualHostType] > 0) { // all of them come at once
 		p.isReady = true
 		p.readied <- time.Now()
 	}

@@ -30,6 +30,8 @@
 //     warms the new cluster from scratch and waits for them.
 //   - A subscription to a name that does not exist is answered: removed_resources in
 //     the delta form, a response without it in the other.
+//   - Virtual hosts are routes as well. A proxy that takes them as resources of their own
+//     (wellknown.HostsFeature, delta form) is known to the View by mesh.Proxy.HostsApart.
 //   - A proxy that asks for wellknown.DrainType says that it is about to end. It is answered
 //     when Options.Leave has seen to it that nobody sends to it any more.
 //   - A change that says what it is about (Change.Subjects) has each watch look at the names of
@@ -59,6 +61,9 @@ type Type struct {
 	// reaches it alone. Nil: any change that reaches the type may be about any of its
 	// resources.
 	Subject func(name string) string
+	// Nested types are subscribed to by the name that stands before the "/" in the names of
+	// their resources (VHDS): all below it is meant. One resource can be asked for as well.
+	Nested bool
 }
 
 // A Change says what a new generation of the mesh differs in.

@@ -246,6 +246,7 @@ func (c *conn) resume(w *watch, r *request) {
 		}
 		w.told[n] = &told{version: stampOf(v), good: stampOf(v)}
 		delete(w.asked, n)
+		delete(w.asked, w.above(n))
 	}
 	if !w.partial {
 		w.resumed = r.version

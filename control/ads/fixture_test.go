@@ -42,6 +42,7 @@ var types = []ads.Type{
 	{URL: wellknown.EndpointType, Name: "EDS", Reads: []string{"EndpointSlice"}, Subject: subject},
 	{URL: wellknown.ListenerType, Name: "LDS", Wildcard: true, Reads: []string{"Gateway"}},
 	{URL: wellknown.RouteType, Name: "RDS", Reads: []string{"VirtualService"}},
+	{URL: wellknown.VirtualHostType, Name: "VHDS", Reads: []string{"VirtualService"}, Nested: true},
 	{URL: wellknown.SecretType, Name: "SDS", Reads: []string{"Secret"}},
 }
 
@@ -81,6 +82,8 @@ func message(url, name, text string) proto.Message {
 	case "RDS":
 		return &routepb.RouteConfiguration{Name: name, VirtualHosts: []*routepb.VirtualHost{{Name: text, Routes: []*routepb.Route{{
 			Action: &routepb.Route_Route{Route: &routepb.RouteAction{ClusterSpecifier: &routepb.RouteAction_Cluster{Cluster: text}}}}}}}}
+	case "VHDS":
+		return &routepb.VirtualHost{Name: name, Domains: []string{text}}
 	}
 	return &tlspb.Secret{Name: name, Type: &tlspb.Secret_GenericSecret{GenericSecret: &tlspb.GenericSecret{
 		Secret: &corepb.DataSource{Specifier: &corepb.DataSource_InlineString{InlineString: text}}}}}
@@ -104,6 +107,8 @@ func show(body *anypb.Any) string {
 			text += "+" + r.GetRoute().GetCluster()
 		}
 		return text
+	case *routepb.VirtualHost:
+		return m.Name + "=" + m.Domains[0]
 	case *tlspb.Secret:
 		return m.Name + "=" + m.GetGenericSecret().GetSecret().GetInlineString()
 	}
@@ -160,7 +165,8 @@ func (v view) Resources(typeURL string, names []string) ([]ads.Resource, error) 
 	}
 	var out []ads.Resource
 	for n, r := range v.resources[typeURL] {
-		if names == nil || slices.Contains(names, n) {
+		table, _, below := strings.Cut(n, "/")
+		if names == nil || slices.Contains(names, n) || below && slices.Contains(names, table) {
 			out = append(out, r)
 		}
 	}
@@ -272,6 +278,7 @@ type client struct {
 	reads  chan struct{} // closed when the client begins to read
 
 	program bool // it is a gRPC program
+	apart   bool // it takes virtual hosts apart from their tables
 }
 
 type request struct {
@@ -337,6 +344,9 @@ func (c *client) node() *corepb.Node {
 	}
 	c.first = false
 	n := &corepb.Node{Id: "router~127.0.0.1~gw.istio-system~istio-system.svc.cluster.local", UserAgentName: "envoy"}
+	if c.apart {
+		n.UserAgentName, n.ClientFeatures = "lateen-proxy", []string{wellknown.HostsFeature}
+	}
 	if c.program {
 		n.UserAgentName, n.Metadata = "gRPC Go", &structpb.Struct{Fields: map[string]*structpb.Value{"GENERATOR": structpb.NewStringValue("grpc")}}
 	}

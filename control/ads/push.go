@@ -229,8 +229,11 @@ func (c *conn) sweep() error {
 		c.sweepBy = time.Time{}
 		return nil
 	}
-	for _, url := range []string{wellknown.ListenerType, wellknown.RouteType} {
+	for _, url := range []string{wellknown.ListenerType, wellknown.RouteType, wellknown.VirtualHostType} {
 		routes := c.watches[url]
+		if url == wellknown.VirtualHostType && !c.proxy.HostsApart {
+			continue
+		}
 		if routes == nil {
 			settled = settled && !c.reconnect
 			continue

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 var (
@@ -165,6 +166,7 @@ func (s *Server) serve(stream grpc.ServerStream, w wire, delta bool) error {
 	if err != nil {
 		return err
 	}
+	proxy.HostsApart = delta && slices.Contains(first.node.GetClientFeatures(), wellknown.HostsFeature)
 	c := &conn{
 		Server: s, wire: w, delta: delta, proxy: proxy, since: time.Now(),
 		envoy:   first.node.GetUserAgentName() == "envoy",

@@ -146,8 +146,34 @@ func (w *watch) unsubscribe(names []string) {
 			continue
 		}
 		delete(w.asked, n)
+		if above := w.above(n); above != n && w.names[above] { // it is still meant
+			continue
+		}
 		w.forget(n)
 		delete(w.refused, n)
+		w.forgetBelow(n)
+	}
+}
+
+// above is the name that stands for a resource of a Nested type, else its own.
+func (w *watch) above(name string) string {
+	if w.Nested {
+		name, _, _ = strings.Cut(name, "/")
+	}
+	return name
+}
+
+// forgetBelow drops what the proxy was told of the resources that a name stands for.
+func (w *watch) forgetBelow(name string) {
+	if !w.Nested {
+		return
+	}
+	for n := range w.told {
+		if w.above(n) == name && !w.names[n] {
+			w.forget(n)
+			delete(w.refused, n)
+			delete(w.alone, n)
+		}
 	}
 }
 
@@ -260,11 +286,12 @@ func (w *watch) differing(current []Resource) (d delivery, exists map[string]boo
 	d, exists = delivery{due: w.answer}, make(map[string]bool, len(current))
 	for i := range current {
 		r := &current[i]
-		exists[r.Name] = true
+		above := w.above(r.Name)
+		exists[r.Name], exists[above] = true, true
 		t := w.told[r.Name]
 		switch {
 		case t != nil && t.bad == r.stamp: // refused, and the same still
-		case t == nil || t.version != r.stamp || w.asked[r.Name]:
+		case t == nil || t.version != r.stamp || w.asked[r.Name] || w.asked[above]:
 			d.resources = append(d.resources, r)
 			if t == nil || t.version != r.stamp {
 				d.changed = append(d.changed, r.Name)
@@ -558,4 +585,6 @@ func part(c byte) bool {
 }
 
 // isRoutes reports whether the type's resources name clusters.
-func isRoutes(url string) bool { return url == wellknown.ListenerType || url == wellknown.RouteType }
+func isRoutes(url string) bool {
+	return url == wellknown.ListenerType || url == wellknown.RouteType || url == wellknown.VirtualHostType
+}

@@ -64,6 +64,9 @@ type Proxy struct {
 	// Extensions are the node's extension names; empty when the node lists none,
 	// which is taken as the original's proxy (all istio filters present).
 	Extensions map[string]bool
+	// HostsApart has virtual hosts sent as resources of their own (VHDS). The stream decides
+	// on it, so that who looks at configuration has whole route tables.
+	HostsApart bool
 	// Metadata is the raw node metadata as decoded JSON.
 	Metadata map[string]any
 }

@@ -138,13 +138,13 @@ func (m *manager) subscribe(r *hcmv3.Rds, prefix string, compiler route.CompileE
 	if r.GetRouteConfigName() == "" {
 		return errors.New("rds.route_config_name: must not be empty")
 	}
-	t := m.withHosts(route.Type(compiler), compiler, d)
-	if d.Known != nil {
+	if t := route.Type(compiler); d.Known != nil { // with all virtual hosts, wherever they have come from
 		m.routes.table.Store(d.Known(r.GetRouteConfigName(), func(body *anypb.Any) (*route.Table, error) {
 			return t.Decode(r.GetRouteConfigName(), body)
 		}))
 		return nil
 	}
+	t := m.withHosts(route.Type(compiler), compiler, d)
 	t.FetchTimeout = duration(src.GetInitialFetchTimeout(), defaultFetch)
 	m.routes.warm = make(chan struct{})
 	t, update := countRoutes(d.Stats.Scope("http."+prefix+".rds."+r.GetRouteConfigName()+"."), t, m.routes.update)

@@ -193,17 +193,24 @@ func (r *routes) close() {
 		r.cancel()
 	}
 	if r.village != nil {
-		r.village.close()
+		r.village.leave()
 	}
 }
 
-// update takes a new table. A route configuration that has gone stays in force.
+// update takes a new table. A route configuration that has gone stays in force, with all its
+// virtual hosts. One whose virtual hosts come by themselves is in force when they have come.
 func (r *routes) update(t *route.Table, present bool) {
+	if present && t.Source != nil && r.village != nil {
+		r.village.take(t)
+		return
+	}
 	if present {
 		r.table.Store(t)
-		if r.village != nil {
-			r.village.take(t.Source)
-		}
 	}
-	r.once.Do(func() { close(r.warm) })
+	if r.village != nil {
+		r.village.leave()
+	}
+	r.warmed()
 }
+
+func (r *routes) warmed() { r.once.Do(func() { close(r.warm) }) }

@@ -23,39 +23,65 @@ import (
 const demandTime = 15 * time.Second
 
 // A village is a route configuration to which virtual hosts come by themselves (VHDS): the
-// table in force is that of the configuration with those that have come.
+// table in force is that of the configuration with those that have come. It is put in force
+// when the first answer has come, so that what was in force before serves until then.
 type village struct {
 	routes   *routes
 	compiler route.CompileEnv
 	deps     Deps
 
 	mu      sync.Mutex
-	base    *routev3.RouteConfiguration // nil: it has none of its own
-	hosts   map[string]*routev3.VirtualHost
+	base    *route.Table // nil: it has all of its own
+	hosts   map[string]*settler
+	begun   bool // the first answer has come
 	space   *xds.Space
+	stays   int                      // how often virtual hosts were given up: what was asked for before that does not count
 	waiting map[string]chan struct{} // by the name that was asked for
 }
 
-// take puts a route configuration in force, with the virtual hosts that have come to it;
-// nil is one that has all of its own.
-func (v *village) take(rc *routev3.RouteConfiguration) {
+// A settler is a virtual host that has come, compiled for one base.
+type settler struct {
+	base *route.Table
+	host *route.Host
+	body *anypb.Any
+}
+
+// take has virtual hosts come to a route configuration.
+func (v *village) take(t *route.Table) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.base = rc
-	if rc == nil {
-		return
-	}
+	v.base = t
 	if v.space == nil {
-		client, err := v.server(rc)
+		client, err := v.server(t.Source)
 		if err != nil { // that was seen when it was decoded
 			return
 		}
-		t := xds.Type[*routev3.VirtualHost]{URL: wellknown.VirtualHostType, Decode: v.decode}
-		if v.space, err = xds.SubscribeSpace(client, t, rc.GetName(), v.update); err != nil {
+		stay := v.stays
+		hosts := xds.Type[*settler]{URL: wellknown.VirtualHostType, Decode: v.decode,
+			FetchTimeout: duration(t.Source.GetVhds().GetConfigSource().GetInitialFetchTimeout(), defaultFetch)}
+		v.space, err = xds.SubscribeSpace(client, hosts, t.Name, func(ch xds.SpaceChange[*settler]) error { return v.update(stay, ch) })
+		if err != nil {
 			return
 		}
 	}
 	_ = v.merge() // each host has been compiled before; names that are there twice keep what is in force
+}
+
+// leave gives virtual hosts up: the configuration has all of its own, or has gone. What is in
+// force stays.
+func (v *village) leave() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.space == nil {
+		return
+	}
+	v.space.Close()
+	v.space, v.base, v.begun = nil, nil, false
+	v.stays++
+	clear(v.hosts)
+	for name := range v.waiting {
+		v.release(name)
+	}
 }
 
 // server is who sends the virtual hosts.
@@ -70,47 +96,73 @@ func (v *village) server(rc *routev3.RouteConfiguration) (*xds.Client, error) {
 	return client, nil
 }
 
-// decode checks a virtual host by itself.
-func (v *village) decode(_ string, body *anypb.Any) (*routev3.VirtualHost, error) {
+// decode compiles a virtual host.
+func (v *village) decode(_ string, body *anypb.Any) (*settler, error) {
+	v.mu.Lock()
+	base := v.base
+	v.mu.Unlock()
+	if base == nil { // given up meanwhile
+		return &settler{body: body}, nil
+	}
+	return v.compile(base, body)
+}
+
+func (v *village) compile(base *route.Table, body *anypb.Any) (*settler, error) {
 	var h routev3.VirtualHost
 	if err := proto.Unmarshal(body.GetValue(), &h); err != nil {
 		return nil, err
 	}
-	_, err := route.Compile(&routev3.RouteConfiguration{Name: "vhds", VirtualHosts: []*routev3.VirtualHost{&h}}, v.compiler)
-	return &h, err
+	host, err := route.CompileHost(base, &h, v.compiler)
+	return &settler{base, host, body}, err
 }
 
 // update takes virtual hosts in and lets requests go on that have waited for them.
-func (v *village) update(ch xds.SpaceChange[*routev3.VirtualHost]) error {
+func (v *village) update(stay int, ch xds.SpaceChange[*settler]) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if stay != v.stays {
+		return nil
+	}
 	for _, r := range ch.Updated {
 		v.hosts[r.Name] = r.Value
 	}
 	for _, name := range ch.Removed {
 		delete(v.hosts, name)
 	}
-	err := v.merge()
+	var err error
+	if len(ch.Updated)+len(ch.Removed) > 0 || ch.Begun != v.begun {
+		v.begun = v.begun || ch.Begun
+		err = v.merge()
+	}
 	for _, name := range ch.Answered {
 		v.release(name)
 	}
 	return err
 }
 
-// merge compiles what there is. v.mu is held.
+// merge puts what there is in force. v.mu is held.
 func (v *village) merge() error {
-	if v.base == nil {
+	if !v.begun || v.base == nil {
 		return nil
 	}
-	all := proto.Clone(v.base).(*routev3.RouteConfiguration)
+	list := make([]*route.Host, 0, len(v.hosts))
 	for _, name := range slices.Sorted(maps.Keys(v.hosts)) {
-		all.VirtualHosts = append(all.VirtualHosts, v.hosts[name])
+		s := v.hosts[name]
+		if s.base != v.base {
+			var err error
+			if s, err = v.compile(v.base, s.body); err != nil {
+				return err
+			}
+			v.hosts[name] = s
+		}
+		list = append(list, s.host)
 	}
-	t, err := route.Compile(all, v.compiler)
+	t, err := v.base.With(list)
 	if err != nil {
 		return err
 	}
 	v.routes.table.Store(t)
+	v.routes.warmed()
 	return nil
 }
 
@@ -127,13 +179,13 @@ func (v *village) release(name string) {
 func (v *village) demand(host string) <-chan struct{} {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.space == nil || v.base == nil {
+	if v.space == nil || !v.begun {
 		return nil
 	}
-	if i := strings.LastIndexByte(host, ':'); i > 0 && !strings.HasSuffix(host, "]") && v.base.GetIgnorePortInHostMatching() {
+	if i := strings.LastIndexByte(host, ':'); i > 0 && !strings.HasSuffix(host, "]") && v.base.Source.GetIgnorePortInHostMatching() {
 		host = host[:i]
 	}
-	name := v.base.GetName() + "/" + host
+	name := v.base.Name + "/" + host
 	if v.hosts[name] != nil { // it is there, and has no route for the request
 		return nil
 	}
@@ -148,14 +200,6 @@ func (v *village) demand(host string) <-chan struct{} {
 		})
 	}
 	return c
-}
-
-func (v *village) close() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.space != nil {
-		v.space.Close()
-	}
 }
 
 // Demand asks for the routes of the request's host and waits for the answer.
@@ -182,7 +226,7 @@ func (st *stream) Demand() {
 // withHosts makes routes to which virtual hosts come by themselves: what decodes them first
 // finds out whether they want that.
 func (m *manager) withHosts(t xds.Type[*route.Table], compiler route.CompileEnv, d Deps) xds.Type[*route.Table] {
-	m.village = &village{routes: &m.routes, compiler: compiler, deps: d, hosts: map[string]*routev3.VirtualHost{}, waiting: map[string]chan struct{}{}}
+	m.village = &village{routes: &m.routes, compiler: compiler, deps: d, hosts: map[string]*settler{}, waiting: map[string]chan struct{}{}}
 	m.routes.village = m.village
 	decode := t.Decode
 	t.Decode = func(name string, body *anypb.Any) (*route.Table, error) {

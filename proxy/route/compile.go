@@ -16,11 +16,7 @@ import (
 // Compile checks and compiles a RouteConfiguration. Its error names virtual host,
 // route and field; the whole resource is refused, what was in force stays.
 func Compile(rc *routev3.RouteConfiguration, env CompileEnv) (*Table, error) {
-	c := compiler{env: env, config: rc, maxBody: 4096}
-	if n := rc.GetMaxDirectResponseBodySizeBytes(); n != nil {
-		c.maxBody = int(n.GetValue())
-	}
-	t, err := c.table()
+	t, err := newCompiler(rc, env).table()
 	if err == nil {
 		err = rc.ValidateAll() // the constraints that the schema itself states
 	}
@@ -35,6 +31,14 @@ type compiler struct {
 	env     CompileEnv
 	config  *routev3.RouteConfiguration
 	maxBody int // of direct responses
+}
+
+func newCompiler(rc *routev3.RouteConfiguration, env CompileEnv) *compiler {
+	c := &compiler{env: env, config: rc, maxBody: 4096}
+	if n := rc.GetMaxDirectResponseBodySizeBytes(); n != nil {
+		c.maxBody = int(n.GetValue())
+	}
+	return c
 }
 
 func (c *compiler) table() (*Table, error) {
@@ -60,7 +64,11 @@ func (c *compiler) table() (*Table, error) {
 	}
 	names := map[string]bool{}
 	for _, v := range rc.GetVirtualHosts() {
-		if err := c.addHost(t, v, names); err != nil {
+		vh, err := c.virtualHost(v)
+		if err == nil {
+			err = t.addHost(vh, v.GetDomains(), names)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("virtual host %q: %w", v.GetName(), err)
 		}
 	}
@@ -76,16 +84,13 @@ func sourceOf(rc *routev3.RouteConfiguration) *routev3.RouteConfiguration {
 	return rc
 }
 
-func (c *compiler) addHost(t *Table, v *routev3.VirtualHost, names map[string]bool) error {
-	if names[v.GetName()] {
+// addHost gives a table that is being made a virtual host.
+func (t *Table) addHost(vh *VirtualHost, domains []string, names map[string]bool) error {
+	if names[vh.Name] {
 		return errors.New("name: there are two of it")
 	}
-	names[v.GetName()] = true
-	vh, err := c.virtualHost(v)
-	if err != nil {
-		return err
-	}
-	for i, domain := range v.GetDomains() {
+	names[vh.Name] = true
+	for i, domain := range domains {
 		if err := t.hosts.add(domain, vh); err != nil {
 			return fmt.Errorf("domains[%d]: %w", i, err)
 		}

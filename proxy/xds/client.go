@@ -262,6 +262,11 @@ func (c *Client) stopTimers() {
 				s.stopTimer()
 			}
 		}
+		for _, x := range t.spaces {
+			for _, s := range x.owners {
+				s.stopTimer()
+			}
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 // wireOrder is the order in which requests of different types go out when several
 // are due: dependencies first.
 var wireOrder = [...]string{
-	wellknown.ClusterType, wellknown.EndpointType, wellknown.ListenerType, wellknown.RouteType, wellknown.SecretType,
+	wellknown.ClusterType, wellknown.EndpointType, wellknown.ListenerType, wellknown.RouteType, wellknown.VirtualHostType, wellknown.SecretType,
 }
 
 func rank(url string) int {
@@ -38,7 +38,7 @@ type typeState struct {
 	url     string
 	all     *wildcard            // nil: by name only
 	named   map[string]*resource // what is subscribed to by name
-	spaces  []*Space             // and by prefix
+	spaces  []*space             // and by prefix
 	version string               // state of the world: last accepted version_info
 	nonce   string               // last received on this stream
 	offered string               // version_info that came with it

@@ -63,6 +63,7 @@ type secrets struct {
 type world struct {
 	version   int
 	resources map[string]entry
+	held      bool
 }
 
 type entry struct {
@@ -172,6 +173,11 @@ func (s *Server) Remove(url string, names ...string) {
 			delete(w.resources, n)
 		}
 	})
+}
+
+// Hold has the server say nothing of a type in the incremental form, or go on.
+func (s *Server) Hold(url string, hold bool) {
+	s.change(url, func(w *world) { w.held = hold })
 }
 
 func (s *Server) change(url string, f func(*world)) {
@@ -444,6 +450,9 @@ func (s *Server) deltaResponse(url string, w *watch) *discoveryv3.DeltaDiscovery
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have := s.world(url)
+	if have.held {
+		return nil
+	}
 	r := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: url, SystemVersionInfo: fmt.Sprint("v", have.version)}
 	wanted := w.names
 	if w.all {
