@@ -48,7 +48,7 @@ func (s *server) subscribeLayer(l *bootstrappb.RuntimeLayer) (<-chan struct{}, e
 	if err != nil {
 		return nil, fmt.Errorf("rtds_layer.rtds_config: %w", err)
 	}
-	t := xds.Type[*runtimepb.Runtime]{URL: wellknown.RuntimeType, FetchTimeout: fetchTimeout(from.GetRtdsConfig()),
+	t := xds.Type[*runtimepb.Runtime]{URL: wellknown.RuntimeType, FetchTimeout: xds.FetchTimeout(from.GetRtdsConfig()),
 		Decode: func(_ string, body *anypb.Any) (*runtimepb.Runtime, error) {
 			r := &runtimepb.Runtime{}
 			if err := proto.Unmarshal(body.GetValue(), r); err != nil {

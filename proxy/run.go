@@ -14,6 +14,8 @@ import (
 
 	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	"golang.org/x/sys/unix"
+
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // Run serves until ctx ends, then drains; it returns nil after an orderly end. Its log
@@ -93,7 +95,7 @@ func (s *server) followRuntime() {
 // themselves, listeners, workers.
 func (s *server) initialize(layers []<-chan struct{}) {
 	d := s.boot.Proto.GetDynamicResources()
-	s.clusters.Start(s.cds, fetchTimeout(d.GetCdsConfig()))
+	s.clusters.Start(s.cds, xds.FetchTimeout(d.GetCdsConfig()))
 	if s.ads != nil {
 		s.tasks.Go(func() { s.ads.Run(s.ctx) })
 	}

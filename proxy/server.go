@@ -252,7 +252,7 @@ func (s *server) decodeListener(name string, body *anypb.Any) (*listener.Config,
 func (s *server) subscribeListeners(first func()) {
 	t := xds.Type[*listener.Config]{
 		URL: wellknown.ListenerType, Decode: s.decodeListener, Settled: s.listeners.Settled, // so that an ACK says that it serves
-		FetchTimeout: fetchTimeout(s.boot.Proto.GetDynamicResources().GetLdsConfig()),
+		FetchTimeout: xds.FetchTimeout(s.boot.Proto.GetDynamicResources().GetLdsConfig()),
 	}
 	xds.SubscribeAll(s.lds, t, func(ch xds.Changes[*listener.Config]) error {
 		defer first()
@@ -263,14 +263,6 @@ func (s *server) subscribeListeners(first func()) {
 		}
 		return s.listeners.Apply(updated, ch.Removed)
 	})
-}
-
-// fetchTimeout is initial_fetch_timeout, 15 s by default; 0 waits for ever.
-func fetchTimeout(c *corepb.ConfigSource) time.Duration {
-	if t := c.GetInitialFetchTimeout(); t != nil {
-		return t.AsDuration()
-	}
-	return 15 * time.Second
 }
 
 // close ends all parts in the order in which they use each other.

@@ -9,9 +9,6 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
-// fetchTimeout is initial_fetch_timeout where a config source has none.
-const fetchTimeout = 15 * time.Second
-
 // start looks for endpoints and waits for secrets; arrived makes the cluster live when
 // the last of them is there, at once if nothing is missing.
 func (c *Cluster) start() {
@@ -99,7 +96,7 @@ func (c *Cluster) startEDS() {
 	c.waiting.Add(1)
 	first := true
 	t := endpointType
-	t.FetchTimeout = seconds(c.config.eds.source.GetInitialFetchTimeout(), fetchTimeout)
+	t.FetchTimeout = xds.FetchTimeout(c.config.eds.source)
 	drop := xds.Subscribe(c.eds, t, c.config.eds.service, func(a *assignment, present bool) {
 		switch {
 		case present:

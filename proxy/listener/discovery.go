@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -19,9 +18,6 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/xds"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
-
-// fetchTimeout is initial_fetch_timeout where a config source has none.
-const fetchTimeout = 15 * time.Second
 
 // A discovered filter is a network filter whose configuration comes by itself
 // (config_discovery). A connection keeps the one that it began with.
@@ -80,10 +76,7 @@ func (s *Set) discover(c *Config, f *listenerpb.Filter, env network.Env, last bo
 	if src.GetApplyDefaultConfigWithoutWarming() && d.initial != nil {
 		d.put(d.initial)
 	}
-	t := xds.Type[*version]{URL: wellknown.ExtensionType, Decode: d.decode, FetchTimeout: fetchTimeout}
-	if x := src.GetConfigSource().GetInitialFetchTimeout(); x != nil {
-		t.FetchTimeout = x.AsDuration()
-	}
+	t := xds.Type[*version]{URL: wellknown.ExtensionType, Decode: d.decode, FetchTimeout: xds.FetchTimeout(src.GetConfigSource())}
 	d.cancel = xds.Subscribe(client, t, f.GetName(), func(v *version, present bool) {
 		if present {
 			d.reloads.Inc()

@@ -21,9 +21,6 @@ import (
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
-// defaultFetchTimeout is initial_fetch_timeout where a config source has none.
-const defaultFetchTimeout = 15 * time.Second
-
 // Secrets are the certificates, keys and roots that sockets use by name: those of the
 // bootstrap, and those that SDS delivers. A secret is fetched once however many
 // sockets use it, and given up with the last of them. It is safe for concurrent use.
@@ -106,7 +103,7 @@ func (s *Secrets) acquire(cfg *tlsv3.SdsSecretConfig) (*secret, error) {
 	}
 	e := &secret{key: key, refs: 1, ready: make(chan struct{})}
 	ctx, stop := context.WithCancel(context.Background())
-	unsubscribe := xds.Subscribe(key.client, secretType(fetchTimeout(cfg.GetSdsConfig())), key.name, func(v *secretValue, present bool) {
+	unsubscribe := xds.Subscribe(key.client, secretType(xds.FetchTimeout(cfg.GetSdsConfig())), key.name, func(v *secretValue, present bool) {
 		if present {
 			e.set(v)
 			if len(v.files) > 0 {
@@ -119,13 +116,6 @@ func (s *Secrets) acquire(cfg *tlsv3.SdsSecretConfig) (*secret, error) {
 	e.cancel = func() { unsubscribe(); stop(); e.running.Wait() }
 	s.live[key] = e
 	return e, nil
-}
-
-func fetchTimeout(c *corev3.ConfigSource) time.Duration {
-	if t := c.GetInitialFetchTimeout(); t != nil {
-		return t.AsDuration()
-	}
-	return defaultFetchTimeout
 }
 
 func (s *Secrets) release(e *secret) {

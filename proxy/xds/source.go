@@ -5,12 +5,22 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 )
 
 // A Dial opens a connection for a stream.
 type Dial func(ctx context.Context) (net.Conn, error)
+
+// FetchTimeout is the initial_fetch_timeout of a config source, 15 s where it has none; 0
+// waits for ever.
+func FetchTimeout(src *corev3.ConfigSource) time.Duration {
+	if t := src.GetInitialFetchTimeout(); t != nil {
+		return t.AsDuration()
+	}
+	return 15 * time.Second
+}
 
 // FromConfig turns an api_config_source into the Options that it determines: Dial,
 // Authority, Metadata and Delta. cluster gives the way to a cluster by name.
