@@ -134,7 +134,7 @@ var imports = map[string]string{
 	"bench/engine": "bench/record bench/process local", "bench/control": "bench/record bench/process",
 
 	"cmd/lateen-sample": "samples",
-	"cmd/istiod":        "control control/kube", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-engine": "local local/namespace local/node",
+	"cmd/istiod":        "control control/ca control/kube", "cmd/lateen-proxy": "proxy", "cmd/pilot-agent": "agent proxy", "cmd/lateen": "cli local", "cmd/lateen-engine": "local local/namespace local/node",
 }
 
 // forbiddenFolders say how something is built, not what it is.

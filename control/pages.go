@@ -41,6 +41,7 @@ func (s *Server) pageTable(registry *prometheus.Registry) []page {
 		{"/debug/config_dump", "?proxyID=NAME.NAMESPACE: what a proxy gets, as Envoy's config_dump", true, jsonPage(s.configDump)},
 		{"/debug/ndsz", "?proxyID=NAME.NAMESPACE: the names that a proxy's agent answers", true, jsonPage(s.ndsz)},
 		{"/debug/inject", "templates of injection in force", true, jsonPage(func(*http.Request) (any, error) { return s.injector.settings.Load().Templates(), nil })},
+		{"/debug/jointoken", "?namespace=NAME&serviceAccount=NAME&ttl=15m with POST, by a unix socket: a token for a machine's first certificate", true, jsonPage(s.joinToken)},
 		{"/debug/logging", "log levels; ?level=default:info,ads:debug with POST sets them", true, s.levels},
 	}
 }

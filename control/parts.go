@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc"
 )
 
 // A part is something that runs for the life of the server. run returns when its
@@ -26,6 +28,8 @@ func (s *Server) parts() []part {
 		{"mesh configuration", s.meshFile.path != "", s.meshFile.run},               // MeshConfig ─► builder
 		{"builder", true, s.build},                                                  // Store, MeshConfig ─► Snapshot ─► ads
 		{"discovery service", len(s.grpcSockets) > 0, s.serveDiscovery},             // Snapshot ─► proxies
+		{"certificate authority", s.authority != nil, s.runAuthority},               // directory, API ─► certificates
+		{"secure discovery service", s.authority != nil, s.serveAuthority},          // Snapshot ─► known proxies
 		{"pages", len(s.sockets) > 0, s.servePages},                                 // health, debug, metrics
 		{"webhooks", len(s.hookSockets) > 0, s.serveHooks},                          // pods ─► pods with a sidecar
 		{"webhook configurations", s.webhooks != nil, s.webhooks.Run},               // our certificate ─► API
@@ -45,9 +49,14 @@ func (s *Server) serveDiscovery(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	ended := make(chan error, len(s.grpcSockets))
-	for _, l := range s.grpcSockets {
-		go func() { ended <- s.grpc.Serve(l) }()
+	return s.serveGRPC(ctx, s.grpc, s.grpcSockets)
+}
+
+// serveGRPC serves on sockets until ctx ends, and lets streams end in order.
+func (s *Server) serveGRPC(ctx context.Context, server *grpc.Server, sockets []net.Listener) error {
+	ended := make(chan error, len(sockets))
+	for _, l := range sockets {
+		go func() { ended <- server.Serve(l) }()
 	}
 	select {
 	case err := <-ended:
@@ -55,10 +64,10 @@ func (s *Server) serveDiscovery(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.ads.Close()
-	force := time.AfterFunc(stopTime, s.grpc.Stop)
+	force := time.AfterFunc(stopTime, server.Stop)
 	defer force.Stop()
-	s.grpc.GracefulStop()
-	for range s.grpcSockets {
+	server.GracefulStop()
+	for range sockets {
 		<-ended
 	}
 	return nil

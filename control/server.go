@@ -13,8 +13,9 @@
 // who starts the process has the last word over what others may write; the API's is shown
 // as shadowed.
 //
-// The discovery service is plain text and authenticates nobody. The address that
-// it listens on decides who can reach it.
+// The discovery service in plain text authenticates nobody: the address that it listens on
+// decides who can reach it. That on the secure port serves who is known by a token or a
+// certificate of the mesh, and certificates are issued there and on unix sockets.
 package control
 
 import (
@@ -63,6 +64,10 @@ type Options struct {
 
 	// Addresses are "host:port" or "unix:path", several with a comma between; "" is off.
 	GRPC, HTTP, Monitoring string
+	// SecureGRPC is like GRPC over TLS, for proxies that say who they are, and for all who ask
+	// for certificates; "" is off, and there is no certificate authority then.
+	SecureGRPC string
+	Authority  AuthorityOptions
 	// HTTPS is the address of the webhooks, in the same form. With a Kubernetes API their
 	// certificate is kept in its MutatingWebhookConfigurations, and the server is ready once
 	// it is there.
@@ -144,6 +149,7 @@ type Server struct {
 	ads         *ads.Server
 	metrics     *metrics
 	grpc        *grpc.Server
+	authority   *authority // nil without a secure port
 	http        *http.Server
 	grpcSockets []net.Listener
 	sockets     []net.Listener // of http
@@ -169,13 +175,14 @@ func New(o Options) (*Server, error) {
 		Types: types(), Proxy: s.admit, View: s.view, Arrive: s.arrive, Depart: s.registrations.leaves, Health: s.registrations.health, Leave: s.leave, Refused: s.refused,
 		Identifier: identifier(), Log: o.Log.Scope("ads"), Metrics: ads.NewMetrics(registry),
 	})
-	s.grpc = grpc.NewServer(
+	base := []grpc.ServerOption{
 		ads.ServerOption(),
 		grpc.MaxConcurrentStreams(100_000),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.o.KeepAlive.Interval, Timeout: s.o.KeepAlive.Timeout}),
 		// Proxies ping as often as they like; cutting them off would cost a reconnect.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	)
+	}
+	s.grpc = grpc.NewServer(base...)
 	s.ads.Register(s.grpc)
 	describe(s.grpc)
 	s.http = &http.Server{
@@ -201,6 +208,11 @@ func New(o Options) (*Server, error) {
 			return nil, err
 		}
 	}
+	if o.SecureGRPC != "" {
+		if s.authority, err = newAuthority(s, registry, base...); err != nil {
+			return nil, err
+		}
+	}
 	if o.HTTPS != "" {
 		if s.serving, err = newServing(o.State, servingNames(o.RootNamespace, o.Revision)); err != nil {
 			return nil, fmt.Errorf("certificate of the webhooks: %w", err)
@@ -216,7 +228,7 @@ func New(o Options) (*Server, error) {
 // at once.
 func (s *Server) listen() error {
 	for _, a := range []struct{ flag, address string }{
-		{"grpcAddr", s.o.GRPC}, {"httpAddr", s.o.HTTP}, {"monitoringAddr", s.o.Monitoring}, {"httpsAddr", s.o.HTTPS},
+		{"grpcAddr", s.o.GRPC}, {"httpAddr", s.o.HTTP}, {"monitoringAddr", s.o.Monitoring}, {"httpsAddr", s.o.HTTPS}, {"secureGRPCAddr", s.o.SecureGRPC},
 	} {
 		for address := range strings.SplitSeq(a.address, ",") {
 			if address == "" {
@@ -230,6 +242,8 @@ func (s *Server) listen() error {
 			switch a.flag {
 			case "grpcAddr":
 				s.grpcSockets = append(s.grpcSockets, l)
+			case "secureGRPCAddr":
+				s.authority.sockets = append(s.authority.sockets, l)
 			case "httpsAddr":
 				s.hookSockets = append(s.hookSockets, l)
 			default:
@@ -244,6 +258,11 @@ func (s *Server) closeSockets() {
 	for _, l := range slices.Concat(s.grpcSockets, s.sockets, s.hookSockets) {
 		_ = l.Close()
 	}
+	if s.authority != nil {
+		for _, l := range s.authority.sockets {
+			_ = l.Close()
+		}
+	}
 }
 
 // GRPCAddr is the first address that proxies connect to, nil when that is off.
@@ -252,6 +271,14 @@ func (s *Server) GRPCAddr() net.Addr {
 		return nil
 	}
 	return s.grpcSockets[0].Addr()
+}
+
+// SecureGRPCAddr is the first address of the secure port, nil when that is off.
+func (s *Server) SecureGRPCAddr() net.Addr {
+	if s.authority == nil || len(s.authority.sockets) == 0 {
+		return nil
+	}
+	return s.authority.sockets[0].Addr()
 }
 
 // HTTPSAddr is the first address of the webhooks, nil when they are off.

@@ -36,7 +36,7 @@ func start(ctx context.Context, s *settings, dir string, f *figures) (*server, e
 	}
 	began := time.Now()
 	srv := &server{address: grpc, pages: pages}
-	srv.cmd = exec.CommandContext(ctx, "bin/istiod", "discovery", "--configDir", dir, "--grpcAddr", grpc, "--httpAddr", pages, "--monitoringAddr", "") //nolint:gosec // our own program
+	srv.cmd = exec.CommandContext(ctx, "bin/istiod", "discovery", "--configDir", dir, "--grpcAddr", grpc, "--httpAddr", pages, "--monitoringAddr", "", "--secureGRPCAddr", "") //nolint:gosec // our own program
 	log, err := os.Create(filepath.Join(filepath.Dir(dir), "istiod.log"))
 	if err != nil {
 		return nil, err

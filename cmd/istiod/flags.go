@@ -17,14 +17,15 @@ import (
 // flags are those of the original's pilot-discovery, with its defaults, and some of our
 // own: --state, --set and --kubeSocket.
 type flags struct {
-	meshConfig, state                         string
-	configDir, set                            []string
-	grpc, http, monitoring, secureGRPC, https string
-	domain, clusterID, namespace              string
-	levels                                    string
-	json                                      bool
-	keepInterval, keepTimeout                 time.Duration
-	kube                                      kube.Connection
+	meshConfig, state             string
+	configDir, set                []string
+	grpc, http, monitoring, https string
+	domain, clusterID, namespace  string
+	levels                        string
+	json                          bool
+	keepInterval, keepTimeout     time.Duration
+	kube                          kube.Connection
+	secure                        secureFlags
 }
 
 // webhooks is the usual address of them.
@@ -50,16 +51,16 @@ func (f *flags) add(set *pflag.FlagSet) {
 	set.BoolVar(&f.json, "log_as_json", false, "log lines as JSON")
 	set.DurationVar(&f.keepInterval, "keepaliveInterval", 30*time.Second, "time between pings to a silent proxy")
 	set.DurationVar(&f.keepTimeout, "keepaliveTimeout", 10*time.Second, "time a proxy has to answer a ping")
+	f.secure.add(set)
 	f.addUnserved(set)
 }
 
 // addUnserved takes the flags that manifests of the original give and whose feature
 // is not there yet. Giving one is said in the log and changes nothing.
 func (f *flags) addUnserved(set *pflag.FlagSet) {
-	set.StringVar(&f.secureGRPC, "secureGRPCAddr", ":15012", "(not served yet) discovery service with mTLS")
 	for name, value := range map[string]string{
 		"networksConfig": "/etc/istio/config/meshNetworks", "clusterRegistriesNamespace": "istio-system",
-		"cniNamespace": "istio-system", "ctrlz_address": "localhost", "caCertFile": "", "tlsCertFile": "", "tlsKeyFile": "",
+		"cniNamespace": "istio-system", "ctrlz_address": "localhost", "caCertFile": "",
 		"tls-min-version": "", "log_target": "stdout", "log_stacktrace_level": "default:none", "log_caller": "", "vklog": "0",
 	} {
 		set.String(name, value, "(accepted, no effect yet)")
@@ -101,6 +102,9 @@ func (f *flags) options(log *logging.Log) (control.Options, error) {
 	o.NoDebug = os.Getenv("ENABLE_DEBUG_ON_HTTP") == "false"
 	o.WriteStatus = os.Getenv("PILOT_ENABLE_STATUS") == "true"
 	o.KeepAlive.Interval, o.KeepAlive.Timeout = f.keepInterval, f.keepTimeout
+	if err := f.secure.options(&o); err != nil {
+		return o, err
+	}
 	if text := os.Getenv("PILOT_TRACE_SAMPLING"); text != "" {
 		percent, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(percent >= 0 && percent <= 100) {

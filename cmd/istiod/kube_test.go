@@ -18,7 +18,7 @@ func TestKubernetesFlags(t *testing.T) {
 	cmd := newCommand()
 	cmd.SetOut(&out)
 	cmd.SetArgs([]string{"discovery", "--kubeSocket", api.Socket, "--kubernetesApiQPS", "200", "--kubernetesApiBurst", "300", "--meshConfig", "",
-		"--grpcAddr", "", "--httpAddr", "unix:" + page, "--monitoringAddr", "", "--httpsAddr", ""})
+		"--grpcAddr", "", "--httpAddr", "unix:" + page, "--monitoringAddr", "", "--secureGRPCAddr", "", "--httpsAddr", ""})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.ExecuteContext(ctx) }()
@@ -48,7 +48,7 @@ func TestKubernetesFlags(t *testing.T) {
 		{"two APIs", "only one can be meant", []string{"--kubeconfig", "/nonexistent", "--kubeSocket", api.Socket}},
 	} {
 		t.Run(c.name+" is refused", func(t *testing.T) {
-			_, err := run(append([]string{"discovery", "--grpcAddr", "", "--httpAddr", "", "--monitoringAddr", ""}, c.args...)...)
+			_, err := run(append([]string{"discovery", "--grpcAddr", "", "--httpAddr", "", "--monitoringAddr", "", "--secureGRPCAddr", ""}, c.args...)...)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q in it", err, c.want)
 			}

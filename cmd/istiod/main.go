@@ -60,7 +60,7 @@ func newDiscovery() *cobra.Command {
 			if unused := log.Unused(); len(unused) > 0 {
 				log.Scope(logging.DefaultScope).Warn("--log_output_level names scopes that do not exist", "scopes", unused)
 			}
-			log.Scope(logging.DefaultScope).Info("istiod", "version", wellknown.Version(), "grpc", server.GRPCAddr(), "http", server.HTTPAddrs(), "https", server.HTTPSAddr())
+			log.Scope(logging.DefaultScope).Info("istiod", "version", wellknown.Version(), "grpc", server.GRPCAddr(), "http", server.HTTPAddrs(), "https", server.HTTPSAddr(), "secure", server.SecureGRPCAddr())
 			return server.Run(cmd.Context())
 		},
 	}

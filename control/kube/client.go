@@ -80,7 +80,7 @@ func builtin(root string) []reading {
 		{kind: config.EndpointSlice, version: discoveryv1.SchemeGroupVersion, resource: "endpointslices", example: &discoveryv1.EndpointSlice{}},
 		{kind: config.Pod, resource: "pods", example: &corev1.Pod{}, fields: "status.phase!=Succeeded,status.phase!=Failed"},
 		{kind: config.Secret, resource: "secrets", example: &corev1.Secret{}, fields: "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"},
-		{kind: config.ConfigMap, resource: "configmaps", example: &corev1.ConfigMap{}},
+		{kind: config.ConfigMap, resource: "configmaps", example: &corev1.ConfigMap{}, fields: "metadata.name!=" + rootsName},
 		{kind: config.Ingress, version: networkingv1.SchemeGroupVersion, resource: "ingresses", example: &networkingv1.Ingress{}},
 		{kind: config.IngressClass, version: networkingv1.SchemeGroupVersion, resource: "ingressclasses", example: &networkingv1.IngressClass{}},
 	}
@@ -135,20 +135,17 @@ func (c *client) rest(r reading) (*rest.RESTClient, error) {
 	return rest.RESTClientForConfigAndClient(conf, c.http)
 }
 
-// get reads a small document of the API that is no object, such as what it serves.
-func (c *client) get(ctx context.Context, path string, into any) error {
+// plain is a client for JSON as it comes.
+func (c *client) plain() (*rest.RESTClient, error) {
 	conf := rest.CopyConfig(c.config)
 	conf.NegotiatedSerializer = serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion()
 	conf.GroupVersion = &schema.GroupVersion{Version: "v1"}
-	plain, err := rest.UnversionedRESTClientForConfigAndClient(conf, c.http)
-	if err != nil {
-		return err
-	}
-	text, err := plain.Get().AbsPath(path).SetHeader("Accept", runtime.ContentTypeJSON).Do(ctx).Raw()
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(text, into)
+	return rest.UnversionedRESTClientForConfigAndClient(conf, c.http)
+}
+
+// get reads a small document of the API that is no object, such as what it serves.
+func (c *client) get(ctx context.Context, path string, into any) error {
+	return c.do(ctx, "GET", path, nil, into)
 }
 
 // patience is how long the API is left alone when it does not answer: ever longer, up to a

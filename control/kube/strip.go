@@ -55,6 +55,9 @@ func (r reading) strip(object metav1.Object) bool {
 	case *corev1.Pod:
 		return stripPod(o)
 	case *corev1.Secret:
+		if o.Namespace == r.root && (o.Name == PluggedAuthority || o.Name == OwnAuthority) {
+			return false // their keys are for the authority alone
+		}
 		o.Annotations = nil
 		maps.DeleteFunc(o.Data, func(k string, _ []byte) bool { return !slices.Contains(certificateKeys(), k) })
 	case *corev1.ConfigMap:

@@ -38,7 +38,18 @@ type API struct {
 	news    chan struct{} // closed and replaced at each change
 	refused map[string]bool
 	served  map[string]bool // custom resources by "resource"
+	tokens  map[string]Token
 	server  *httptest.Server
+}
+
+// A Token is what the API says of a token that it knows: the user, and whom it is for.
+type Token struct{ User, Audience string }
+
+// Know has the API know a token.
+func (a *API) Know(token string, as Token) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tokens[token] = as
 }
 
 type event struct {
@@ -84,7 +95,7 @@ func New(t testing.TB) *API {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	a := &API{t: t, Socket: filepath.Join(dir, "s"), version: 100, objects: map[string]map[string]map[string]any{},
-		news: make(chan struct{}), refused: map[string]bool{}, served: map[string]bool{}}
+		news: make(chan struct{}), refused: map[string]bool{}, served: map[string]bool{}, tokens: map[string]Token{}}
 	for resource := range CustomKinds() {
 		a.Define(resource)
 	}
@@ -335,6 +346,66 @@ func (a *API) patch(w http.ResponseWriter, r *http.Request, path string) {
 	answer(w, patched)
 }
 
+// review says whose a token is.
+func (a *API) review(w http.ResponseWriter, r *http.Request) {
+	var asked struct {
+		Spec struct {
+			Token     string   `json:"token"`
+			Audiences []string `json:"audiences"`
+		} `json:"spec"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+		status(w, http.StatusBadRequest, "BadRequest", err.Error())
+		return
+	}
+	a.mu.Lock()
+	token, ok := a.tokens[asked.Spec.Token]
+	a.mu.Unlock()
+	said := map[string]any{"authenticated": false}
+	if ok && slices.Contains(asked.Spec.Audiences, token.Audience) {
+		said = map[string]any{"authenticated": true, "user": map[string]any{"username": token.User}, "audiences": []string{token.Audience}}
+	}
+	answer(w, map[string]any{"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "status": said})
+}
+
+// put creates an object that is not there, or replaces one that is.
+func (a *API) put(w http.ResponseWriter, r *http.Request, path string) {
+	var object map[string]any
+	if err := json.NewDecoder(r.Body).Decode(&object); err != nil {
+		status(w, http.StatusBadRequest, "BadRequest", err.Error())
+		return
+	}
+	meta := object["metadata"].(map[string]any)
+	if r.Method == http.MethodPost {
+		path += "/" + fmt.Sprint(meta["name"])
+	}
+	path, name := splitPath(path)
+	a.mu.Lock()
+	there := a.objects[path][name] != nil
+	a.mu.Unlock()
+	switch {
+	case there && r.Method == http.MethodPost:
+		status(w, http.StatusConflict, "AlreadyExists", "it is there")
+	case !there && r.Method == http.MethodPut:
+		status(w, http.StatusNotFound, "NotFound", "no such object")
+	default:
+		a.set(path, object)
+		answer(w, object)
+	}
+}
+
+// one answers one object of a namespace.
+func (a *API) one(w http.ResponseWriter, path string) {
+	path, name := splitPath(path)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if o := a.objects[path][name]; o != nil {
+		answer(w, o)
+	} else {
+		status(w, http.StatusNotFound, "NotFound", "no such object")
+	}
+}
+
 // Get is an object as JSON, by its name in the cluster or by "namespace/name".
 func (a *API) Get(kind, name string) string {
 	a.mu.Lock()
@@ -349,7 +420,7 @@ func (a *API) Get(kind, name string) string {
 	return string(text)
 }
 
-// ServeHTTP answers discovery, list and watch, and patches of objects.
+// ServeHTTP answers discovery, list and watch, what is written, and whose a token is.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/apis/"), "/api/")
 	switch parts := strings.Split(path, "/"); {
@@ -361,6 +432,12 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		status(w, http.StatusForbidden, "Forbidden", "not for you")
 	case r.Method == http.MethodPatch:
 		a.patch(w, r, path)
+	case path == "authentication.k8s.io/v1/tokenreviews":
+		a.review(w, r)
+	case r.Method == http.MethodPost, r.Method == http.MethodPut:
+		a.put(w, r, path)
+	case r.Method == http.MethodGet && strings.HasPrefix(path, "v1/namespaces/") && strings.Count(path, "/") == 4:
+		a.one(w, path)
 	case r.URL.Query().Get("sendInitialEvents") != "":
 		status(w, http.StatusUnprocessableEntity, "Invalid", "sendInitialEvents is not known here")
 	case r.URL.Query().Get("watch") != "":
