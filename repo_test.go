@@ -39,6 +39,7 @@ var imports = map[string]string{
 	"control/ingress":       "control/config",
 	"control/analyze":       "control/config control/registry control/mesh control/inject",
 	"control/ir":            "",
+	"control/jwks":          "control/mesh",
 	"control/compile":       "control/config control/registry control/mesh control/ir control/ingress",
 	"control/envoy":         "control/ir control/config",
 	"control/ads":           "control/mesh control/registry",

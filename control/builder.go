@@ -32,10 +32,10 @@ func (s *Server) build(ctx context.Context) error {
 			return nil
 		}
 	}
-	s.rebuild()
+	s.rebuild(ctx)
 	close(s.built)
 	for s.debounced(ctx, files, api, joined) {
-		s.rebuild()
+		s.rebuild(ctx)
 	}
 	return nil
 }
@@ -85,6 +85,7 @@ func (s *Server) debounced(ctx context.Context, files, api, joined <-chan struct
 		case <-files:
 		case <-joined:
 		case <-s.meshFile.changed:
+		case <-s.tokens.fetcher.Changed():
 		}
 		if !burst {
 			burst = true
@@ -112,7 +113,7 @@ func isEnding(o *config.Config) bool {
 }
 
 // rebuild makes the next snapshot and tells the proxies what kinds differ.
-func (s *Server) rebuild() {
+func (s *Server) rebuild(ctx context.Context) {
 	started, asked := time.Now(), s.asked.last()
 	set, shadowed := s.objects()
 	s.shadowed.Store(&shadowed)
@@ -121,7 +122,8 @@ func (s *Server) rebuild() {
 	s.injector.update(set, mc)
 	leaving, number := s.departures.current()
 	prev := s.snapshot.Load()
-	next := mesh.Next(prev, set, mesh.Options{MeshConfig: mc, Networks: s.meshFile.meshNetworks(), Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving, TraceSampling: s.o.TraceSampling, ScopeGateways: s.o.ScopeGateways, Identities: s.o.Identities})
+	next := mesh.Next(prev, set, mesh.Options{MeshConfig: mc, Networks: s.meshFile.meshNetworks(), Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving, TraceSampling: s.o.TraceSampling, ScopeGateways: s.o.ScopeGateways, SeveralAuthorizers: s.o.SeveralAuthorizers, RemoteKeys: s.tokens.remote, Identities: s.o.Identities})
+	s.tokens.give(ctx, next, prev == nil)
 	next.Generation = 1
 	if prev != nil {
 		next.Generation = prev.Generation + 1
@@ -158,7 +160,7 @@ func differing(prev, next *mesh.Snapshot) []string {
 		kinds = append(kinds, meshConfigKind)
 	}
 	for _, k := range config.Kinds() {
-		if !slices.Equal(prev.Config.List(k), next.Config.List(k)) {
+		if !slices.Equal(prev.Config.List(k), next.Config.List(k)) || k == config.RequestAuthentication && !sameKeys(prev, next) {
 			kinds = append(kinds, string(k))
 		}
 	}

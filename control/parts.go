@@ -26,6 +26,7 @@ func (s *Server) parts() []part {
 		{"configuration files", len(s.o.Paths) > 0, s.files.Run},                    // Paths ─► Store
 		{"Kubernetes API", s.api != nil, s.api.Run},                                 // API ─► Store
 		{"mesh configuration", s.meshFile.path != "", s.meshFile.run},               // MeshConfig ─► builder
+		{"keys of tokens", true, s.tokens.fetcher.Run},                              // places of keys ─► builder
 		{"builder", true, s.build},                                                  // Store, MeshConfig ─► Snapshot ─► ads
 		{"discovery service", len(s.grpcSockets) > 0, s.serveDiscovery},             // Snapshot ─► proxies
 		{"certificate authority", s.authority != nil, s.runAuthority},               // directory, API ─► certificates

@@ -103,6 +103,7 @@ func (s *Server) problems(now time.Time) []Problem {
 	list = append(list, s.flaws.of(snap, conns)...)
 	list = append(list, s.refs.of(snap)...)
 	list = append(list, portProblems(snap)...)
+	list = append(list, s.tokens.problems(snap)...)
 	if shadowed := s.shadowed.Load(); shadowed != nil {
 		list = append(list, *shadowed...)
 	}
@@ -197,7 +198,7 @@ func brokenRules(snap *mesh.Snapshot) []Problem {
 // proxyProblems are those that one proxy has with the configuration.
 func proxyProblems(snap *mesh.Snapshot, c ads.ConnStatus, now time.Time) []Problem {
 	var list []Problem
-	for _, l := range append(compile.ServersLeftOut(snap, c.Proxy), compile.ExtensionsLeftOut(snap, c.Proxy)...) {
+	for _, l := range slices.Concat(compile.ServersLeftOut(snap, c.Proxy), compile.ExtensionsLeftOut(snap, c.Proxy), compile.PoliciesLeftOut(snap, c.Proxy)) {
 		list = append(list, Problem{Object: l.Object.Key.String(), Field: l.Field, Place: l.Object.Source.String(),
 			Message: l.Reason, Severity: config.Warning.String()})
 	}

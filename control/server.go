@@ -84,6 +84,10 @@ type Options struct {
 	// NoDebug serves no debug pages; some of our own tools ask for them.
 	NoDebug bool
 
+	// SeveralAuthorizers lets policies of action CUSTOM of one workload name several providers.
+	SeveralAuthorizers bool
+	Tokens             TokenOptions
+
 	// TraceSampling is the share of requests, in percent, that are traced where the mesh
 	// configuration does not say it; nil is 1.
 	TraceSampling *float64
@@ -134,6 +138,7 @@ type Server struct {
 	ingresses     ingresses
 	registrations *registrations
 
+	tokens     *tokenKeys
 	departures *departures
 	refusals   refusals
 	asked      *orders       // of those who wait for what is there to read now
@@ -192,6 +197,9 @@ func New(o Options) (*Server, error) {
 		ErrorLog:          slog.NewLogLogger(o.Log.Scope("http").Handler(), slog.LevelWarn),
 	}
 	var err error
+	if s.tokens, err = newTokenKeys(o.Tokens, o.Log.Scope("jwks")); err != nil {
+		return nil, err
+	}
 	if s.meshFile, err = newMeshFile(o); err != nil {
 		return nil, err
 	}

@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -101,6 +103,15 @@ func (f *flags) options(log *logging.Log) (control.Options, error) {
 	o.ScopeGateways = os.Getenv("PILOT_SCOPE_GATEWAY_TO_NAMESPACE") == "true"
 	o.NoDebug = os.Getenv("ENABLE_DEBUG_ON_HTTP") == "false"
 	o.WriteStatus = os.Getenv("PILOT_ENABLE_STATUS") == "true"
+	o.SeveralAuthorizers = os.Getenv("PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS") == "true"
+	o.Tokens.Fetcher = os.Getenv("PILOT_JWT_ENABLE_REMOTE_JWKS")
+	for text := range strings.FieldsFuncSeq(os.Getenv("BLOCKED_CIDRS_IN_JWKS_URIS"), func(r rune) bool { return r == ',' || r == ' ' }) {
+		block, err := netip.ParsePrefix(text)
+		if err != nil {
+			return o, fmt.Errorf("environment variable BLOCKED_CIDRS_IN_JWKS_URIS: %w", err)
+		}
+		o.Tokens.Blocked = append(o.Tokens.Blocked, block)
+	}
 	o.KeepAlive.Interval, o.KeepAlive.Timeout = f.keepInterval, f.keepTimeout
 	if err := f.secure.options(&o); err != nil {
 		return o, err
@@ -114,7 +125,7 @@ func (f *flags) options(log *logging.Log) (control.Options, error) {
 	}
 	for name, target := range map[string]*time.Duration{
 		"PILOT_DEBOUNCE_AFTER": &o.Debounce.After, "PILOT_DEBOUNCE_MAX": &o.Debounce.Max,
-		"PILOT_WORKLOAD_ENTRY_GRACE_PERIOD": &o.AutoRegistration.Grace,
+		"PILOT_WORKLOAD_ENTRY_GRACE_PERIOD": &o.AutoRegistration.Grace, "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL": &o.Tokens.Refresh,
 	} {
 		text := os.Getenv(name)
 		if text == "" {

@@ -243,3 +243,28 @@ func renamed(rules *ir.AccessRules, postfix string) *ir.AccessRules {
 	}
 	return out
 }
+
+// PoliciesLeftOut are those for the proxy that it cannot carry out, and what comes of it.
+func PoliciesLeftOut(s *mesh.Snapshot, p *mesh.Proxy) []LeftOut {
+	var out []LeftOut
+	for _, a := range s.AuthorizationPolicies(p) {
+		switch tells := a.Spec.GetAction() == security.AuthorizationPolicy_AUDIT || dryRun(a); {
+		case p.Has(extRBAC) && p.Has(extNetworkRBAC):
+		case tells:
+			out = append(out, LeftOut{a.Config, "action", "the proxy " + p.Name + " has no filters for rules of access: nothing is told of what the policy would match"})
+		case p.Has(extRBAC):
+			out = append(out, LeftOut{a.Config, "action", "the proxy " + p.Name + " has no filter for rules of access to connections: all that are not HTTP are refused"})
+		default:
+			out = append(out, LeftOut{a.Config, "action", "the proxy " + p.Name + " has no filter for rules of access: every request is refused"})
+		}
+	}
+	if p.Has(extJWT) {
+		return out
+	}
+	for _, a := range s.RequestAuthentications(p) {
+		if len(a.Spec.GetJwtRules()) > 0 {
+			out = append(out, LeftOut{a.Config, "jwtRules", "the proxy " + p.Name + " cannot check tokens: every request is refused"})
+		}
+	}
+	return out
+}

@@ -161,7 +161,7 @@ func pathPattern(p ir.PathMatch) string {
 
 // catchesAll reports whether a route takes every request.
 func catchesAll(r ir.Route) bool {
-	if len(r.Match.Headers)+len(r.Match.Query) > 0 {
+	if len(r.Match.Headers)+len(r.Match.Query)+len(r.Match.Claims) > 0 {
 		return false
 	}
 	switch r.Match.Path.Kind {

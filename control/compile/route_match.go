@@ -18,7 +18,7 @@ func (rc *ruleContext) applies(m *networking.HTTPMatchRequest) bool {
 	if m == nil {
 		return true
 	}
-	if m.GetPort() != 0 && m.GetPort() != rc.port || hasClaims(m) {
+	if m.GetPort() != 0 && m.GetPort() != rc.port || rc.neverClaims(m) {
 		return false
 	}
 	return rc.from(m.GetGateways(), m.GetSourceLabels(), m.GetSourceNamespace())
@@ -44,24 +44,13 @@ func (rc *ruleContext) from(gateways []string, labels map[string]string, namespa
 	return namespace == "" || namespace == rc.proxy.Namespace
 }
 
-// hasClaims reports whether a block asks for claims of a validated token. Without
-// RequestAuthentication nothing validates tokens, so such a block accepts no request.
-func hasClaims(m *networking.HTTPMatchRequest) bool {
-	for name := range m.GetHeaders() {
-		if strings.HasPrefix(name, "@request.auth.") {
-			return true
-		}
-	}
-	return false
-}
-
 func routeMatch(m *networking.HTTPMatchRequest) ir.RouteMatch {
 	if m == nil {
 		return ir.RouteMatch{Path: ir.PathMatch{Value: "/"}}
 	}
 	out := ir.RouteMatch{Path: pathMatch(m.GetUri())}
 	out.Path.IgnoreCase, out.Path.StateCase = m.GetIgnoreUriCase(), true
-	out.Headers = headerMatches(m)
+	out.Headers, out.Claims = headerMatches(m), claimMatches(m)
 	for _, name := range slices.Sorted(maps.Keys(m.GetQueryParams())) {
 		out.Query = append(out.Query, ir.QueryMatch{Name: name, StringMatch: stringMatch(m.GetQueryParams()[name])})
 	}
@@ -103,7 +92,7 @@ func headerMatches(m *networking.HTTPMatchRequest) []ir.HeaderMatch {
 	}
 	// These keys are reserved for the fields of their name and have no effect here.
 	out = slices.DeleteFunc(out, func(h ir.HeaderMatch) bool {
-		return slices.Contains([]string{"uri", "scheme", "method", "authority"}, h.Name)
+		return isClaim(h.Name) || slices.Contains([]string{"uri", "scheme", "method", "authority"}, h.Name)
 	})
 	slices.SortFunc(out, func(a, b ir.HeaderMatch) int {
 		if c := strings.Compare(a.Name, b.Name); c != 0 {

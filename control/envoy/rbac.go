@@ -189,6 +189,9 @@ func metadataMatch(m *ir.MetadataMatch) *matcherv3.MetadataMatcher {
 	var values []*matcherv3.ValueMatcher
 	for _, v := range m.Values {
 		one := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: stringMatch(v.StringMatch)}}
+		if v.Kind == ir.Present {
+			one = &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}}
+		}
 		if v.InList {
 			one = inList(one)
 		}

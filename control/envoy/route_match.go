@@ -26,6 +26,9 @@ func routeMatch(m ir.RouteMatch) *routev3.RouteMatch {
 	for _, h := range m.Headers {
 		out.Headers = append(out.Headers, headerMatch(h))
 	}
+	for i := range m.Claims {
+		out.DynamicMetadata = append(out.DynamicMetadata, metadataMatch(&m.Claims[i]))
+	}
 	for _, q := range m.Query {
 		out.QueryParameters = append(out.QueryParameters, queryMatch(q))
 	}

@@ -52,6 +52,7 @@ type RouteMatch struct {
 	Path    PathMatch
 	Headers []HeaderMatch
 	Query   []QueryMatch
+	Claims  []MetadataMatch // of the token that a filter has checked
 }
 
 // A PathKind is how a path is compared.

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"strings"
+	"time"
 
 	security "istio.io/api/security/v1beta1"
 )
@@ -38,17 +39,17 @@ func KeySourceOf(r *security.JWTRule) KeySource {
 // Keys are the key sets that were fetched, by source; a value that is not changed.
 type Keys map[KeySource]string
 
-// KeySources are all places that rules name, each once.
-func (s *Snapshot) KeySources() []KeySource {
-	var list []KeySource
-	seen := map[KeySource]bool{{}: true}
+// KeySources are all places that the control plane is to fetch keys from, with the longest
+// that a rule lets a fetch take (0: by default).
+func (s *Snapshot) KeySources() map[KeySource]time.Duration {
+	all := map[KeySource]time.Duration{}
 	for _, a := range s.AllRequestAuthentications() {
 		for _, r := range a.Spec.GetJwtRules() {
-			if k := KeySourceOf(r); !seen[k] {
-				seen[k] = true
-				list = append(list, k)
+			k := KeySourceOf(r)
+			if k.URL != "" && (k.Discovery || s.RemoteKeys != KeysByProxies) {
+				all[k] = max(all[k], r.GetTimeout().AsDuration())
 			}
 		}
 	}
-	return list
+	return all
 }

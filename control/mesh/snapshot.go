@@ -30,7 +30,6 @@ type Options struct {
 	// As in Snapshot.
 	SeveralAuthorizers bool
 	RemoteKeys         RemoteKeys
-	Keys               Keys
 	Identities         bool // as in Snapshot
 }
 
@@ -100,7 +99,6 @@ func build(old *Snapshot, set *config.Set, opts Options) *Snapshot {
 
 		SeveralAuthorizers: opts.SeveralAuthorizers,
 		RemoteKeys:         opts.RemoteKeys,
-		Keys:               opts.Keys,
 
 		Identities: opts.Identities,
 		Registry: registry.Next(old.Registry, set, registry.Options{
