@@ -73,12 +73,15 @@ type Request struct {
 	// Plain leaves out the headers by which a proxy tells that it asks: x-envoy-internal,
 	// x-forwarded-for, x-envoy-expected-rq-timeout-ms.
 	Plain bool
+	// Unforwarded leaves out x-forwarded-for alone.
+	Unforwarded bool
 }
 
 // DefaultMaxAnswer bounds the body of an answer where a request does not.
 const DefaultMaxAnswer = 4 << 20
 
-// A Response is an answer, in memory of its own.
+// A Response is an answer, in memory of its own. x-envoy-upstream-service-time is how many
+// milliseconds it took.
 type Response struct {
 	Status            int
 	Headers, Trailers http.Headers
@@ -164,7 +167,9 @@ func (x *exchange) run() (*Response, error) {
 	}
 	x.endpoint.Successes.Add(1)
 	stats.CountCode(answer.Status, true)
-	stats.RqTime.Record(uint64(time.Since(x.began).Milliseconds()))
+	took := time.Since(x.began).Milliseconds()
+	stats.RqTime.Record(uint64(took))
+	answer.Headers.Set("x-envoy-upstream-service-time", strconv.AppendInt(nil, took, 10))
 	return answer, nil
 }
 
@@ -273,7 +278,7 @@ func (x *exchange) send(s http.ClientStream) error {
 	if !r.Plain {
 		to.Headers.Set("x-envoy-internal", []byte("true"))
 	}
-	if a := x.client.LocalAddress; a.IsValid() && !r.Plain {
+	if a := x.client.LocalAddress; a.IsValid() && !r.Plain && !r.Unforwarded {
 		to.Headers.Set("x-forwarded-for", []byte(a.String()))
 	}
 	if r.Timeout > 0 && !r.Plain {

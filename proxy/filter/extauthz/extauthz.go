@@ -153,10 +153,9 @@ type reply struct {
 func (f *filter) refuse(s *http.Stream, r reply) http.Verdict {
 	var h http.Headers
 	for _, e := range r.headers {
-		h.Remove(e.name)
-	}
-	for _, e := range r.headers {
-		h.Add([]byte(e.name), []byte(e.value))
+		if e.name != "content-length" || len(r.body) > 0 { // the codec's, for what has no body
+			h.Add([]byte(e.name), []byte(e.value))
+		}
 	}
 	s.Reply(http.Reply{Status: r.status, Body: r.body, Details: r.details, Flag: streaminfo.UnauthorizedExternalService, Prepend: h.Fields, GRPCStatus: -1})
 	return http.Replied

@@ -122,7 +122,8 @@ func (h *httpService) decide(s *http.Stream, c *callout.Client, q *question) (*d
 // request is what is asked: the head that may be told, with the path and the body.
 func (h *httpService) request(s *http.Stream, q *question) *callout.Request {
 	asked := q.check.GetAttributes().GetRequest().GetHttp()
-	r := &callout.Request{Cluster: h.cluster, Method: asked.GetMethod(), Authority: asked.GetHost(), Path: h.path(asked.GetPath()), Body: q.body, Timeout: h.timeout}
+	r := &callout.Request{Cluster: h.cluster, Method: asked.GetMethod(), Authority: asked.GetHost(), Path: h.path(asked.GetPath()), Body: q.body,
+		Timeout: h.timeout, Unforwarded: true}
 	r.Headers.Add([]byte("content-length"), strconv.AppendInt(nil, int64(len(q.body)), 10))
 	for _, f := range told(asked) {
 		if f.Name[0] != ':' && string(f.Name) != "content-length" {
@@ -131,7 +132,8 @@ func (h *httpService) request(s *http.Stream, q *question) *callout.Request {
 	}
 	for _, a := range h.add {
 		if v := a.value.Append(nil, format.Of(s)); len(v) > 0 {
-			r.Headers.Set(a.name, v)
+			r.Headers.Remove(a.name)
+			r.Headers.Add([]byte(a.name), v)
 		}
 	}
 	if s.Trace != nil {
