@@ -85,8 +85,8 @@ var imports = map[string]string{
 	"proxy/lb":                             "proxy/endpoint proxy/stats",
 	"proxy/callout":                        "proxy/endpoint proxy/format proxy/http proxy/lb proxy/upstream proxy/xds",
 	"proxy/upstream":                       "proxy/endpoint proxy/transport proxy/http proxy/http1 proxy/http2 proxy/stats",
-	"proxy/http1":                          "proxy/http proxy/match proxy/streaminfo proxy/transport proxy/xds",
 	"proxy/filter/extauthz":                "proxy/callout proxy/format proxy/http proxy/match proxy/network proxy/route proxy/runtime proxy/stats proxy/streaminfo proxy/xds",
+	"proxy/http1":                          "proxy/http proxy/match proxy/streaminfo proxy/transport proxy/xds",
 	"proxy/http2":                          "proxy/http proxy/transport proxy/stats proxy/streaminfo proxy/xds",
 	"proxy/http":                           "proxy/streaminfo proxy/stats proxy/runtime",
 	"proxy/outside":                        "",
@@ -118,7 +118,7 @@ var imports = map[string]string{
 
 	"samples":         "samples/...",
 	"samples/httpbin": "", "samples/site": "", "samples/testca": "",
-	"samples/helloworld": "", "samples/sleep": "", "samples/tcp-echo": "",
+	"samples/helloworld": "", "samples/extauthz": "", "samples/sleep": "", "samples/tcp-echo": "",
 	"samples/bookinfo": "", "samples/bookinfo/productpage": "samples/bookinfo", "samples/bookinfo/details": "samples/bookinfo",
 	"samples/bookinfo/reviews": "samples/bookinfo", "samples/bookinfo/ratings": "samples/bookinfo",
 	"test":       "control/... proxy/... local local/outside cli samples/... test/...",

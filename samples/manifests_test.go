@@ -37,6 +37,7 @@ func TestManifestsMeanWhatTheOriginalsDo(t *testing.T) {
 		{"IN-026", "httpbin/sample-client/fortio-deploy.yaml", release + "httpbin/sample-client/fortio-deploy.yaml"},
 		{"helloworld", "helloworld/helloworld.yaml", extra + "helloworld/helloworld.yaml"},
 		{"helloworld", "helloworld/helloworld-gateway.yaml", extra + "helloworld/helloworld-gateway.yaml"},
+		{"IN-028", "extauthz/ext-authz.yaml", extra + "extauthz/ext-authz.yaml"},
 		{"tcp-echo", "tcp-echo/tcp-echo.yaml", extra + "tcp-echo/tcp-echo.yaml"},
 		{"tcp-echo", "tcp-echo/tcp-echo-services.yaml", extra + "tcp-echo/tcp-echo-services.yaml"},
 		{"tcp-echo", "tcp-echo/tcp-echo-all-v1.yaml", extra + "tcp-echo/tcp-echo-all-v1.yaml"},

@@ -6,6 +6,7 @@
 //	helloworld   which version and instance answered
 //	tcp-echo     lines come back with a word before them
 //	sleep        nothing, as the first process of a container
+//	ext-authz    who may pass, for proxies that ask: by HTTP and by gRPC
 //	productpage, details, reviews, ratings   the bookshop Bookinfo, a service each
 //
 // The same applications are `lateen sample NAME` and the program lateen-sample,
@@ -22,6 +23,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/lateen-mesh/lateen/samples/extauthz"
 	"github.com/lateen-mesh/lateen/samples/helloworld"
 	"github.com/lateen-mesh/lateen/samples/httpbin"
 	"github.com/lateen-mesh/lateen/samples/site"
@@ -57,6 +59,7 @@ func Commands() []Command {
 		{Name: "httpbin", Short: "A stand-in for httpbin.org: /ip /headers /get /status/N /delay/S /anything …", run: runHTTPBin, flags: httpbinFlags},
 		{Name: "site", Short: "A page with a title, a stand-in for a public web site", run: runSite, flags: siteFlags},
 		{Name: "helloworld", Short: "Which version and instance answers: /hello /health", run: runHelloWorld, flags: helloWorldFlags},
+		{Name: "ext-authz", Short: "Lets requests with \"x-ext-authz: allow\" pass, for proxies that ask by HTTP or gRPC", run: runExtAuthz, flags: extAuthzFlags},
 		{Name: "tcp-echo", Short: "Lines come back with PREFIX before them", args: "PORT[,PORT…] PREFIX", run: runTCPEcho},
 		{Name: "productpage", Short: "Bookinfo's page: /productpage /login /logout /api/v1/products", run: runProductpage, flags: productpageFlags},
 		{Name: "details", Short: "Bookinfo's books: /details/0", run: runDetails, flags: detailsFlags},
@@ -74,6 +77,7 @@ type call struct {
 	title   string
 	hello   struct{ version, instance string }
 	books   bookshop
+	account string
 	out     io.Writer
 }
 
@@ -144,6 +148,16 @@ func helloWorldFlags(c *call) {
 
 func runHelloWorld(ctx context.Context, c *call) error {
 	return c.serve(ctx, helloworld.New(c.hello.version, c.hello.instance), c.say("helloworld"))
+}
+
+func extAuthzFlags(c *call) {
+	c.endpoints.add(c.flags)
+	c.flags.StringVar(&c.account, "allow-service-account", "a", "`name` of a service account that may pass, asked by gRPC")
+}
+
+func runExtAuthz(ctx context.Context, c *call) error {
+	c.clearHTTP2 = true
+	return c.serve(ctx, extauthz.New(c.account, c.out), c.say("ext-authz"))
 }
 
 func (c *call) say(name string) func(string) {

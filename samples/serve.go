@@ -31,6 +31,7 @@ type endpoints struct {
 	abrupt               bool
 	asked                *atomic.Int64 // when the last request came, in Unix nanoseconds; nil: not known
 	order                []string      // of headers in answers; nil leaves it to net/http
+	clearHTTP2           bool          // HTTP/2 without TLS is spoken too
 }
 
 // A list is a flag that may be repeated, or hold several values with commas.
@@ -63,6 +64,12 @@ func (e *endpoints) serve(ctx context.Context, handler http.Handler, say func(st
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Hour, MaxHeaderBytes: 64 << 10,
 		ErrorLog: log.New(io.Discard, "", 0), // what a client breaks off is no news of a stand-in
+	}
+	if e.clearHTTP2 {
+		server.Protocols = new(http.Protocols)
+		server.Protocols.SetHTTP1(true)
+		server.Protocols.SetHTTP2(true)
+		server.Protocols.SetUnencryptedHTTP2(true)
 	}
 	if e.linger > 0 {
 		e.asked = &atomic.Int64{}

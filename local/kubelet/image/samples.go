@@ -33,6 +33,8 @@ var samples = map[string]sample{
 	"kennethreitz/httpbin": {entrypoint: []string{samplePrograms, "httpbin", "--image", "--listen", ":80"}},
 	"mccutchen/go-httpbin": {entrypoint: []string{samplePrograms, "httpbin", "--go", "--listen", ":8080"}},
 
+	"testing/ext-authz":            extAuthz,
+	"istio-testing/ext-authz":      extAuthz,
 	"istio/tcp-echo-server":        {entrypoint: []string{samplePrograms, "tcp-echo"}},
 	"istio/examples-helloworld-v1": {entrypoint: []string{samplePrograms, "helloworld", "--listen", ":5000"}, env: []string{"SERVICE_VERSION=v1"}},
 	"istio/examples-helloworld-v2": {entrypoint: []string{samplePrograms, "helloworld", "--listen", ":5000"}, env: []string{"SERVICE_VERSION=v2"}},
@@ -54,6 +56,9 @@ var samples = map[string]sample{
 	"istio/proxyv2": {entrypoint: []string{agentProgram}},
 	"istio/pilot":   {entrypoint: []string{controlProgram}, uid: meshUser},
 }
+
+// extAuthz listens for HTTP and for gRPC, as its image does.
+var extAuthz = sample{entrypoint: []string{samplePrograms, "ext-authz", "--listen", ":8000,:9000"}}
 
 // meshUser is the user of the control plane's image, as in the original's.
 const meshUser = 1337
