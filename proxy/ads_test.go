@@ -320,7 +320,7 @@ func TestMissingSecretHoldsUpNobodyElse(t *testing.T) {
 	m.set(t, wellknown.ClusterType, cds(t, staticCluster("one", backend(t))))
 	m.set(t, wellknown.ListenerType, lds(t, secure), lds(t, tcpListener("plain", "one")))
 	r := launch(t, m.bootstrap(""))
-	r.eventually("/listeners", "plain::")
+	r.eventually("/stats?filter=listener_create_success", "listener_manager.listener_create_success: 1\n") // it is listed before it accepts
 	echoes(t, dial(t, r.listener("plain")), "hello")
 	r.eventually("/init_dump", `"secure"`)
 	r.eventually("/ready", "LIVE\n")
