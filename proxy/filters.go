@@ -14,6 +14,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/filter/headermutation"
 	"github.com/lateen-mesh/lateen/proxy/filter/healthcheck"
 	"github.com/lateen-mesh/lateen/proxy/filter/istiostats"
+	"github.com/lateen-mesh/lateen/proxy/filter/jwtauthn"
 	"github.com/lateen-mesh/lateen/proxy/filter/ondemand"
 	"github.com/lateen-mesh/lateen/proxy/filter/peermetadata"
 	httprbac "github.com/lateen-mesh/lateen/proxy/filter/rbac"
@@ -72,6 +73,7 @@ func (s *server) httpFilters() []http.Factory {
 		headermutation.Factory(),
 		healthcheck.Factory(healthcheck.Deps{Failing: s.failing.Load, Members: s.members, Service: s.identity().GetCluster()}),
 		istiostats.Factory(s.meshStats()),
+		jwtauthn.Factory(jwtauthn.Deps{Calls: s.calls(), Log: s.logs.Scope("jwt")}),
 		ondemand.Factory(),
 		peermetadata.Factory(peermetadata.Deps{ID: s.identity().GetId(), Metadata: s.identity().GetMetadata(), External: s.clusters.External}),
 		httprbac.Factory(),

@@ -25,7 +25,6 @@ import (
 // that this proxy refuses by name until it has them. One that is no longer refused
 // fails the test, so that the list only shrinks.
 var absent = []string{
-	"envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication: no such filter",
 	"envoy.extensions.filters.http.lua.v3.Lua: no such filter",
 	"envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter): not supported",
 }

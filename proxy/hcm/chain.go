@@ -66,6 +66,9 @@ func (m *manager) compileChain(to *chain, filters []*hcmv3.HttpFilter, shared ht
 		}
 		terminal = factory.Terminal
 		to.add(f, built)
+		if r, ok := built.(http.Runner); ok {
+			m.runners = append(m.runners, r)
+		}
 	}
 	slices.Reverse(to.enders)
 	if !terminal {

@@ -34,6 +34,10 @@ type discovered struct {
 	cancel  func()
 	reloads *stats.Counter // configurations that were taken
 	fails   *stats.Counter // and that were refused or did not come
+
+	mu    sync.Mutex
+	still bool          // filters do no work beside streams: this proxy serves nobody, or this is the end
+	stop  chan struct{} // ends the work of the current filter, nil: it does none
 }
 
 // An instance is a filter by one version of its configuration.
@@ -46,7 +50,7 @@ type instance struct {
 func (m *manager) discover(f *hcmv3.HttpFilter, d Deps, shared http.Env) (x *discovered, terminal bool, err error) {
 	src := f.GetConfigDiscovery()
 	shared.Name = f.GetName()
-	x = &discovered{name: f.GetName(), table: d.Filters, shared: shared, accepts: src.GetTypeUrls(), ready: make(chan struct{})}
+	x = &discovered{name: f.GetName(), table: d.Filters, shared: shared, accepts: src.GetTypeUrls(), ready: make(chan struct{}), still: d.Known != nil}
 	if len(x.accepts) == 0 {
 		return nil, false, errors.New("config_discovery.type_urls: one is needed")
 	}
@@ -73,7 +77,7 @@ func (m *manager) discover(f *hcmv3.HttpFilter, d Deps, shared http.Env) (x *dis
 		x.set(x.initial)
 	}
 	t := xds.Type[*instance]{URL: wellknown.ExtensionType, Decode: x.decode, FetchTimeout: duration(src.GetConfigSource().GetInitialFetchTimeout(), defaultFetch)}
-	x.cancel = xds.Subscribe(client, t, f.GetName(), func(i *instance, present bool) {
+	cancel := xds.Subscribe(client, t, f.GetName(), func(i *instance, present bool) {
 		if present {
 			x.reloads.Inc()
 		} else {
@@ -82,13 +86,35 @@ func (m *manager) discover(f *hcmv3.HttpFilter, d Deps, shared http.Env) (x *dis
 		}
 		x.set(i)
 	})
+	x.cancel = func() { cancel(); x.work(nil, true) }
 	return x, terminal, nil
 }
 
-// set takes a configuration, or nil for none, into use.
+// set takes a configuration, or nil for none, into use. A filter that needs a while to be
+// ready is used at once: there is none better.
 func (x *discovered) set(i *instance) {
 	x.current.Store(i)
+	x.work(i, false)
 	x.once.Do(func() { close(x.ready) })
+}
+
+// work ends what the filter before has done beside its streams and begins what i does, nil
+// for none; final says that nothing is begun any more.
+func (x *discovered) work(i *instance, final bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.still = x.still || final
+	if x.stop != nil {
+		close(x.stop)
+		x.stop = nil
+	}
+	if i == nil || x.still {
+		return
+	}
+	if r, ok := i.filter.(http.Runner); ok {
+		x.stop = make(chan struct{})
+		r.Run(x.stop)
+	}
 }
 
 func (x *discovered) decode(_ string, body *anypb.Any) (*instance, error) {
@@ -198,9 +224,18 @@ func (d Deps) client(url string, src *corev3.ConfigSource) (*xds.Client, error) 
 	return d.XDS, nil
 }
 
-// warm is closed when routes and filters have come; nil: they are there.
-func (m *manager) warm() <-chan struct{} {
+// warm is closed when routes and filters have come and are ready; nil: they are. Unless the
+// proxy serves nobody, filters begin what they do beside the streams.
+func (m *manager) warm(serves bool) <-chan struct{} {
 	waits := []<-chan struct{}{}
+	for _, r := range m.runners {
+		if !serves {
+			break
+		}
+		if w := r.Run(m.closed); w != nil {
+			waits = append(waits, w)
+		}
+	}
 	if m.routes.warm != nil {
 		waits = append(waits, m.routes.warm)
 	}

@@ -91,7 +91,7 @@ func Factory(d Deps) network.Factory {
 				release()
 				return network.Built{}, fmt.Errorf("http_connection_manager: %w", err)
 			}
-			return network.Built{Terminal: m, Warm: m.warm(), Close: func() { m.close(); release() }}, nil
+			return network.Built{Terminal: m, Warm: m.warm(d.Known == nil), Close: func() { m.close(); release() }}, nil
 		},
 	}
 }
@@ -120,6 +120,7 @@ type manager struct {
 	chain      chain
 	slots      int           // of the longest chain
 	discovered []*discovered // filters of the chains that come by themselves
+	runners    []http.Runner // filters of the chains that work beside the streams
 	closed     chan struct{}
 	village    *village // virtual hosts that come by themselves, nil with routes of its own
 	stats      counters

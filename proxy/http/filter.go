@@ -33,6 +33,14 @@ type Filter interface {
 // An Ender is told once that the stream is over, also after a reset.
 type Ender interface{ OnEnd(*Stream, Slot) }
 
+// A Runner is a Filter that has work to do beside its streams.
+type Runner interface {
+	// Run begins the work, which ends when stop is closed; streams may use the filter also
+	// after that. It returns at once. The channel is closed when the filter may take traffic,
+	// nil: it may now.
+	Run(stop <-chan struct{}) (warm <-chan struct{})
+}
+
 // A Factory builds filters from configuration, once per listener or route.
 type Factory struct {
 	Name     string   // canonical filter name, "envoy.filters.http.fault"

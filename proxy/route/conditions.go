@@ -12,8 +12,10 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
+	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 
 // A StateMatcher is a compiled FilterStateMatcher: a condition on one object of filter state.
@@ -109,4 +111,26 @@ func headerInput(name string) match.Input[Facts] {
 			all = append(append(all, ','), v...)
 		}
 	}
+}
+
+// A Condition is a RouteMatch that stands by itself, for filters whose rules hold for some
+// requests.
+type Condition struct{ matcher matcher }
+
+// NewCondition compiles a RouteMatch that decides by path, headers and query alone; all else
+// is refused by name.
+func NewCondition(m *routev3.RouteMatch) (*Condition, error) {
+	err := xds.Only(m, "prefix", "path", "safe_regex", "connect_matcher", "path_separated_prefix", "path_match_policy", "case_sensitive",
+		"headers", "query_parameters")
+	if err != nil {
+		return nil, err
+	}
+	compiled, err := newMatcher(m, nil)
+	return &Condition{compiled}, err
+}
+
+// Match reports whether a request is one of those.
+func (c *Condition) Match(r *http.Request) bool {
+	path, query := match.SplitPath(r.Path)
+	return c.matcher.miss(&Facts{Request: r}, path, query) == miss{}
 }

@@ -1,11 +1,7 @@
 package headermutation
 
 import (
-	"cmp"
 	"fmt"
-	"net/url"
-	"slices"
-	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
@@ -52,43 +48,22 @@ func newParameter(m *corev3.KeyValueMutation) ([]parameter, error) {
 	return []parameter{{name, f, m.GetAppend().GetAction()}}, nil
 }
 
-// A query is a decoded query, by name; a name may have several values.
-type query map[string][]string
-
 // applyQuery changes the query of a stream's request.
 func (m *mutations) applyQuery(s *http.Stream) {
 	if len(m.query) == 0 {
 		return
 	}
 	path, text := match.SplitPath(s.Request.Path)
-	q := parse(string(text))
+	q := match.ParseQuery(string(text))
 	for _, p := range m.query {
-		q.change(p, s)
+		change(q, p, s)
 	}
 	b := append(s.Scratch(), path...)
-	s.Request.Path = s.Keep(q.append(b))
+	s.Request.Path = s.Keep(q.Append(b))
 }
 
-func parse(text string) query {
-	q := query{}
-	for part := range strings.SplitSeq(text, "&") {
-		if part == "" {
-			continue
-		}
-		name, value, _ := strings.Cut(part, "=")
-		q[decoded(name)] = append(q[decoded(name)], decoded(value))
-	}
-	return q
-}
-
-func decoded(text string) string {
-	if plain, err := url.PathUnescape(text); err == nil {
-		return plain
-	}
-	return text
-}
-
-func (q query) change(p parameter, s *http.Stream) {
+// change applies one mutation.
+func change(q match.QueryValues, p parameter, s *http.Stream) {
 	if p.value == nil {
 		delete(q, p.name)
 		return
@@ -108,36 +83,4 @@ func (q query) change(p parameter, s *http.Stream) {
 		delete(q, p.name)
 	}
 	q[p.name] = append(q[p.name], value)
-}
-
-// append writes the query with its question mark, its parameters sorted by name.
-func (q query) append(dst []byte) []byte {
-	names := make([]string, 0, len(q))
-	for name := range q {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, cmp.Compare)
-	sign := byte('?')
-	for _, name := range names {
-		for _, value := range q[name] {
-			dst = append(escaped(append(dst, sign), name), '=')
-			dst, sign = escaped(dst, value), '&'
-		}
-	}
-	return dst
-}
-
-// escaped encodes what would end a parameter or the target of a request; all else stands as
-// it is.
-func escaped(dst []byte, text string) []byte {
-	const hex = "0123456789ABCDEF"
-	for i := range len(text) {
-		switch c := text[i]; {
-		case c <= ' ', c == '%', c == '&', c == '#', c >= 0x7f:
-			dst = append(dst, '%', hex[c>>4], hex[c&15])
-		default:
-			dst = append(dst, c)
-		}
-	}
-	return dst
 }

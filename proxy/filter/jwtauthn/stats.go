@@ -1,0 +1,19 @@
+package jwtauthn
+
+import "github.com/lateen-mesh/lateen/proxy/stats"
+
+// counters are "http.<prefix>.jwt_authn.…".
+type counters struct {
+	allowed, denied, bypassed *stats.Counter
+	fetched, fetchFailed      *stats.Counter
+	cacheHit, cacheMiss       *stats.Counter
+}
+
+func newCounters(sc *stats.Scope, prefix string) *counters {
+	c := func(name string) *stats.Counter { return sc.Counter("jwt_authn." + prefix + name) }
+	return &counters{
+		allowed: c("allowed"), denied: c("denied"), bypassed: c("cors_preflight_bypassed"),
+		fetched: c("jwks_fetch_success"), fetchFailed: c("jwks_fetch_failed"),
+		cacheHit: c("jwt_cache_hit"), cacheMiss: c("jwt_cache_miss"),
+	}
+}
