@@ -122,6 +122,35 @@ func (p *Patches) adds(pt *patch) bool {
 	return pt.Operation == ir.PatchAdd && (pt.in(p.context(true)) || pt.in(p.context(false)))
 }
 
+// patchedList are the resources of a list, each as one says, which is nil for those that are
+// removed, and those that patches of the target add. kind is what users call them.
+func patchedList[M interface {
+	comparable
+	proto.Message
+	GetName() string
+}](p *Patches, target ir.PatchTarget, kind string, list []M, one func(M) M) (out []M) {
+	var removed M
+	names := map[string]bool{}
+	for _, m := range list {
+		if m = one(m); m != removed {
+			out, names[m.GetName()] = append(out, m), true
+		}
+	}
+	for _, pt := range p.all[target] {
+		if !p.adds(pt) {
+			continue
+		}
+		m := clone[M](pt)
+		if names[m.GetName()] {
+			p.flaw(pt, m.GetName(), fmt.Errorf("patch.value.name: there is a %s %s already", kind, m.GetName()))
+			continue
+		}
+		p.touch(pt, m.GetName())
+		out, names[m.GetName()] = append(out, m), true
+	}
+	return out
+}
+
 func (pt *patch) merges() bool {
 	return pt.Operation == ir.PatchMerge || pt.Operation == ir.PatchMergeReplace
 }

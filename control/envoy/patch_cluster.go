@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,26 +17,7 @@ func (p *Patches) Clusters(list []*clusterv3.Cluster) []*clusterv3.Cluster {
 	if !p.any(ir.PatchCluster) {
 		return list
 	}
-	var out []*clusterv3.Cluster
-	names := map[string]bool{}
-	for _, c := range list {
-		if c = p.cluster(c); c != nil {
-			out, names[c.Name] = append(out, c), true
-		}
-	}
-	for _, pt := range p.all[ir.PatchCluster] {
-		if !p.adds(pt) {
-			continue
-		}
-		c := clone[*clusterv3.Cluster](pt)
-		if names[c.Name] {
-			p.flaw(pt, c.Name, fmt.Errorf("patch.value.name: there is a cluster %s already", c.Name))
-			continue
-		}
-		p.touch(pt, c.Name)
-		out, names[c.Name] = append(out, c), true
-	}
-	return out
+	return patchedList(p, ir.PatchCluster, "cluster", list, p.cluster)
 }
 
 // cluster patches a cluster; nil if it is removed.

@@ -27,26 +27,7 @@ func (p *Patches) Listeners(list []*listenerv3.Listener) []*listenerv3.Listener 
 		ir.PatchRoutes, ir.PatchVirtualHost, ir.PatchRoute) {
 		return list
 	}
-	var out []*listenerv3.Listener
-	names := map[string]bool{}
-	for _, l := range list {
-		if l = p.listener(l); l != nil {
-			out, names[l.Name] = append(out, l), true
-		}
-	}
-	for _, pt := range p.all[ir.PatchListener] {
-		if !p.adds(pt) {
-			continue
-		}
-		l := clone[*listenerv3.Listener](pt)
-		if names[l.Name] {
-			p.flaw(pt, l.Name, fmt.Errorf("patch.value.name: there is a listener %s already", l.Name))
-			continue
-		}
-		p.touch(pt, l.Name)
-		out, names[l.Name] = append(out, l), true
-	}
-	return out
+	return patchedList(p, ir.PatchListener, "listener", list, p.listener)
 }
 
 // listener patches a listener and what is in it; nil if it is removed, or all of its
