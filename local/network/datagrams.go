@@ -128,7 +128,7 @@ func (d *datagrams) carry(f flow, first []byte) error {
 	if err != nil {
 		return err
 	}
-	far, err := udpConn(file)
+	far, err := connOf[*net.UDPConn](file)
 	if err != nil {
 		return err
 	}
@@ -208,20 +208,6 @@ func (a *activity) copy(to, from *net.UDPConn) {
 			return
 		}
 	}
-}
-
-func udpConn(f *os.File) (*net.UDPConn, error) {
-	defer f.Close()
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	u, ok := c.(*net.UDPConn)
-	if !ok {
-		_ = c.Close()
-		return nil, errors.New("no UDP socket")
-	}
-	return u, nil
 }
 
 // wasFor is where a datagram was to go, of its control messages.

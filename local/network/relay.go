@@ -142,7 +142,7 @@ func (m *mesh) relayOut(ctx context.Context, c *net.TCPConn) (*net.TCPConn, erro
 	if err != nil {
 		return nil, err
 	}
-	return tcpConn(f)
+	return connOf[*net.TCPConn](f)
 }
 
 // within connects to a pod.
@@ -156,19 +156,20 @@ func (m *mesh) within(ctx context.Context, to netip.AddrPort) (*net.TCPConn, err
 	return c.(*net.TCPConn), nil
 }
 
-// tcpConn makes a connection of a descriptor, and closes the descriptor.
-func tcpConn(f *os.File) (*net.TCPConn, error) {
+// connOf makes a connection of its type of a descriptor, and closes the descriptor.
+func connOf[C net.Conn](f *os.File) (C, error) {
+	var none C
 	defer f.Close()
 	c, err := net.FileConn(f)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
-	t, ok := c.(*net.TCPConn)
+	own, ok := c.(C)
 	if !ok {
 		_ = c.Close()
-		return nil, errors.New("no TCP socket")
+		return none, fmt.Errorf("descriptor of a %T, not of a %T", c, none)
 	}
-	return t, nil
+	return own, nil
 }
 
 // splice carries bytes both ways until both ends have ended, and ends of one way as such.
