@@ -119,7 +119,7 @@ func (b *listenerBuilder) guardTCP(listeners []ir.Listener) []ir.Listener {
 		for j := range l.Chains {
 			c := &l.Chains[j]
 			switch {
-			case c.TCP == nil || c.Name == captureIn+"-blackhole":
+			case c.TCP == nil || c.Name == captureIn+"-blackhole" || passesMeshTLS(c):
 			case a.refuseConnections:
 				c.TCP, c.Lookup = tcpTo(wellknown.BlackHoleCluster, c.TCP.AccessLogs), nil
 			default:
@@ -128,6 +128,12 @@ func (b *listenerBuilder) guardTCP(listeners []ir.Listener) []ir.Listener {
 		}
 	}
 	return listeners
+}
+
+// passesMeshTLS reports whether a chain of a gateway between networks leads mutual TLS to the
+// workload that it is for: the proxy there knows who calls, and decides.
+func passesMeshTLS(c *ir.FilterChain) bool {
+	return c.TLS == nil && c.Match.TransportProtocol == "" && slices.Equal(c.Match.ApplicationProtocols, meshALPN)
 }
 
 func (b *listenerBuilder) access() *authorization {

@@ -190,6 +190,40 @@ func TestWhoIsSubject(t *testing.T) {
 	}
 }
 
+// TestGatewayConnections has a policy that allows nothing on the ways through a gateway.
+func TestGatewayConnections(t *testing.T) {
+	s := policySnapshot(t, strings.TrimSuffix(`
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gate, namespace: foo}
+spec:
+  selector: {istio: gate}
+  servers:
+  - {port: {number: 9000, name: tcp, protocol: TCP}, hosts: ["*"]}
+  - {port: {number: 15443, name: tls, protocol: TLS}, tls: {mode: AUTO_PASSTHROUGH}, hosts: ["*.local"]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v, namespace: foo}
+spec: {hosts: ["*"], gateways: [gate], tcp: [{route: [{destination: {host: my-custom-ext-authz}}]}]}
+---`+askedService+"---\n"+onePolicy("a", ""), "---\n"), nil)
+	gate := &mesh.Proxy{Type: mesh.Router, Namespace: "foo", Labels: map[string]string{"istio": "gate"}, Addresses: []string{"10.1.1.1"}}
+	t.Run("PO-021 connections are decided on, those between networks where they end", func(t *testing.T) {
+		got := map[uint32]int{}
+		for _, l := range Listeners(s, s.Scope(gate), gate) {
+			for _, c := range l.Chains {
+				got[l.Port] += len(c.Access)
+			}
+			if len(l.Chains) == 0 {
+				t.Errorf("port %d leads nowhere", l.Port)
+			}
+		}
+		if len(got) != 2 || got[9000] != 1 || got[15443] != 0 {
+			t.Errorf("filters by port: %v", got)
+		}
+	})
+}
+
 // FuzzRules translates rules of any form: each time to the same, and only rules that allow may
 // be left out.
 func FuzzRules(f *testing.F) {
