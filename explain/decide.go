@@ -114,7 +114,7 @@ func (m *Mesh) Explain(ctx context.Context, from *Workload, r Request) (*Explana
 	next := m.ask(s, hop, q)
 	x.Hops = append(x.Hops, *hop)
 	if to := m.at(next); to != nil && to.labels[tlsMode] == "istio" && !to.Gateway {
-		inbound, err := m.inbound(ctx, to, next, w, tunnelled(s, hop))
+		inbound, err := m.inbound(ctx, to, next, w, tunnelled(s, hop, next))
 		if err != nil {
 			x.Hops[0].Notes = append(x.Hops[0].Notes, fmt.Sprintf("what %s makes of it is not known: %v", to, err))
 		}
@@ -259,7 +259,7 @@ func (m *Mesh) inbound(ctx context.Context, to *Workload, at string, w *wire, mu
 		if w.method != "" && !w.tls {
 			q.Protocols = []string{"istio-http/1.1", "istio", "http/1.1"}
 		}
-		hop.Because = "by mutual TLS"
+		hop.Because = "by mutual TLS, with a certificate that both proxies are taken to have"
 	}
 	m.ask(s, hop, q)
 	return hop, nil

@@ -2,8 +2,10 @@ package explain
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tcpproxypb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/lateen-mesh/lateen/control/config"
@@ -211,9 +214,29 @@ func security(c *clusterpb.Cluster) string {
 	return ""
 }
 
-// tunnelled reports that what goes to a hop's first cluster goes by the mesh's mutual TLS.
-func tunnelled(s *side, hop *Hop) bool {
-	return len(hop.Clusters) > 0 && strings.HasPrefix(security(s.cluster(hop.Clusters[0].Name)), "mutual")
+// tunnelled reports that what goes to an address by a hop's first cluster goes by the mesh's
+// mutual TLS: always, or since the endpoint is said to take it.
+func tunnelled(s *side, hop *Hop, at string) bool {
+	if len(hop.Clusters) == 0 {
+		return false
+	}
+	c := s.cluster(hop.Clusters[0].Name)
+	if len(c.GetTransportSocketMatches()) == 0 {
+		var tls tlspb.UpstreamTlsContext
+		err := c.GetTransportSocket().GetTypedConfig().UnmarshalTo(&tls)
+		return err == nil && slices.Contains(tls.GetCommonTlsContext().GetAlpnProtocols(), "istio")
+	}
+	for _, a := range append(slices.Clip(s.resources.Endpoints), c.GetLoadAssignment()) {
+		for _, l := range a.GetEndpoints() {
+			for _, e := range l.GetLbEndpoints() {
+				socket := e.GetEndpoint().GetAddress().GetSocketAddress()
+				if a.GetClusterName() == c.GetName() && net.JoinHostPort(socket.GetAddress(), strconv.Itoa(int(socket.GetPortValue()))) == at {
+					return e.GetMetadata().GetFilterMetadata()["envoy.transport_socket_match"].GetFields()["tlsMode"].GetStringValue() == "istio"
+				}
+			}
+		}
+	}
+	return false
 }
 
 func (m *Mesh) endpoint(e *endpoint.Endpoint) Endpoint {
