@@ -77,10 +77,8 @@ func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 		return f.refuse(s, reply{status: f.statusOnError, details: detailsError})
 	}
 	var asked question
-	if b := f.bodyOf(o); b != nil && !s.Request.Body.Done() && s.Request.Upgrade == nil {
-		if !f.hold(s, b, &asked) {
-			return http.Replied
-		}
+	if b := f.bodyOf(o); b != nil && !s.Request.Body.Done() && !tunnels(&s.Request) && !f.hold(s, b, &asked) {
+		return http.Replied
 	}
 	f.describe(s, t, &asked)
 	began := time.Now()
@@ -91,6 +89,9 @@ func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 	f.keepMetadata(s, d, time.Since(began))
 	return f.carryOut(s, slot, d)
 }
+
+// tunnels reports that what follows a request's head is no body, and may never end.
+func tunnels(r *http.Request) bool { return r.Upgrade != nil || string(r.Method) == "CONNECT" }
 
 // isOn reports that the filter runs for a stream.
 func (f *filter) isOn(s *http.Stream) bool {
