@@ -34,7 +34,7 @@ const (
 //
 // Kinds read: Service, EndpointSlice, ServiceEntry, WorkloadEntry,
 // DestinationRule, Sidecar, VirtualService (under a Sidecar, whose imported routes
-// import their destinations), Gateway (for AUTO_PASSTHROUGH), MeshConfig.
+// import their destinations), Gateway (for AUTO_PASSTHROUGH), PeerAuthentication, MeshConfig.
 func Clusters(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy) []ir.Cluster {
 	b := clusterBuilder{mesh: s, scope: scope, proxy: p, names: map[string]bool{},
 		keepCase: proxyConfig(s, p).GetProxyHeaders().GetPreserveHttp1HeaderCase().GetValue()}
