@@ -35,6 +35,9 @@ func TestSameAsEnvoy(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if diff := cmp.Diff(peers[0].counters(t), peers[1].counters(t)); diff != "" {
+		t.Errorf("counters (-envoy +ours):\n%s", diff)
+	}
 	tally.Range(func(what, n any) bool {
 		t.Logf("%7d  %s", n.(*atomic.Int64).Load(), what)
 		return true

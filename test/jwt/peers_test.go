@@ -220,6 +220,29 @@ func canonical(l string) string {
 	return "x-metadata: " + string(out)
 }
 
+// counters are the filters' stats but those that depend on who came first.
+func (p *peer) counters(t *testing.T) string {
+	t.Helper()
+	r, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/stats?filter=jwt_authn", p.admin))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for l := range strings.Lines(string(body)) {
+		if name, _, _ := strings.Cut(l, ":"); strings.Contains(name, "cache") || strings.Contains(name, "jwks_fetch") {
+			l = name + "\n"
+		}
+		lines = append(lines, l)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "")
+}
+
 // binaries are our proxy and the real Envoy.
 func binaries(t *testing.T) (ours, envoy string) {
 	t.Helper()

@@ -1,8 +1,12 @@
 package jwtauthn
 
-import "github.com/lateen-mesh/lateen/proxy/stats"
+import (
+	"strings"
 
-// counters are "http.<prefix>.jwt_authn.…".
+	"github.com/lateen-mesh/lateen/proxy/stats"
+)
+
+// counters are "http.<prefix>.jwt_authn.[<stat_prefix>.]…".
 type counters struct {
 	allowed, denied, bypassed *stats.Counter
 	fetched, fetchFailed      *stats.Counter
@@ -10,6 +14,9 @@ type counters struct {
 }
 
 func newCounters(sc *stats.Scope, prefix string) *counters {
+	if prefix != "" && !strings.HasSuffix(prefix, ".") {
+		prefix += "."
+	}
 	c := func(name string) *stats.Counter { return sc.Counter("jwt_authn." + prefix + name) }
 	return &counters{
 		allowed: c("allowed"), denied: c("denied"), bypassed: c("cors_preflight_bypassed"),
