@@ -282,7 +282,7 @@ func TestRetriesAreCounted(t *testing.T) {
 // TestOddUpstreams: applications that answer at odd times.
 func TestOddUpstreams(t *testing.T) {
 	a := newApplication(t)
-	r := a.facing(t, "", ", timeout: 0.3s")
+	r := a.facing(t, "", "")
 	addr := r.listener("l")
 	before := a.rest(t, r, addr)
 	const ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -292,7 +292,7 @@ func TestOddUpstreams(t *testing.T) {
 		status     int
 	}{
 		{"closes early", request("early-close"), func(c *net.TCPConn, _ *http.Request) { _ = c.Close() }, 503},
-		{"never answers", request("never"), func(*net.TCPConn, *http.Request) {}, 504},
+		{"never answers", strings.Replace(request("never"), "host: a", "host: a\r\nx-envoy-upstream-rq-timeout-ms: 300", 1), func(*net.TCPConn, *http.Request) {}, 504},
 		{"answers twice", request("twice"), func(c *net.TCPConn, _ *http.Request) { _, _ = io.WriteString(c, ok+ok) }, 200},
 		{"answers before the request's body", "POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nabc",
 			func(c *net.TCPConn, _ *http.Request) { _, _ = io.WriteString(c, ok) }, 200},

@@ -208,7 +208,7 @@ func TestHandshakeTimeout(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	secure := fmt.Sprintf(`filter_chains: [{transport_socket_connect_timeout: 0.050s, transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext,
+	secure := fmt.Sprintf(`filter_chains: [{transport_socket_connect_timeout: 2s, transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext,
      common_tls_context: {tls_certificates: [{certificate_chain: {filename: %q}, private_key: {filename: %q}}]}}}, filters`, filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 	r := start(t, `
 static_resources:
