@@ -1,8 +1,10 @@
 package mesh
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/registry"
 )
 
@@ -113,5 +115,28 @@ func TestTakesTLS(t *testing.T) {
 		if got := s.TakesTLS(&tc.e); got != tc.want {
 			t.Errorf("%s: %v", tc.name, got)
 		}
+	}
+}
+
+// A snapshot after another follows objects that change, and takes the rest from it.
+func TestAuthenticationByDifference(t *testing.T) {
+	set := func(text string) *config.Set {
+		objects, problems := config.DecodeYAML("test.yaml", []byte(text))
+		if config.HasErrors(problems) {
+			t.Fatal(problems)
+		}
+		return config.NewSet(1, objects)
+	}
+	first := Build(set(peers), Options{})
+	same := Next(first, first.Config, Options{})
+	if got := same.NamespaceTLSMode("plain"); got != Disable {
+		t.Errorf("PO-002 taken over: %v", got)
+	}
+	less := Next(same, set(strings.ReplaceAll(peers, "{mode: DISABLE}", "{mode: STRICT}")), Options{})
+	if got := less.NamespaceTLSMode("plain"); got != Strict {
+		t.Errorf("PO-002 changed: %v", got)
+	}
+	if got := Next(less, set(""), Options{}).NamespaceTLSMode("plain"); got != Permissive {
+		t.Errorf("PO-002 gone: %v", got)
 	}
 }
