@@ -102,7 +102,7 @@ var imports = map[string]string{
 	"proxy/dns":                            "",
 	"proxy/admin":                          "proxy/stats",
 
-	"agent": "agent/...", "agent/redirect": "", "agent/bootstrap": "", "agent/relay": "agent/socket", "agent/socket": "", "agent/status": "", "agent/health": "", "agent/names": "", "agent/secrets": "agent/socket",
+	"agent": "agent/...", "agent/redirect": "", "agent/bootstrap": "", "agent/relay": "agent/socket", "agent/socket": "", "agent/status": "", "agent/health": "", "agent/names": "", "agent/secrets": "agent/identity agent/socket", "agent/identity": "",
 	"local":           "control control/config control/file agent/bootstrap install install/crds local/apply local/container local/namespace local/outside",
 	"local/apply":     "control/config control/file",
 	"local/node":      "local/container local/kubelet local/kubelet/image local/namespace local/network local/outside",

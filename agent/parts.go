@@ -34,7 +34,7 @@ const (
 
 // startParts starts what the proxy needs.
 func (a *agent) startParts(ctx context.Context) error {
-	for _, start := range []func(context.Context) error{a.startNames, a.startRelay, a.startSecrets, a.startStatus, a.startHealth} {
+	for _, start := range []func(context.Context) error{a.startNames, a.startIdentity, a.startRelay, a.startSecrets, a.startStatus, a.startHealth} {
 		if err := start(ctx); err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func (a *agent) startRelay(ctx context.Context) error {
 	_, address := a.controlPlane()
 	o := relay.Options{
 		Node: node, Socket: a.pod.input.XDSSocket, Journal: filepath.Join(a.pod.dir, journalName), Address: address, Logger: a.log.Scope("relay"),
-		Dial: a.dialControl,
+		Dial: a.dialControl, Token: a.token,
 	}
 	if a.names != nil {
 		o.Names = func(t nametable.Table) { a.names.Update(t) }
@@ -147,6 +147,9 @@ func (a *agent) dialControl(ctx context.Context) (net.Conn, error) {
 	d := net.Dialer{Control: a.control}
 	network, address := a.controlPlane()
 	c, err := d.DialContext(ctx, network, address)
+	if err == nil && network != "unix" {
+		return a.secured(ctx, c, address, a.pod.env("XDS_ROOT_CA"))
+	}
 	if err == nil || network != "unix" {
 		return c, err
 	}
@@ -174,7 +177,7 @@ func (a *agent) startSecrets(ctx context.Context) error {
 		a.say.Info("certificates come from the server that is there", "socket", path)
 		return c.Close()
 	}
-	s, err := secrets.Listen(secrets.Options{Socket: path, Credentials: credentialsDirectory, Logger: a.log.Scope("sds")})
+	s, err := secrets.Listen(secrets.Options{Socket: path, Credentials: credentialsDirectory, Workload: a.identity, Logger: a.log.Scope("sds")})
 	if err != nil {
 		a.say.Warn("no certificates are served: what speaks TLS with files of the agent does not work", "error", err)
 		a.pod.input.SDSSocket = ""

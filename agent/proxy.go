@@ -22,7 +22,7 @@ type proxyFlags struct {
 	logJSON                                                 bool
 	concurrency                                             int
 	config, podInfo, sockets, override                      string
-	identity, resolvConf                                    string
+	identity, resolvConf, token                             string
 }
 
 // newProxyCommand is `pilot-agent proxy`.
@@ -52,6 +52,7 @@ func newProxyCommand(run Proxy) *cobra.Command {
 	set.StringVar(&f.sockets, "sockets", wellknown.SocketDirectory, "directory with xds.sock, the control plane's, and outside.sock, the engine's")
 	set.StringVar(&f.override, "bootstrapOverride", getenv("ISTIO_BOOTSTRAP_OVERRIDE"), "file that is merged over the bootstrap")
 	set.StringVar(&f.identity, "identity", identityDirectory, "directory of the socket on which the agent serves certificates")
+	set.StringVar(&f.token, "token", tokenFile, "file with the token by which the control plane knows the pod")
 	set.StringVar(&f.resolvConf, "resolvConf", resolvConf, "file that names the servers and search domains of DNS")
 	ignored(cmd)
 	return cmd

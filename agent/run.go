@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lateen-mesh/lateen/agent/identity"
 	"github.com/lateen-mesh/lateen/agent/names"
 	"github.com/lateen-mesh/lateen/agent/relay"
 	"github.com/lateen-mesh/lateen/logging"
@@ -33,14 +34,15 @@ type agent struct {
 	pod   *pod
 	proxy Proxy
 
-	relay   *relay.Relay
-	names   *names.Server // nil: DNS does not come here
-	tasks   sync.WaitGroup
-	failed  chan error // of a part without which the agent is of no use
-	leaving atomic.Bool
-	leave   chan struct{} // a page asked to end
-	quit    func()
-	drained sync.Once
+	relay    *relay.Relay
+	identity *identity.Keeper // nil: certificates are of files
+	names    *names.Server    // nil: DNS does not come here
+	tasks    sync.WaitGroup
+	failed   chan error // of a part without which the agent is of no use
+	leaving  atomic.Bool
+	leave    chan struct{} // a page asked to end
+	quit     func()
+	drained  sync.Once
 }
 
 // run is `pilot-agent proxy`.

@@ -66,6 +66,7 @@ type world struct {
 	env                                    []string
 	uid                                    int
 	config                                 string // more fields of the proxy's configuration
+	args                                   []string
 }
 
 // application answers; it holds requests to /slow until it is told.
@@ -184,6 +185,7 @@ func (w *world) start(proxy string) *running {
 	r := &running{t: w.t, log: &buffer{}, done: make(chan struct{})}
 	r.cmd = exec.Command(path, "proxy", "sidecar", "--domain", "default.svc.cluster.local", "--configPath", filepath.Join(w.dir, "proxy"),
 		"--podInfo", w.dir, "--sockets", filepath.Join(w.dir, "none"), "--identity", filepath.Join(w.dir, "identity"), "--concurrency", "2", "--meshConfig", filepath.Join(w.dir, "mesh"), "--proxy", proxy)
+	r.cmd.Args = append(r.cmd.Args, w.args...)
 	r.cmd.Stdout, r.cmd.Stderr = r.log, r.log
 	r.cmd.Env = append(os.Environ(), "POD_NAME=web-1", "POD_NAMESPACE=default", "INSTANCE_IP=127.0.0.1", "SERVICE_ACCOUNT=web", "ISTIO_META_CLUSTER_ID=Kubernetes",
 		"ENVOY_STATUS_PORT="+strconv.Itoa(w.health), "ENVOY_PROMETHEUS_PORT="+strconv.Itoa(w.metrics),

@@ -59,6 +59,8 @@ type Options struct {
 	Journal string
 	// Dial connects to the control plane.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// Token is the bearer token to show, read anew for each stream; "" is none. It may be nil.
+	Token func() (string, error)
 	// Address names the control plane in the log.
 	Address string
 	// Names takes each new name table. Nil: names are not asked for. It must not block.

@@ -120,7 +120,7 @@ func (r *Relay) dial(ctx context.Context) (*grpc.ClientConn, error) {
 				return nil, errors.New("the connection is over")
 			}
 		}),
-		grpc.WithAuthority(authority),
+		grpc.WithAuthority(authority), grpc.WithPerRPCCredentials(bearer{r.o.Token}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout}),
 		grpc.WithReadBufferSize(8<<10), grpc.WithWriteBufferSize(8<<10),

@@ -1,11 +1,11 @@
-// Package secrets serves certificates to the proxy of a pod by SDS, on a Unix socket, from
-// files:
+// Package secrets serves certificates to the proxy of a pod by SDS, on a Unix socket:
 //
-//	file-cert:CERT~KEY   a certificate chain and its private key
-//	file-root:CERT       authorities that are trusted
-//	default, ROOTCA      the workload's own, of the directory that a CA provider mounts
+//	file-cert:CERT~KEY   a certificate chain and its private key, of files
+//	file-root:CERT       authorities that are trusted, of a file
+//	default, ROOTCA      the workload's own, of the directory that a CA provider mounts, else of
+//	                     package identity
 //
-// A file that changes is sent again. A file that is not there, or does not hold what it should,
+// What changes is sent again. A file that is not there, or does not hold what it should,
 // is waited for, and named in the log once. Keys are never logged, and go to this user's
 // programs only.
 package secrets
@@ -17,6 +17,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -35,6 +36,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/lateen-mesh/lateen/agent/identity"
 	"github.com/lateen-mesh/lateen/agent/socket"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
@@ -44,6 +46,8 @@ type Options struct {
 	Socket string // path
 	// Credentials is the directory with cert-chain.pem, key.pem and root-cert.pem of the workload.
 	Credentials string
+	// Workload is where the workload's own come from without files; nil is nowhere.
+	Workload *identity.Keeper
 	// Every is how often files are looked at; 0 is 5 s.
 	Every time.Duration
 	// Logger is slog's default if nil.
@@ -114,7 +118,14 @@ func (s *Server) StreamSecrets(stream secretpb.SecretDiscoveryService_StreamSecr
 	tick := time.NewTicker(s.o.Every)
 	defer tick.Stop()
 	w := &watch{sent: map[string][]byte{}, said: map[string]bool{}}
+	var changed <-chan struct{}
 	for {
+		if s.o.Workload != nil {
+			changed = s.o.Workload.Changed() // before anything is read: what comes then is not missed
+		}
+		if err := s.send(stream, w); err != nil {
+			return err
+		}
 		select {
 		case m := <-asks:
 			if m.GetErrorDetail() != nil {
@@ -128,13 +139,11 @@ func (s *Server) StreamSecrets(stream secretpb.SecretDiscoveryService_StreamSecr
 				clear(w.sent)
 			}
 		case <-tick.C:
+		case <-changed:
 		case err := <-failed:
 			return err
 		case <-ctx.Done():
 			return ctx.Err()
-		}
-		if err := s.send(stream, w); err != nil {
-			return err
 		}
 	}
 }
@@ -178,14 +187,37 @@ func (s *Server) load(name string) (*tlspb.Secret, error) {
 		chain, key, _ := strings.Cut(files, "~")
 		return pair(name, chain, key)
 	case name == "default":
-		return pair(name, filepath.Join(s.o.Credentials, "cert-chain.pem"), filepath.Join(s.o.Credentials, "key.pem"))
+		secret, err := pair(name, filepath.Join(s.o.Credentials, "cert-chain.pem"), filepath.Join(s.o.Credentials, "key.pem"))
+		return s.orIssued(secret, err, func(id *identity.Identity) *tlspb.Secret { return certificate(name, id.Chain, id.Key) })
 	case name == "ROOTCA":
-		return root(name, filepath.Join(s.o.Credentials, "root-cert.pem"))
+		secret, err := root(name, filepath.Join(s.o.Credentials, "root-cert.pem"))
+		return s.orIssued(secret, err, func(id *identity.Identity) *tlspb.Secret { return authorities(name, id.Roots) })
 	}
 	if file, ok := strings.CutPrefix(name, "file-root:"); ok {
 		return root(name, file)
 	}
 	return nil, errUnknown
+}
+
+// orIssued is what a file has, or, where there is no file, what was issued.
+func (s *Server) orIssued(secret *tlspb.Secret, err error, issued func(*identity.Identity) *tlspb.Secret) (*tlspb.Secret, error) {
+	if s.o.Workload == nil || !errors.Is(err, fs.ErrNotExist) {
+		return secret, err
+	}
+	id, err := s.o.Workload.Current()
+	if err != nil {
+		return nil, err
+	}
+	return issued(id), nil
+}
+
+func certificate(name string, chain, key []byte) *tlspb.Secret {
+	return &tlspb.Secret{Name: name, Type: &tlspb.Secret_TlsCertificate{TlsCertificate: &tlspb.TlsCertificate{
+		CertificateChain: inline(chain), PrivateKey: inline(key)}}}
+}
+
+func authorities(name string, text []byte) *tlspb.Secret {
+	return &tlspb.Secret{Name: name, Type: &tlspb.Secret_ValidationContext{ValidationContext: &tlspb.CertificateValidationContext{TrustedCa: inline(text)}}}
 }
 
 func pair(name, chainFile, keyFile string) (*tlspb.Secret, error) {
@@ -197,8 +229,7 @@ func pair(name, chainFile, keyFile string) (*tlspb.Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tlspb.Secret{Name: name, Type: &tlspb.Secret_TlsCertificate{TlsCertificate: &tlspb.TlsCertificate{
-		CertificateChain: inline(chain), PrivateKey: inline(key)}}}, nil
+	return certificate(name, chain, key), nil
 }
 
 func root(name, file string) (*tlspb.Secret, error) {
@@ -206,7 +237,7 @@ func root(name, file string) (*tlspb.Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tlspb.Secret{Name: name, Type: &tlspb.Secret_ValidationContext{ValidationContext: &tlspb.CertificateValidationContext{TrustedCa: inline(text)}}}, nil
+	return authorities(name, text), nil
 }
 
 func inline(text []byte) *corepb.DataSource {

@@ -15,6 +15,8 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/lateen-mesh/lateen/agent/identity"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -125,6 +127,24 @@ func TestLoad(t *testing.T) {
 	} {
 		if got, err := s.load(tt.name); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v %v, want %q", tt.name, got, err, tt.want)
+		}
+	}
+}
+
+func TestFilesGoBeforeWhatIsIssued(t *testing.T) {
+	dir := t.TempDir()
+	s := &Server{o: Options{Credentials: dir, Workload: identity.New(identity.Options{})}}
+	for _, name := range []string{"default", "ROOTCA"} {
+		if _, err := s.load(name); err == nil || !strings.Contains(err.Error(), "no certificate yet") {
+			t.Errorf("%s without files: %v", name, err)
+		}
+	}
+	write(t, filepath.Join(dir, "cert-chain.pem"), "CERTIFICATE", "chain")
+	write(t, filepath.Join(dir, "key.pem"), "EC PRIVATE KEY", "key")
+	write(t, filepath.Join(dir, "root-cert.pem"), "CERTIFICATE", "root")
+	for _, name := range []string{"default", "ROOTCA"} {
+		if secret, err := s.load(name); err != nil || secret.GetName() != name {
+			t.Errorf("EN-036 %s with files: %v", name, err)
 		}
 	}
 }

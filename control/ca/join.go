@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"github.com/lateen-mesh/lateen/spiffe"
+	"github.com/lateen-mesh/lateen/wellknown"
 )
 
 // Bounds of join tokens.
 const (
-	joinPrefix  = "lateen-join-"
 	maxJoinLife = 24 * time.Hour
 	maxJoins    = 10_000
 	joinSecret  = 32 // bytes
@@ -57,7 +57,7 @@ func (j *JoinTokens) Make(account Account, life time.Duration) (string, error) {
 	if _, err := rand.Read(secret); err != nil {
 		return "", err
 	}
-	token := joinPrefix + base64.RawURLEncoding.EncodeToString(secret)
+	token := wellknown.JoinTokenPrefix + base64.RawURLEncoding.EncodeToString(secret)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	now := j.now()
@@ -73,7 +73,7 @@ func (j *JoinTokens) Make(account Account, life time.Duration) (string, error) {
 	return token, nil
 }
 
-func isJoin(token string) bool { return strings.HasPrefix(token, joinPrefix) }
+func isJoin(token string) bool { return strings.HasPrefix(token, wellknown.JoinTokenPrefix) }
 
 // redeem says whose a token is. Who then spends it is the first to do so, or is told that
 // somebody else was.
