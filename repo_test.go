@@ -131,7 +131,7 @@ var imports = map[string]string{
 	"test/mixed":   "proxy/xds/xdstest samples/testca test/build test/ports",
 	"test/explain": "explain proxy proxy/http proxy/listener proxy/xds/xdstest samples/testca test/ports",
 	"test/jwt":     "test/build test/fixture test/ports",
-	"test/ports":   "", "test/replay": "", "test/browser": "", "test/proxyless": "control control/config control/file control/mesh logging test/build test/ports wellknown",
+	"test/ports":   "", "test/rbac": "proxy samples/testca test/fixture test/ports", "test/replay": "", "test/browser": "", "test/proxyless": "control control/config control/file control/mesh logging test/build test/ports wellknown",
 	"test/material": "", "test/report": "test/material", "test/fuzzall": "", "test/mutual": "agent/bootstrap agent/redirect control logging proxy/xds/xdstest samples/testca test/build test/fixture wellknown",
 	"test/stock": "agent/bootstrap control logging proxy/xds/xdstest samples/testca test/fixture test/ports wellknown",
 	"bench":      "control/... proxy/... samples/... bench/record bench/process", "bench/record": "", "bench/process": "",

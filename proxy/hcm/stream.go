@@ -50,8 +50,7 @@ func (st *stream) begin(done <-chan struct{}) {
 	c := st.c
 	st.Begin(st, c.m.slots, done)
 	st.chain = &c.m.chain
-	info := c.nc.Info
-	st.Info = *info
+	c.nc.Look(func(i *streaminfo.Info) { st.Info = *i })
 	st.Info.Reset()
 	st.Info.Start = st.codec.Started()
 	st.Info.Protocol = st.Request.Protocol.String()

@@ -118,10 +118,11 @@ func (h *Headers) Value(name string, i int) (value []byte, ok bool) {
 	return h.joined(name), true
 }
 
+// joined leaves out empty values, as Envoy does.
 func (h *Headers) joined(name string) []byte {
 	var all [][]byte
 	for _, f := range h.Fields {
-		if EqualFold(f.Name, name) {
+		if EqualFold(f.Name, name) && len(f.Value) > 0 {
 			all = append(all, f.Value)
 		}
 	}

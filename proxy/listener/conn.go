@@ -30,8 +30,10 @@ type conn struct {
 	stop     func() bool // ends the wait for the set's end
 	cancel   context.CancelFunc
 
-	mu  sync.Mutex
-	off bool // cut: nothing may be set up any more
+	mu    sync.Mutex
+	off   bool           // cut: nothing may be set up any more
+	ready bool           // the filters have let it through
+	state map[string]any // the filter state that they have left
 }
 
 // cut ends the connection from outside.
@@ -358,5 +360,7 @@ func (ch *chain) run(ctx context.Context, cn *conn) {
 			defer x.OnClose(&cn.Conn)
 		}
 	}
+	cn.reviewed(ch)
 	ch.terminal.Serve(ctx, &cn.Conn)
+	cn.Settle()
 }

@@ -130,7 +130,9 @@ func (l *listener) adopt(c *Config) {
 		delete(l.groups, ch.key)
 		groups[ch.key] = g
 		ch.group.Store(g)
-		g.latest.Store(ch)
+		if old := g.latest.Swap(ch); old != nil && old.sum != ch.sum {
+			l.set.wg.Go(func() { g.review(ch) })
+		}
 	}
 	gone := l.groups
 	l.groups = groups

@@ -28,10 +28,9 @@ func NewCIDR(ranges ...*corev3.CidrRange) (CIDR, error) {
 	return list, nil
 }
 
-// Match reports whether addr is in one of the ranges. An IPv4 address in IPv6 form
-// counts as the IPv4 address.
+// Match reports whether addr is in one of the ranges. An IPv4 address in IPv6 form, as a
+// header may have it, is an IPv6 address, as in Envoy; those of sockets come in IPv4's form.
 func (c CIDR) Match(addr netip.Addr) bool {
-	addr = addr.Unmap()
 	for _, p := range c {
 		if p.Contains(addr) {
 			return true

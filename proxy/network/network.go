@@ -5,6 +5,7 @@ package network
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -35,8 +36,17 @@ type Conn struct {
 	// progress tells the bytes so far, to any goroutine.
 	Relaying func(progress func() (received, sent uint64))
 
-	mu sync.Mutex // of Change and Look
+	mu       sync.Mutex // of Change, Look and End
+	settled  bool
+	approved atomic.Bool
 }
+
+// Approve says that the filters of the chain's latest configuration let the connection go on:
+// those that it has come by need not be asked any more.
+func (c *Conn) Approve() { c.approved.Store(true) }
+
+// Approved reports whether Approve was called.
+func (c *Conn) Approved() bool { return c.approved.Load() }
 
 // Change lets f change Info while the terminal filter moves bytes, from the goroutine that
 // reads them.
@@ -44,6 +54,23 @@ func (c *Conn) Change(f func(*streaminfo.Info)) { c.under(f) }
 
 // Look lets f read Info while the terminal filter moves bytes, from any goroutine.
 func (c *Conn) Look(f func(*streaminfo.Info)) { c.under(f) }
+
+// End is Change from any goroutine, by who is about to end the connection; it is lost when
+// the terminal filter has ended by itself.
+func (c *Conn) End(f func(*streaminfo.Info)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.settled {
+		f(c.Info)
+	}
+}
+
+// Settle says that no more bytes are moved: who calls it, before it logs, has Info for itself.
+func (c *Conn) Settle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settled = true
+}
 
 func (c *Conn) under(f func(*streaminfo.Info)) {
 	c.mu.Lock()
@@ -60,6 +87,13 @@ type Filter interface {
 // A Closer is a Filter that hears of the end of each connection that it has let through.
 type Closer interface {
 	OnClose(*Conn)
+}
+
+// A Reviewer is a Filter whose verdict on a connection changes with its configuration.
+type Reviewer interface {
+	// Review reports whether a connection that has come by an earlier configuration of the chain
+	// may go on, and why not. Info has the facts of the connection and is not changed.
+	Review(*streaminfo.Info) (details string, ok bool)
 }
 
 // A Terminal filter owns the connection until Serve returns; the caller then closes it.

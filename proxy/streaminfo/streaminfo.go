@@ -152,12 +152,19 @@ func (i *Info) OriginalDst() netip.AddrPort {
 
 // Reset clears everything that belongs to a stream, keeping the facts of the connection.
 func (i *Info) Reset() {
-	*i = Info{
+	state := i.FilterState
+	*i = i.Connection()
+	i.FilterState, i.inherited = state, state != nil
+}
+
+// Connection are the facts that the connection has had since its transport socket was set up,
+// without filter state. They do not change, so that it may be called from any goroutine.
+func (i *Info) Connection() Info {
+	return Info{
 		ConnectionID: i.ConnectionID, DownstreamLocal: i.DownstreamLocal, LocalRestored: i.LocalRestored, DownstreamDirectLocal: i.DownstreamDirectLocal,
 		DownstreamRemote: i.Source(), DownstreamDirectRemote: i.DownstreamDirectRemote, DownstreamTold: i.DownstreamTold, ServerName: i.ServerName,
 		FilterChain: i.FilterChain, Handshake: i.Handshake, TLSVersion: i.TLSVersion, TLSCipher: i.TLSCipher,
 		PeerURISANs: i.PeerURISANs, LocalURISANs: i.LocalURISANs, PeerSubject: i.PeerSubject,
 		PeerDNSSANs: i.PeerDNSSANs, PeerIssuer: i.PeerIssuer, Peer: i.Peer,
-		FilterState: i.FilterState, inherited: i.FilterState != nil,
 	}
 }

@@ -50,7 +50,7 @@ func (f *connections) OnConnect(c *network.Conn) bool {
 		if before != nil {
 			before(progress)
 		}
-		x.begin(c.Info, progress)
+		c.Look(func(i *streaminfo.Info) { x.begin(i, progress) })
 	}
 	return true
 }

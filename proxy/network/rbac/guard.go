@@ -29,7 +29,8 @@ func (g *guard) Read(p []byte) (int, error) {
 		return 0, errDenied
 	}
 	n, err := g.Conn.Read(p)
-	if n == 0 && !errors.Is(err, io.EOF) || g.asked.Load() && !g.filter.continuous {
+	once := !g.filter.continuous && (g.asked.Load() || g.of.Approved())
+	if once || n == 0 && !errors.Is(err, io.EOF) {
 		return n, err
 	}
 	if g.asked.Store(true); g.filter.decide(g.of) {

@@ -120,6 +120,18 @@ func (f *filter) decide(c *network.Conn) bool {
 	return v.Allowed
 }
 
+// Review asks the rules of a connection that has been let through by earlier ones.
+func (f *filter) Review(i *streaminfo.Info) (details string, ok bool) {
+	if f.rules == nil {
+		return "", true
+	}
+	v := f.rules.Decide(rbac.Facts{Info: i})
+	if !v.Allowed {
+		f.denied.Inc()
+	}
+	return v.Details, v.Allowed
+}
+
 // tell gives a namespace of the connection's metadata values. Copies of Info that others look
 // at keep the map that they have.
 func tell(c *network.Conn, namespace string, values map[string]any) {

@@ -134,6 +134,29 @@ func TestShadow(t *testing.T) {
 	}
 }
 
+// TestReview: PO-018 rules that come later hold for connections that are there, and those by
+// which they came are not asked any more.
+func TestReview(t *testing.T) {
+	store := stats.NewStore()
+	f, err := build(t, store, seven)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, far := conn(t, f, "127.0.0.8")
+	if details, ok := f.Review(c.Info); ok || details != "rbac_access_denied_matched_policy[none]" || store.Scope("s.rbac.").Counter("denied").Value() != 1 {
+		t.Errorf("%q, allowed: %v", details, ok)
+	}
+	c.Approve()
+	go say(far, "a")
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Errorf("approved: %v", err)
+	}
+	near, _ := conn(t, f, "127.0.0.7")
+	if _, ok := f.Review(near.Info); !ok {
+		t.Error("one that the rules allow is denied")
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	for text, want := range map[string]string{
 		`"rules":{}`:                           "stat_prefix: must not be empty",

@@ -130,9 +130,10 @@ func (f *filter) close() {
 func (f *filter) Serve(ctx context.Context, c *network.Conn) {
 	f.stats.total.Inc()
 	if f.logs.onStart {
-		f.log(c.Info, "TcpConnectionStart")
+		c.Look(func(i *streaminfo.Info) { f.log(i, "TcpConnectionStart") })
 	}
 	f.serve(ctx, c)
+	c.Settle()
 	c.Info.End = time.Now()
 	c.Info.LogType = ""
 	for _, l := range f.loggers {
@@ -151,7 +152,7 @@ func (f *filter) serve(ctx context.Context, c *network.Conn) {
 		return
 	}
 	if f.logs.onConnected {
-		f.log(c.Info, "TcpUpstreamConnected")
+		c.Look(func(i *streaminfo.Info) { f.log(i, "TcpUpstreamConnected") })
 	}
 	f.relay(c, up, s)
 }
