@@ -311,7 +311,7 @@ func TestTimeouts(t *testing.T) {
 	t.Run("idle", func(t *testing.T) {
 		f := newFixture(t)
 		f.cluster("c", "", f.backend(func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) }))
-		c := f.dial(f.serve(`{"stat_prefix": "p", "cluster": "c", "idle_timeout": "0.04s"}`))
+		c := f.dial(f.serve(`{"stat_prefix": "p", "cluster": "c", "idle_timeout": "1s"}`))
 		say(t, c, "x")
 		if got := read(t, c); got != "" {
 			t.Error(got)
