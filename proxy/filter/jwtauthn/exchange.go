@@ -130,8 +130,7 @@ func (x *exchange) accept(p *provider, t *jwt.Token, c *candidate) {
 		x.add(p.payloadHeader, text)
 	}
 	for i := range p.claims {
-		if text := p.claims[i].of(t.Payload); text != "" {
-			x.add(p.claims[i].header, text)
+		if text := p.claims[i].of(t.Payload); text != "" && x.add(p.claims[i].header, text) {
 			x.reroute = x.reroute || p.clearRoute
 		}
 	}
@@ -147,14 +146,19 @@ func (x *exchange) accept(p *provider, t *jwt.Token, c *candidate) {
 	}
 }
 
-// add appends a header; one that Envoy keeps as a single field goes on after a comma.
-func (x *exchange) add(name, value string) {
+// add appends a header; one that Envoy keeps as a single field goes on after a comma. A value
+// that would end its line is no header: false.
+func (x *exchange) add(name, value string) bool {
+	if strings.ContainsAny(value, "\r\n\x00") {
+		return false
+	}
 	h := &x.s.Request.Headers
 	if before := h.Get(name); before != nil && http.Inline(name) {
 		h.Set(name, []byte(string(before)+","+value))
-		return
+		return true
 	}
 	h.Add([]byte(name), []byte(value))
+	return true
 }
 
 // normalized is a payload in which some claims are lists of what spaces divide.

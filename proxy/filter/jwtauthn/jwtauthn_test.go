@@ -151,6 +151,19 @@ func TestPassedOn(t *testing.T) {
 	}
 }
 
+// TestNoLineEnds: a claim cannot bring a header of its own along.
+func TestNoLineEnds(t *testing.T) {
+	f, err := build(t, `"providers": {"p": {`+local+`, "claim_to_headers": [{"header_name": "x-sub", "claim_name": "sub"}]}},
+		"rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "p"}}]`, stats.NewStore())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _, denied := ask(f, "GET /", "authorization: Bearer "+token(`{"sub":"me\r\nx-admin: yes"}`))
+	if denied != "" || len(s.Request.Headers.Fields) != 0 {
+		t.Errorf("%q, headers %q", denied, s.Request.Headers.Fields)
+	}
+}
+
 // TestRules: by match, by route, by filter state.
 func TestRules(t *testing.T) {
 	f, err := build(t, `"providers": {"p": {"issuer": "i", `+local+`}, "q": {"issuer": "j", `+local+`, "from_cookies": ["ck"]}},
