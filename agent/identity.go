@@ -176,8 +176,8 @@ func (a *agent) shown(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 // first certificate, which says so then.
 func (a *agent) token() (string, error) {
 	network, address := a.controlPlane()
-	if network != "unix" && !a.isSecured(address) {
-		return "", nil // others would read it
+	if network == "unix" || !a.isSecured(address) {
+		return "", nil // nobody asks there, or others would read it
 	}
 	token, err := a.readToken()
 	if a.identity != nil && strings.HasPrefix(token, wellknown.JoinTokenPrefix) {
