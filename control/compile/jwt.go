@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"encoding/json"
 	"net/url"
 	"slices"
 	"strconv"
@@ -13,8 +14,9 @@ import (
 	"github.com/lateen-mesh/lateen/control/mesh"
 )
 
-// noKeys is a key set by which no token is valid.
-const noKeys = `{"keys":[]}`
+// noKeys is a key set by which no token is valid: its key is no point of the curve, so that no
+// signature fits it and nobody can have its other half. Envoy refuses a set without keys.
+const noKeys = `{"keys":[{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","x":"AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}`
 
 // keysTimeout bounds one fetch of keys where the rule does not.
 const keysTimeout = 5 * time.Second
@@ -63,7 +65,9 @@ func jwtProvider(r *security.JWTRule) ir.JWTProvider {
 func setKeys(out *ir.JWTProvider, r *security.JWTRule, s *mesh.Snapshot, scope *mesh.Scope) {
 	source := mesh.KeySourceOf(r)
 	if source.URL == "" {
-		out.Keys = r.GetJwks()
+		if out.Keys = r.GetJwks(); hasNoKeys(out.Keys) {
+			out.Keys = noKeys
+		}
 		return
 	}
 	if s.RemoteKeys != mesh.KeysByControlPlane && !source.Discovery {
@@ -76,6 +80,11 @@ func setKeys(out *ir.JWTProvider, r *security.JWTRule, s *mesh.Snapshot, scope *
 	if keys := s.Keys[source]; keys != "" && (s.RemoteKeys != mesh.KeysByProxies || source.Discovery) {
 		out.Keys = keys
 	}
+}
+
+func hasNoKeys(text string) bool {
+	var set struct{ Keys *[]json.RawMessage }
+	return json.Unmarshal([]byte(text), &set) == nil && set.Keys != nil && len(*set.Keys) == 0
 }
 
 // clusterOfURL is the cluster by which the proxy calls a URL.
