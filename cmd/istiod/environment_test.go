@@ -33,7 +33,9 @@ func TestEnvironment(t *testing.T) {
 		{"EN-051 CITADEL_SELF_SIGNED_CA_RSA_KEY_SIZE", "CITADEL_SELF_SIGNED_CA_RSA_KEY_SIZE", "4096", func(o control.Options) bool { return o.Authority.Root.RSABits == 4096 }},
 		{"SX-005 ROOT_CA_DIR", "ROOT_CA_DIR", "/ca", func(o control.Options) bool { return o.Authority.Directory == "/ca" }},
 		{"EN-052 TOKEN_AUDIENCES", "TOKEN_AUDIENCES", "istio-ca,mesh", func(o control.Options) bool { return len(o.Authority.Audiences) == 2 }},
-		{"EN-052 JWT_RULE", "JWT_RULE", `{"issuer": "https://i", "jwksUri": "https://i/keys"}`, func(o control.Options) bool { return len(o.Authority.JWT) == 1 && o.Authority.JWT[0].Issuer == "https://i" }},
+		{"EN-052 JWT_RULE", "JWT_RULE", `{"issuer": "https://i", "jwksUri": "https://i/keys"}`, func(o control.Options) bool {
+			return len(o.Authority.JWT) == 1 && o.Authority.JWT[0].Issuer == "https://i"
+		}},
 		{"SX-023 ENABLE_XDS_IDENTITY_CHECK", "ENABLE_XDS_IDENTITY_CHECK", "false", func(o control.Options) bool { return o.Authority.AnyNode }},
 		{"EN-052 CLUSTER_ID", "CLUSTER_ID", "east", func(o control.Options) bool { return o.ClusterID == "east" }},
 	} {
