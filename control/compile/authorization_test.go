@@ -77,6 +77,8 @@ func TestPolicies(t *testing.T) {
 		{name: "PO-019 connections are not asked about by HTTP", tcp: true, settings: httpProvider, objects: askedService + "---\n" + onePolicy("a", "action: CUSTOM, provider: {name: p}, rules: [{}]"), want: []string{"null"}},
 		{name: "PO-019 MC-041 connections are asked about by gRPC", settings: grpcProvider, objects: askedService + "---\n" + onePolicy("a", "action: CUSTOM, provider: {name: p}, rules: [{}]"),
 			want: []string{`"istio_ext_authz_"`, `"code":"ServiceUnavailable"`, `"clearRouteCache":true`}},
+		{name: "MC-040 the body that a service is told", settings: bodyProvider, objects: askedService + "---\n" + onePolicy("a", "action: CUSTOM, provider: {name: p}, rules: [{}]"),
+			want: []string{`"withRequestBody":{"allowPartialMessage":true,"maxRequestBytes":4096,"packAsBytes":true}`}},
 		{name: "PO-019 a service that nobody has denies", settings: grpcProvider, objects: onePolicy("a", "action: CUSTOM, provider: {name: p}, rules: [{}]"), want: []string{"deny-due-to-bad-CUSTOM-action", `"action":"DENY"`}},
 		{name: "PO-036 what is neither true nor false is enforced", objects: strings.Replace(onePolicy("a", "action: DENY, rules: [{}]"), "namespace: foo", `namespace: foo, annotations: {istio.io/dry-run: "0"}`, 1), want: []string{`"rules":{"action":"DENY"`}},
 	} {
@@ -99,6 +101,7 @@ func TestPolicies(t *testing.T) {
 var (
 	httpProvider = providers(`{"envoyExtAuthzHttp":{"service":"my-custom-ext-authz.foo.svc.cluster.local","port":9000}}`)
 	grpcProvider = providers(`{"envoyExtAuthzGrpc":{"service":"my-custom-ext-authz.foo.svc.cluster.local","port":9000,"clearRouteCache":true,"statusOnError":"503"}}`)
+	bodyProvider = providers(`{"envoyExtAuthzGrpc":{"service":"my-custom-ext-authz.foo.svc.cluster.local","port":9000,"includeRequestBodyInCheck":{"maxRequestBytes":4096,"allowPartialMessage":true,"packAsBytes":true}}}`)
 )
 
 // providers is a mesh configuration with the provider p.
