@@ -37,12 +37,13 @@ func (c *conn) reviewed(ch *chain) {
 // filters that it came by let it through.
 func (c *conn) review(ch *chain) {
 	c.mu.Lock()
-	ready, facts := c.ready, c.info.Connection()
-	facts.FilterState = c.state
-	c.mu.Unlock()
-	if !ready {
+	if !c.ready { // its facts are still being found out
+		c.mu.Unlock()
 		return
 	}
+	facts := c.info.Connection()
+	facts.FilterState = c.state
+	c.mu.Unlock()
 	c.Look(func(i *streaminfo.Info) { facts.Metadata = i.Metadata })
 	for _, f := range ch.filters {
 		r, ok := f.(network.Reviewer)
