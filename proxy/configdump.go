@@ -141,7 +141,8 @@ func (s *server) dumpRoutes(v xds.TypeView, hosts []xds.ResourceView) *adminpb.R
 }
 
 // withHosts adds the virtual hosts that have come to a route configuration, by name, those for
-// any host last; what was refused of them counts as refused of the whole.
+// any host last; what was refused of them counts as refused of the whole. How they came is left
+// out: tools compare the table with the control plane's, which is whole.
 func withHosts(d *adminpb.RoutesConfigDump_DynamicRouteConfig, r xds.ResourceView, hosts []xds.ResourceView) {
 	var table routepb.RouteConfiguration
 	if r.Body == nil || len(hosts) == 0 || r.Body.UnmarshalTo(&table) != nil || table.GetVhds() == nil {
@@ -169,7 +170,7 @@ func withHosts(d *adminpb.RoutesConfigDump_DynamicRouteConfig, r xds.ResourceVie
 			updated = h.Updated
 		}
 	}
-	table.VirtualHosts = append(table.VirtualHosts, last...)
+	table.VirtualHosts, table.Vhds = append(table.VirtualHosts, last...), nil
 	d.RouteConfig, d.LastUpdated = wrap(&table), stamp(updated)
 }
 

@@ -219,7 +219,7 @@ func TestVirtualHostsAhead(t *testing.T) {
 		taken(t, srv, wellknown.VirtualHostType, func() { srv.Set("routes/_any", virtualHost(t, "any", "*", 204)) })
 		answers(t, r, "b.test", 203)
 		answers(t, r, "nobody.test", 204)
-		dump := r.get("/config_dump?resource=dynamic_route_configs")
+		dump := r.eventually("/config_dump?resource=dynamic_route_configs", `"name": "any"`)
 		for _, want := range []string{`"name": "a:80"`, `"name": "b:80"`, `"name": "any"`} {
 			if !strings.Contains(dump, want) {
 				t.Errorf("the dump has no %s: %s", want, dump)
