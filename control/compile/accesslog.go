@@ -65,16 +65,13 @@ func accessLogs(m *meshconfig.MeshConfig, scope *mesh.Scope, proxy *mesh.Proxy) 
 		return []ir.AccessLog{meshLog(m, m.GetAccessLogFile())}
 	}
 	var out []ir.AccessLog
-	for _, name := range names {
-		for _, p := range m.GetExtensionProviders() {
-			switch file, otel := p.GetEnvoyFileAccessLog(), p.GetEnvoyOtelAls(); {
-			case p.GetName() != name:
-			case file != nil:
-				out = append(out, fileLog(m, name, file))
-			case otel != nil && proxy.Has(extOpenTelemetryLog):
-				if cluster, host, ok := providerCluster(scope, otel.GetService(), otel.GetPort()); ok {
-					out = append(out, otelLog(otel, cluster, host))
-				}
+	for p := range namedProviders(m, names) {
+		switch file, otel := p.GetEnvoyFileAccessLog(), p.GetEnvoyOtelAls(); {
+		case file != nil:
+			out = append(out, fileLog(m, p.GetName(), file))
+		case otel != nil && proxy.Has(extOpenTelemetryLog):
+			if cluster, host, ok := providerCluster(scope, otel.GetService(), otel.GetPort()); ok {
+				out = append(out, otelLog(otel, cluster, host))
 			}
 		}
 	}

@@ -3,8 +3,6 @@ package compile
 import (
 	"testing"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/mesh"
 )
@@ -43,14 +41,7 @@ spec:
 			if config.HasErrors(problems) {
 				t.Fatal(problems)
 			}
-			node := &corev3.Node{Id: "sidecar~10.0.0.1~a.default~default.svc.cluster.local"}
-			for _, x := range c.extensions {
-				node.Extensions = append(node.Extensions, &corev3.Extension{Name: x})
-			}
-			p, err := mesh.ParseProxy(node)
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := ProxyWith(t, "sidecar~10.0.0.1~a.default~default.svc.cluster.local", c.extensions...)
 			s := mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc})
 			logs := accessLogs(s.MeshConfig, s.Scope(p), p)
 			if len(logs) != c.want {

@@ -22,11 +22,13 @@ const askTimeout = 10 * time.Minute
 // provider is how a service is asked that MeshConfig.extensionProviders names. It is nil for
 // one that cannot be asked about connections.
 func (t *policyTranslator) provider(name string) (*ir.ExternalAuthorization, error) {
-	i := slices.IndexFunc(t.snapshot.MeshConfig.GetExtensionProviders(), func(p *meshconfig.MeshConfig_ExtensionProvider) bool { return p.GetName() == name })
-	if i < 0 {
+	var p *meshconfig.MeshConfig_ExtensionProvider
+	for p = range namedProviders(t.snapshot.MeshConfig, []string{name}) {
+		break
+	}
+	if p == nil {
 		return nil, fmt.Errorf("extensionProviders of the mesh configuration have no %q", name)
 	}
-	p := t.snapshot.MeshConfig.GetExtensionProviders()[i]
 	filter, needs := extRBAC, extAsk
 	if t.tcp {
 		filter, needs = extNetworkRBAC, extNetworkAsk

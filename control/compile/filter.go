@@ -78,11 +78,9 @@ func (b *listenerBuilder) lookups(services []*registry.Service, port uint32) []i
 
 // metrics reports that proxies count for Prometheus where no Telemetry says otherwise.
 func metrics(c *meshconfig.MeshConfig) bool {
-	for _, name := range c.GetDefaultProviders().GetMetrics() {
-		for _, p := range c.GetExtensionProviders() {
-			if p.GetName() == name && p.GetPrometheus() != nil {
-				return true
-			}
+	for p := range namedProviders(c, c.GetDefaultProviders().GetMetrics()) {
+		if p.GetPrometheus() != nil {
+			return true
 		}
 	}
 	return false

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"testing"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
@@ -47,14 +45,7 @@ spec:
 			if config.HasErrors(problems) {
 				t.Fatal(problems)
 			}
-			node := &corev3.Node{Id: "sidecar~10.0.0.1~a.default~default.svc.cluster.local"}
-			for _, x := range c.extensions {
-				node.Extensions = append(node.Extensions, &corev3.Extension{Name: x})
-			}
-			p, err := mesh.ParseProxy(node)
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := ProxyWith(t, "sidecar~10.0.0.1~a.default~default.svc.cluster.local", c.extensions...)
 			s := mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc})
 			http, tcp := 0, 0
 			for _, l := range Listeners(s, s.Scope(p), p) {

@@ -25,15 +25,12 @@ const (
 // has, and how long the path in a span may be (0: as elsewhere). It is nil without any, and
 // where the service that spans would go to is not known.
 func providedTracer(m *meshconfig.MeshConfig, scope *mesh.Scope, p *mesh.Proxy) (*ir.Tracer, uint32) {
-	for _, name := range m.GetDefaultProviders().GetTracing() {
-		for _, provider := range m.GetExtensionProviders() {
-			switch zipkin, otlp := provider.GetZipkin(), provider.GetOpentelemetry(); {
-			case provider.GetName() != name:
-			case zipkin != nil && p.Has(extZipkin):
-				return zipkinTracer(zipkin, scope), zipkin.GetMaxTagLength()
-			case otlp != nil && p.Has(extOpenTelemetry):
-				return openTelemetryTracer(otlp, scope, p), otlp.GetMaxTagLength()
-			}
+	for provider := range namedProviders(m, m.GetDefaultProviders().GetTracing()) {
+		switch zipkin, otlp := provider.GetZipkin(), provider.GetOpentelemetry(); {
+		case zipkin != nil && p.Has(extZipkin):
+			return zipkinTracer(zipkin, scope), zipkin.GetMaxTagLength()
+		case otlp != nil && p.Has(extOpenTelemetry):
+			return openTelemetryTracer(otlp, scope, p), otlp.GetMaxTagLength()
 		}
 	}
 	return nil, 0
@@ -83,20 +80,6 @@ func spansTo(scope *mesh.Scope, service string, port uint32) *ir.Tracer {
 		return nil
 	}
 	return &ir.Tracer{Cluster: cluster, Host: host}
-}
-
-// providerCluster is the cluster of a provider's service, "host" or "namespace/host", and
-// the host, where the proxy sees it.
-func providerCluster(scope *mesh.Scope, service string, port uint32) (cluster, host string, ok bool) {
-	namespace, host, named := strings.Cut(service, "/")
-	if !named {
-		namespace, host = "", service
-	}
-	s := scope.Service(host)
-	if s == nil || s.Port(port) == nil || namespace != "" && s.Namespace != namespace {
-		return "", "", false
-	}
-	return clusterName(host, "", port), host, true
 }
 
 // providerHeaders have their value written, or taken from the control plane's environment.

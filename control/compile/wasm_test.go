@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	wasmfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/wasm/v3"
@@ -83,14 +82,7 @@ func extendedMesh(t *testing.T) *mesh.Snapshot {
 
 func edgeWith(t *testing.T, extensions ...string) *mesh.Proxy {
 	t.Helper()
-	node := &corev3.Node{Id: "router~10.0.0.1~edge-1.default~default.svc.cluster.local"}
-	for _, name := range extensions {
-		node.Extensions = append(node.Extensions, &corev3.Extension{Name: name})
-	}
-	p, err := mesh.ParseProxy(node)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := compile.ProxyWith(t, "router~10.0.0.1~edge-1.default~default.svc.cluster.local", extensions...)
 	p.Labels = map[string]string{"istio": "edge"}
 	return p
 }

@@ -148,7 +148,7 @@ func (m *manager) subscribe(r *hcmv3.Rds, prefix string, compiler route.CompileE
 		return nil
 	}
 	t := m.withHosts(route.Type(compiler), compiler, d)
-	t.FetchTimeout = duration(src.GetInitialFetchTimeout(), defaultFetch)
+	t.FetchTimeout = xds.FetchTimeout(src)
 	m.routes.warm = make(chan struct{})
 	t, update := countRoutes(d.Stats.Scope("http."+prefix+".rds."+r.GetRouteConfigName()+"."), t, m.routes.update)
 	m.routes.cancel = xds.Subscribe(client, t, r.GetRouteConfigName(), update)

@@ -69,8 +69,7 @@ const (
 	defaultIdle         = time.Hour
 	defaultDelayedClose = time.Second
 	defaultServer       = "envoy"
-	defaultFetch        = 15 * time.Second // initial_fetch_timeout
-	defaultDrain        = 5 * time.Second  // drain_timeout
+	defaultDrain        = 5 * time.Second // drain_timeout
 )
 
 // A version is what a connection manager speaks.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -76,7 +75,7 @@ func (m *manager) discover(f *hcmv3.HttpFilter, d Deps, shared http.Env) (x *dis
 	if src.GetApplyDefaultConfigWithoutWarming() && x.initial != nil {
 		x.set(x.initial)
 	}
-	t := xds.Type[*instance]{URL: wellknown.ExtensionType, Decode: x.decode, FetchTimeout: duration(src.GetConfigSource().GetInitialFetchTimeout(), defaultFetch)}
+	t := xds.Type[*instance]{URL: wellknown.ExtensionType, Decode: x.decode, FetchTimeout: xds.FetchTimeout(src.GetConfigSource())}
 	cancel := xds.Subscribe(client, t, f.GetName(), func(i *instance, present bool) {
 		if present {
 			x.reloads.Inc()
@@ -135,12 +134,8 @@ func (x *discovered) compile(cfg *anypb.Any) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(x.accepts, func(a string) bool { return typeName(a) == typeName(url) }) {
-		names := make([]string, len(x.accepts))
-		for i, a := range x.accepts {
-			names[i] = typeName(a)
-		}
-		return nil, fmt.Errorf("Error: filter config has type URL %s but expect %s.", typeName(url), strings.Join(names, ", ")) //nolint:revive,staticcheck // Envoy's words
+	if err := xds.Expect(x.accepts, url); err != nil {
+		return nil, err
 	}
 	factory := named(x.table, url)
 	if factory == nil {
@@ -158,15 +153,12 @@ func (x *discovered) compile(cfg *anypb.Any) (*instance, error) {
 // named finds the factory of a type.
 func named(table []http.Factory, url string) *http.Factory {
 	for i := range table {
-		if slices.ContainsFunc(table[i].TypeURLs, func(u string) bool { return typeName(u) == typeName(url) }) {
+		if slices.ContainsFunc(table[i].TypeURLs, func(u string) bool { return xds.TypeName(u) == xds.TypeName(url) }) {
 			return &table[i]
 		}
 	}
 	return nil
 }
-
-// typeName is a type URL without its host.
-func typeName(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
 
 // of is the filter that a stream uses.
 func (x *discovered) of(s *http.Stream, slot http.Slot) *instance {

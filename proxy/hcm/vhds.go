@@ -58,7 +58,7 @@ func (v *village) take(t *route.Table) {
 		}
 		stay := v.stays
 		hosts := xds.Type[*settler]{URL: wellknown.VirtualHostType, Decode: v.decode,
-			FetchTimeout: duration(t.Source.GetVhds().GetConfigSource().GetInitialFetchTimeout(), defaultFetch)}
+			FetchTimeout: xds.FetchTimeout(t.Source.GetVhds().GetConfigSource())}
 		v.space, err = xds.SubscribeSpace(client, hosts, t.Name, func(ch xds.SpaceChange[*settler]) error { return v.update(stay, ch) })
 		if err != nil {
 			return

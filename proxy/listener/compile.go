@@ -383,7 +383,7 @@ func (s *Set) addFilter(c *Config, ch *chain, f *listenerpb.Filter, env network.
 	if err != nil {
 		return err
 	}
-	url = typeName(url)
+	url = xds.TypeName(url)
 	for _, x := range s.opts.Network {
 		if !serves(x, url, f.GetName()) {
 			continue
@@ -414,12 +414,9 @@ func serves(f network.Factory, url, name string) bool {
 		return f.Name == name
 	}
 	for _, u := range f.TypeURLs {
-		if typeName(u) == url {
+		if xds.TypeName(u) == url {
 			return true
 		}
 	}
 	return false
 }
-
-// typeName is a type URL without its host.
-func typeName(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -107,14 +106,10 @@ func (d *discovered) compile(cfg *anypb.Any) (*version, error) {
 	if err != nil {
 		return nil, err
 	}
-	url = typeName(url)
-	names := make([]string, len(d.accepts))
-	for i, a := range d.accepts {
-		names[i] = typeName(a)
+	if err := xds.Expect(d.accepts, url); err != nil {
+		return nil, err
 	}
-	if !slices.Contains(names, url) {
-		return nil, fmt.Errorf("Error: filter config has type URL %s but expect %s.", url, strings.Join(names, ", ")) //nolint:revive,staticcheck // Envoy's words
-	}
+	url = xds.TypeName(url)
 	for _, x := range d.set.opts.Network {
 		if !serves(x, url, "") {
 			continue

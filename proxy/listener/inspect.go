@@ -72,7 +72,7 @@ func compileListenerFilter(f *listenerpb.ListenerFilter, store *stats.Store) (bo
 	if err != nil {
 		return b, fmt.Errorf("filter_disabled: %w", err)
 	}
-	url := typeName(f.GetTypedConfig().GetTypeUrl())
+	url := xds.TypeName(f.GetTypedConfig().GetTypeUrl())
 	for _, x := range listenerFilters {
 		if x.typeURL == url || url == "" && x.name == f.GetName() {
 			inner, err := x.build(f.GetTypedConfig(), store)

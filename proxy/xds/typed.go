@@ -3,6 +3,8 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
 	xdsv3 "github.com/cncf/xds/go/xds/type/v3"
@@ -11,6 +13,22 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 )
+
+// TypeName is a type URL without its host.
+func TypeName(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
+
+// Expect reports a discovered configuration (config_discovery) whose type is none of its
+// type_urls, in Envoy's words.
+func Expect(typeURLs []string, url string) error {
+	names := make([]string, len(typeURLs))
+	for i, u := range typeURLs {
+		names[i] = TypeName(u)
+	}
+	if !slices.Contains(names, TypeName(url)) {
+		return fmt.Errorf("Error: filter config has type URL %s but expect %s.", TypeName(url), strings.Join(names, ", ")) //nolint:revive,staticcheck // Envoy's words
+	}
+	return nil
+}
 
 // Typed is the message that a TypedStruct stands for, where its type is known here, and the
 // URL of that type, "" of nothing. All else is returned as it is: a message, and a TypedStruct
