@@ -19,13 +19,13 @@ import (
 const module = "github.com/lateen-mesh/lateen/"
 
 // open are the packages that everybody may import.
-var open = []string{"wellknown", "logging", "resident", "nametable", "spiffe"}
+var open = []string{"wellknown", "logging", "resident", "nametable", "spiffe", "pages"}
 
 // imports is the direction of the tree: what each package may import of ours,
 // beside the open ones. A package that is not here fails, and so does a rule for a
 // path that does not exist. "x/..." stands for x and everything below.
 var imports = map[string]string{
-	"wellknown": "", "logging": "", "resident": "", "nametable": "", "spiffe": "",
+	"wellknown": "", "logging": "", "resident": "", "nametable": "", "spiffe": "", "pages": "",
 
 	"control":               "control/...",
 	"control/config":        "",

@@ -3,13 +3,13 @@ package control
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/lateen-mesh/lateen/pages"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
@@ -30,7 +30,7 @@ func (s *Server) pageTable(registry *prometheus.Registry) []page {
 		{"/metrics", "Prometheus series", false, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP},
 		{"/debug/status", "files, problems, proxies: what lateen status shows", true, jsonPage(func(*http.Request) (any, error) { return s.Status(), nil })},
 		{"/debug/syncz", "versions sent to and acknowledged by each proxy", true, jsonPage(s.syncz)},
-		{"/debug/wait", "?generation=N|object=KIND/NAMESPACE/NAME&proxyID=NAME.NAMESPACE&timeout=30s: answers when proxies have it", true, jsonPage(s.wait)},
+		{"/debug/wait", "?generation=N|object=KIND/NAMESPACE/NAME&proxyID=NAME.NAMESPACE&timeout=30s: answers when proxies have it", true, patient(jsonPage(s.wait))},
 		{"/debug/adsz", "connected proxies and what they subscribe to", true, jsonPage(s.adsz)},
 		{"/debug/connections", "the same, without subscriptions", true, jsonPage(s.connections)},
 		{"/debug/configz", "objects in force", true, jsonPage(s.configz)},
@@ -42,6 +42,7 @@ func (s *Server) pageTable(registry *prometheus.Registry) []page {
 		{"/debug/ndsz", "?proxyID=NAME.NAMESPACE: the names that a proxy's agent answers", true, jsonPage(s.ndsz)},
 		{"/debug/inject", "templates of injection in force", true, jsonPage(func(*http.Request) (any, error) { return s.injector.settings.Load().Templates(), nil })},
 		{"/debug/jointoken", "?namespace=NAME&serviceAccount=NAME&ttl=15m with POST, by a unix socket: a token for a machine's first certificate", true, jsonPage(s.joinToken)},
+		{"/debug/ca", "?timeout=1s: roots, and which proxies have proved that they trust them; ?after=PHASE with POST takes the next step of a rotation", true, jsonPage(s.rotationPage)},
 		{"/debug/logging", "log levels; ?level=default:info,ads:debug with POST sets them", true, s.levels},
 	}
 }
@@ -55,11 +56,11 @@ func (s *Server) pages(registry *prometheus.Registry) http.Handler {
 			continue
 		}
 		if p.local {
-			serve = localOnly(serve)
+			serve = pages.Inside(s.o.Log.Scope("http"), serve)
 		}
 		mux.HandleFunc(p.path, serve)
 	}
-	mux.HandleFunc("/debug/list", localOnly(jsonPage(func(*http.Request) (any, error) {
+	mux.HandleFunc("/debug/list", pages.Inside(s.o.Log.Scope("http"), jsonPage(func(*http.Request) (any, error) {
 		list := map[string]string{}
 		for _, p := range table {
 			list[p.path] = p.about
@@ -69,17 +70,10 @@ func (s *Server) pages(registry *prometheus.Registry) http.Handler {
 	return mux
 }
 
-// localOnly refuses callers from other machines: there is no authentication yet.
-// A Unix socket has file permissions.
-func localOnly(serve http.HandlerFunc) http.HandlerFunc {
+// patient lets a page take as long as it was asked to.
+func patient(serve http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.RemoteAddr)
-		if err == nil {
-			if a, err := netip.ParseAddr(host); err != nil || !a.Unmap().IsLoopback() {
-				http.Error(w, "debug pages are for callers on this machine", http.StatusForbidden)
-				return
-			}
-		}
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		serve(w, r)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/lateen-mesh/lateen/pages"
 )
 
 // A part is something that runs for the life of the server. run returns when its
@@ -76,8 +78,9 @@ func (s *Server) serveGRPC(ctx context.Context, server *grpc.Server, sockets []n
 
 func (s *Server) servePages(ctx context.Context) error {
 	ended := make(chan error, len(s.sockets))
+	server := pages.New(s.http.Handler, s.o.Log.Scope("http"))
 	for _, l := range s.sockets {
-		go func() { ended <- s.http.Serve(l) }()
+		go func() { ended <- server.Serve(l) }()
 	}
 	var failure error
 	left := len(s.sockets)
@@ -88,8 +91,8 @@ func (s *Server) servePages(ctx context.Context) error {
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
-	_ = s.http.Shutdown(stop)
-	_ = s.http.Close()
+	_ = server.Shutdown(stop)
+	_ = server.Close()
 	for range left {
 		<-ended
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/control/config"
 	"github.com/lateen-mesh/lateen/control/inject"
+	"github.com/lateen-mesh/lateen/pages"
 )
 
 // The webhook answers the API, over HTTPS, what is to be put into a pod that is being made,
@@ -224,11 +225,11 @@ func (s *Server) hooks() *http.Server {
 	mux.Handle("/validate", s.validator)
 	mux.Handle("/validate/", s.validator)
 	mux.HandleFunc("/ready", s.ready)
-	return &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.o.Log.Scope("http").Handler(), slog.LevelWarn),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{s.serving.certificate}, MinVersion: tls.VersionTLS12},
-	}
+	server := pages.New(mux, s.o.Log.Scope("http"))
+	server.ReadTimeout, server.WriteTimeout = 10*time.Second, 10*time.Second // the API waits no longer
+	server.ErrorLog = slog.NewLogLogger(s.o.Log.Scope("http").Handler(), slog.LevelWarn)
+	server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{s.serving.certificate}, MinVersion: tls.VersionTLS12}
+	return server
 }
 
 // knownTime bounds the wait until the API knows our certificate; it may not let us tell it.

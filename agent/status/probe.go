@@ -136,6 +136,7 @@ func (s *Server) probe(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), p.timeout())
 	defer cancel()
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(p.timeout() + askTimeout)) // may be later than that of other pages
 	status, err := p.ask(ctx, r)
 	if err != nil {
 		s.log.Debug("probe", "path", r.URL.Path, "error", err)

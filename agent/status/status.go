@@ -23,9 +23,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"github.com/lateen-mesh/lateen/pages"
 )
 
 // Options say what the pages are about.
@@ -82,19 +83,19 @@ func New(o Options) (*Server, error) {
 	s.client = &http.Client{Transport: &http.Transport{MaxIdleConns: 1, IdleConnTimeout: time.Minute, DisableCompression: true}}
 	s.app = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	s.mux.HandleFunc("GET /healthz/ready", s.ready)
-	s.mux.HandleFunc("/app-health/", s.probe)
-	s.mux.HandleFunc("/app-lifecycle/", s.probe)
+	s.mux.HandleFunc("GET /app-health/", s.probe)
+	s.mux.HandleFunc("GET /app-lifecycle/", s.probe)
 	s.mux.HandleFunc("GET /stats/prometheus", s.metrics)
 	s.mux.HandleFunc("GET /metrics", s.metrics)
-	s.mux.HandleFunc("GET /debug/ndsz", local(s.names))
-	s.mux.HandleFunc("POST /quitquitquit", local(order(o.Quit)))
-	s.mux.HandleFunc("POST /drain", local(order(o.Drain)))
+	s.mux.HandleFunc("GET /debug/ndsz", pages.Inside(s.log, s.names))
+	s.mux.HandleFunc("POST /quitquitquit", pages.Inside(s.log, order(o.Quit)))
+	s.mux.HandleFunc("POST /drain", pages.Inside(s.log, order(o.Drain)))
 	return s, nil
 }
 
 // Serve answers on l until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	server := &http.Server{Handler: s.mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10}
+	server := pages.New(s.mux, s.log)
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	defer s.client.CloseIdleConnections()
@@ -102,18 +103,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	return nil
-}
-
-// local lets programs of the pod only.
-func local(h http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		from, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil || !from.Addr().Unmap().IsLoopback() {
-			http.Error(w, "only from within the pod", http.StatusForbidden)
-			return
-		}
-		h(w, r)
-	}
 }
 
 func order(f func()) http.HandlerFunc {

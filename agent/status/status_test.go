@@ -19,8 +19,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// pages is an HTTP server of a test.
-func pages(t *testing.T, h http.HandlerFunc) (address, port string) {
+// application is an HTTP server of a test.
+func application(t *testing.T, h http.HandlerFunc) (address, port string) {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
@@ -76,7 +76,7 @@ func do(t *testing.T, method, address, path string, header ...string) (status in
 
 func TestReady(t *testing.T) {
 	var stats atomic.Value
-	admin, _ := pages(t, func(w http.ResponseWriter, r *http.Request) {
+	admin, _ := application(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/stats" || r.URL.Query().Get("filter") != readyStats {
 			http.Error(w, r.URL.String(), http.StatusNotFound)
 			return
@@ -138,7 +138,7 @@ func TestProbes(t *testing.T) {
 			w.WriteHeader(http.StatusTeapot)
 		}
 	}
-	_, plain := pages(t, handler)
+	_, plain := application(t, handler)
 	secure := httptest.NewTLSServer(http.HandlerFunc(handler))
 	t.Cleanup(secure.Close)
 	_, tlsPort, _ := net.SplitHostPort(secure.Listener.Addr().String())
@@ -228,12 +228,12 @@ func TestMistakes(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	admin, _ := pages(t, func(w http.ResponseWriter, r *http.Request) {
+	admin, _ := application(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/stats/prometheus" {
 			_, _ = io.WriteString(w, "envoy_one 1\n")
 		}
 	})
-	_, app := pages(t, func(w http.ResponseWriter, r *http.Request) {
+	_, app := application(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/m" {
 			http.NotFound(w, r)
 			return
@@ -278,6 +278,19 @@ func TestOrders(t *testing.T) {
 		{"GET", "/quitquitquit", "127.0.0.1:1", 405, ""},
 		{"GET", "/debug/ndsz", "10.0.0.1:1", 403, ""},
 		{"GET", "/debug/pprof/", "127.0.0.1:1", 404, ""},
+		// What a sidecar hands on of others comes from a loopback address, too.
+		{"POST", "/quitquitquit", "127.0.0.6:1", 403, ""},
+		{"GET", "/debug/ndsz", "127.0.0.6:1", 403, ""},
+		// The proxy's port 15021 hands on what begins with /healthz/ready, from 127.0.0.1.
+		{"POST", "/healthz/ready/../../quitquitquit", "127.0.0.1:1", 307, ""},
+		{"POST", "/healthz/ready/%2e%2e/%2E%2E/quitquitquit", "127.0.0.1:1", 404, ""},
+		{"POST", "/healthz/ready/..%2f..%2fquitquitquit", "127.0.0.1:1", 404, ""},
+		{"POST", "/healthz/ready\\..\\..\\quitquitquit", "127.0.0.1:1", 404, ""},
+		{"POST", "/healthz/ready", "10.0.0.1:1", 405, ""},
+		{"POST", "/stats/prometheus", "10.0.0.1:1", 405, ""},
+		{"POST", "/app-health/main/livez", "10.0.0.1:1", 405, ""},
+		{"DELETE", "/app-lifecycle/main/prestopz", "10.0.0.1:1", 405, ""},
+		{"GET", "/config_dump", "10.0.0.1:1", 404, ""},
 	} {
 		r := httptest.NewRequest(tt.method, tt.path, nil)
 		r.RemoteAddr = tt.from

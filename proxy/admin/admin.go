@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/lateen-mesh/lateen/logging"
+	"github.com/lateen-mesh/lateen/pages"
 	"github.com/lateen-mesh/lateen/proxy/stats"
 )
 
@@ -60,7 +61,7 @@ type Server struct {
 	view  View
 	log   *slog.Logger
 	pages []page
-	http  http.Server
+	http  *http.Server
 	level levels
 }
 
@@ -75,11 +76,8 @@ type page struct {
 // New returns a server that does not listen yet.
 func New(v View) *Server {
 	s := &Server{view: v, log: v.Log.Scope("admin"), pages: table()}
-	s.http = http.Server{
-		Handler: s, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 5 * time.Minute,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
+	s.http = pages.New(s, s.log)
+	s.http.WriteTimeout = 5 * time.Minute // the configuration of a large mesh
 	return s
 }
 
