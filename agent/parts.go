@@ -172,7 +172,8 @@ func (a *agent) dialControl(ctx context.Context) (net.Conn, error) {
 // startSecrets serves certificates, unless somebody else does on the same socket.
 func (a *agent) startSecrets(ctx context.Context) error {
 	path := filepath.Join(a.f.identity, identitySocket)
-	a.pod.input.SDSSocket = path
+	// The control plane takes a proxy that expects names of it for one that has certificates.
+	a.pod.input.SDSSocket, a.pod.input.PilotSAN = path, []string{hostOf(a.pod.config.GetDiscoveryAddress())}
 	if c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
 		a.say.Info("certificates come from the server that is there", "socket", path)
 		return c.Close()
@@ -180,7 +181,7 @@ func (a *agent) startSecrets(ctx context.Context) error {
 	s, err := secrets.Listen(secrets.Options{Socket: path, Credentials: credentialsDirectory, Workload: a.identity, Logger: a.log.Scope("sds")})
 	if err != nil {
 		a.say.Warn("no certificates are served: what speaks TLS with files of the agent does not work", "error", err)
-		a.pod.input.SDSSocket = ""
+		a.pod.input.SDSSocket, a.pod.input.PilotSAN = "", nil
 		return nil
 	}
 	a.spawn("certificates", func() error { return s.Run(ctx) })

@@ -31,7 +31,7 @@ type Mesh struct {
 
 // NewMesh takes objects as they are; mc nil is the default.
 func NewMesh(objects []*config.Config, mc *meshconfig.MeshConfig) *Mesh {
-	return &Mesh{snapshot: mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc})}
+	return &Mesh{snapshot: mesh.Build(config.NewSet(1, objects), mesh.Options{MeshConfig: mc, Identities: true})}
 }
 
 // A File is a text with objects.

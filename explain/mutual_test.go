@@ -4,9 +4,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-
-	"github.com/lateen-mesh/lateen/control/config"
-	"github.com/lateen-mesh/lateen/control/mesh"
 )
 
 // TestMutual explains calls between workloads that have certificates.
@@ -35,7 +32,6 @@ func TestMutual(t *testing.T) {
 				t.Fatal(err)
 			}
 			m, _ := FromFiles([]File{{Name: "bookinfo.yaml", Text: data}, {Name: "policy.yaml", Text: []byte(c.policy)}}, "default", nil)
-			m.snapshot = mesh.Build(m.snapshot.Config, mesh.Options{MeshConfig: config.DefaultMeshConfig(), Identities: true})
 			got := text(t, m, "productpage-v1", Request{URL: "http://reviews:9080/reviews/0"})
 			rest := got
 			for _, want := range c.want {

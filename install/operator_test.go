@@ -200,10 +200,8 @@ func comparable(o *unstructured.Unstructured) map[string]any {
 		spec["ports"] = slices.DeleteFunc(listOf(spec["ports"]), func(e any) bool { return mapOf(e)["port"] == float64(15443) || mapOf(e)["port"] == int64(15443) })
 	case "ConfigMap":
 		data := mapOf(m["data"])
-		for _, line := range []string{"enableAutoMtls: false\n", "outboundTrafficPolicy:\n  mode: ALLOW_ANY\n"} { // written out
-			if mesh, ok := data["mesh"].(string); ok {
-				data["mesh"] = strings.Replace(mesh, line, "", 1)
-			}
+		if mesh, ok := data["mesh"].(string); ok {
+			data["mesh"] = strings.Replace(mesh, "outboundTrafficPolicy:\n  mode: ALLOW_ANY\n", "", 1) // written out
 		}
 		delete(data, "config") // templates are injection's
 		delete(data, "values")

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -22,7 +23,6 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/cluster"
 	"github.com/lateen-mesh/lateen/proxy/endpoint"
 	"github.com/lateen-mesh/lateen/proxy/lb"
-	"github.com/lateen-mesh/lateen/proxy/transport"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
@@ -215,7 +215,7 @@ func (s *server) dumpSecrets(v xds.TypeView) *adminpb.SecretsConfigDump {
 		versions[r.Name] = r.Version
 	}
 	for _, v := range s.secrets.View() {
-		body := wrap(secretProto(v))
+		body := wrap(cmp.Or(v.Source, &tlspb.Secret{Name: v.Name}))
 		switch {
 		case !v.Dynamic:
 			d.StaticSecrets = append(d.StaticSecrets, &adminpb.SecretsConfigDump_StaticSecret{Name: v.Name, LastUpdated: stamp(v.Updated), Secret: body})
@@ -226,22 +226,6 @@ func (s *server) dumpSecrets(v xds.TypeView) *adminpb.SecretsConfigDump {
 		}
 	}
 	return d
-}
-
-// redacted stands for what must not be shown; istioctl knows the word.
-var redacted = &corepb.DataSource{Specifier: &corepb.DataSource_InlineBytes{InlineBytes: []byte("[redacted]")}}
-
-func secretProto(v transport.SecretView) *tlspb.Secret {
-	chain := &corepb.DataSource{Specifier: &corepb.DataSource_InlineBytes{InlineBytes: encodePEM(v.Certificates)}}
-	secret := &tlspb.Secret{Name: v.Name}
-	switch {
-	case len(v.Certificates) == 0:
-	case v.Validation:
-		secret.Type = &tlspb.Secret_ValidationContext{ValidationContext: &tlspb.CertificateValidationContext{TrustedCa: chain}}
-	default:
-		secret.Type = &tlspb.Secret_TlsCertificate{TlsCertificate: &tlspb.TlsCertificate{CertificateChain: chain, PrivateKey: redacted}}
-	}
-	return secret
 }
 
 // dumpEndpoints shows the endpoints in force of every cluster.

@@ -1,9 +1,6 @@
 package proxy
 
 import (
-	"bytes"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"math"
 	"runtime"
@@ -123,12 +120,4 @@ func (s *server) setComponentLevels(list string) error {
 		}
 	}
 	return nil
-}
-
-func encodePEM(list []*x509.Certificate) []byte {
-	var b bytes.Buffer
-	for _, c := range list {
-		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // a Buffer does not fail
-	}
-	return b.Bytes()
 }

@@ -25,7 +25,7 @@ func (f *secureFlags) add(set *pflag.FlagSet) {
 
 // options takes over what the flags and the environment say of the certificate authority.
 func (f *secureFlags) options(o *control.Options) error {
-	o.SecureGRPC = f.address
+	o.SecureGRPC, o.Identities = f.address, f.address != ""
 	a := &o.Authority
 	a.CertFile, a.KeyFile = f.cert, f.key
 	if a.Directory = os.Getenv("ROOT_CA_DIR"); a.Directory == "" {

@@ -55,9 +55,15 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	v1alpha1.RegisterIstioCertificateServiceServer(r, s)
 }
 
-// CreateCertificate issues the caller's own certificate, whatever the CSR names.
+// CreateCertificate issues the caller's own certificate, whatever the CSR names. Who asks before
+// there is an authority waits for it, so that nobody begins with a back-off.
 func (s *Service) CreateCertificate(ctx context.Context, r *v1alpha1.IstioCertificateRequest) (*v1alpha1.IstioCertificateResponse, error) {
 	s.metrics.asked.Inc()
+	select {
+	case <-s.authority.Ready():
+	case <-ctx.Done():
+		return nil, status.Error(codes.Unavailable, errNotReady.Error())
+	}
 	select {
 	case s.gate <- struct{}{}:
 		defer func() { <-s.gate }()

@@ -74,8 +74,7 @@ func kinds() []kindSchema {
 // them yet, and what happens instead; users are told with each object.
 func withoutEffect() map[Kind]string {
 	return map[Kind]string{
-		PeerAuthentication: "connections without mutual TLS are taken",
-		Telemetry:          "proxies report what the mesh's defaults say",
+		Telemetry: "proxies report what the mesh's defaults say",
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -203,8 +204,9 @@ type SecretView struct {
 	Dynamic      bool // by SDS
 	Ready        bool
 	Updated      time.Time
-	Certificates []*x509.Certificate // chain of a certificate, nil for roots
-	Validation   bool                // roots rather than a certificate
+	Certificates []*x509.Certificate // a chain, or the roots that are trusted
+	Validation   bool                // roots rather than a chain
+	Source       *tlsv3.Secret       // as it was given, without keys; nil as long as it is not ready
 }
 
 // View returns the secrets in use, by name.
@@ -216,9 +218,7 @@ func (s *Secrets) View() []SecretView {
 		w := SecretView{Name: k.name, Dynamic: k.client != nil}
 		if v := e.value.Load(); v != nil {
 			w.Ready, w.Updated, w.Validation = true, v.updated, v.validation != nil
-			if v.certificate != nil {
-				w.Certificates = parsed(v.certificate)
-			}
+			w.Certificates, w.Source = v.certificates(), withoutKeys(v.source)
 		}
 		views = append(views, w)
 	}
@@ -226,12 +226,40 @@ func (s *Secrets) View() []SecretView {
 	return views
 }
 
-func parsed(c *tls.Certificate) []*x509.Certificate {
+// certificates are those of a chain, or the roots.
+func (v *secretValue) certificates() []*x509.Certificate {
+	var all [][]byte
+	if v.certificate != nil {
+		all = v.certificate.Certificate
+	}
+	text, _, _ := read(v.source.GetValidationContext().GetTrustedCa()) // was read before
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		all = append(all, block.Bytes)
+	}
 	var list []*x509.Certificate
-	for _, der := range c.Certificate {
+	for _, der := range all {
 		if x, err := x509.ParseCertificate(der); err == nil {
 			list = append(list, x)
 		}
 	}
 	return list
+}
+
+// redacted stands for what must not be shown; istioctl knows the word.
+var redacted = &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: []byte("[redacted]")}}
+
+// withoutKeys is a secret as it may be shown.
+func withoutKeys(source *tlsv3.Secret) *tlsv3.Secret {
+	shown := proto.CloneOf(source)
+	switch t := shown.GetType().(type) {
+	case *tlsv3.Secret_TlsCertificate:
+		t.TlsCertificate.PrivateKey, t.TlsCertificate.Password, t.TlsCertificate.PrivateKeyProvider = redacted, nil, nil
+	case *tlsv3.Secret_SessionTicketKeys:
+		for i := range t.SessionTicketKeys.GetKeys() {
+			t.SessionTicketKeys.Keys[i] = redacted
+		}
+	case *tlsv3.Secret_GenericSecret:
+		t.GenericSecret.Reset()
+	}
+	return shown
 }

@@ -179,3 +179,37 @@ func TestStaticSecret(t *testing.T) {
 		}
 	}
 }
+
+// TestSecretsShown: pages see chains and roots, and never a key.
+func TestSecretsShown(t *testing.T) {
+	store := NewSecrets(nil)
+	ca := newAuthority(t, "ca")
+	given := certificate("server", ca.issue(t, time.Hour, "a"))
+	tickets := &tlsv3.Secret{Name: "tickets", Type: &tlsv3.Secret_SessionTicketKeys{SessionTicketKeys: &tlsv3.TlsSessionTicketKeys{
+		Keys: []*corev3.DataSource{{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: make([]byte, 80)}}}}}}
+	for _, s := range []*tlsv3.Secret{given, rootSecret("trusted", ca), tickets} {
+		if err := store.AddStatic(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	views := map[string]SecretView{}
+	for _, v := range store.View() {
+		views[v.Name] = v
+	}
+	server, trusted := views["server"], views["trusted"]
+	if len(server.Certificates) != 1 || server.Certificates[0].Issuer.CommonName != "ca" || server.Validation {
+		t.Errorf("server: %+v", server)
+	}
+	if len(trusted.Certificates) != 1 || trusted.Certificates[0].Subject.CommonName != "ca" || !trusted.Validation || trusted.Source.GetValidationContext().GetTrustedCa() == nil {
+		t.Errorf("trusted: %+v", trusted)
+	}
+	if got := string(server.Source.GetTlsCertificate().GetPrivateKey().GetInlineBytes()); got != "[redacted]" {
+		t.Errorf("the key is shown as %q", got)
+	}
+	if got := string(views["tickets"].Source.GetSessionTicketKeys().GetKeys()[0].GetInlineBytes()); got != "[redacted]" {
+		t.Errorf("the key of tickets is shown as %q", got)
+	}
+	if strings.Contains(given.GetTlsCertificate().GetPrivateKey().String(), "redacted") {
+		t.Error("the secret itself has lost its key")
+	}
+}
