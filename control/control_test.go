@@ -191,7 +191,13 @@ func (p *plane) connectAs(id, typeURL string, metadata map[string]any, names ...
 // connectNode subscribes a node.
 func (p *plane) connectNode(node *corepb.Node, typeURL string, names ...string) *proxy {
 	p.t.Helper()
-	conn, err := grpc.NewClient("unix:"+filepath.Join(p.sockets, "grpc"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return p.connectAt("unix:"+filepath.Join(p.sockets, "grpc"), node, typeURL, names...)
+}
+
+// connectAt subscribes a node in plain text.
+func (p *plane) connectAt(address string, node *corepb.Node, typeURL string, names ...string) *proxy {
+	p.t.Helper()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		p.t.Fatal(err)
 	}

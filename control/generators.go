@@ -242,7 +242,7 @@ func extensions(v *view, names []string) ([]ads.Resource, error) {
 func secrets(v *view, names []string) ([]ads.Resource, error) {
 	var list []ads.Resource
 	for _, n := range names {
-		s, err := compile.Secret(v.snapshot, v.proxy, n)
+		s, err := secretFor(v.snapshot, v.proxy, n)
 		if err != nil {
 			continue
 		}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -76,15 +77,20 @@ func groupOf(p *mesh.Proxy) string {
 
 // admit reads a node and refuses one that wants to be of a group that is not there: its
 // agent comes again.
-func (s *Server) admit(node *corepb.Node) (*mesh.Proxy, error) {
+func (s *Server) admit(ctx context.Context, node *corepb.Node) (*mesh.Proxy, error) {
 	p, err := mesh.ParseProxy(node)
-	if err != nil || s.registrations.o.Off || groupOf(p) == "" {
-		return p, err
+	if err != nil {
+		return nil, err
 	}
-	if s.snapshot.Load().Config.Get(config.WorkloadGroup, p.Namespace, groupOf(p)) == nil {
+	p.Anonymous = !proven(ctx)
+	if s.registrations.o.Off || groupOf(p) == "" {
+		return p, nil
+	}
+	group := s.snapshot.Load().Config.Get(config.WorkloadGroup, p.Namespace, groupOf(p))
+	if group == nil {
 		return nil, fmt.Errorf("auto-registration: there is no WorkloadGroup %s/%s", p.Namespace, groupOf(p))
 	}
-	return p, nil
+	return p, mayJoin(ctx, p, group)
 }
 
 // joins takes a stream of a proxy into account.

@@ -202,7 +202,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func proxyOf(n *corepb.Node) (*mesh.Proxy, error) {
+func proxyOf(_ context.Context, n *corepb.Node) (*mesh.Proxy, error) {
 	if n.GetId() == "" {
 		return nil, fmt.Errorf("id: must not be empty")
 	}

@@ -35,8 +35,9 @@ type Options struct {
 	// Types in their order of delivery, at most 64. CDS before EDS before LDS
 	// before RDS is what make-before-break needs.
 	Types []Type
-	// Proxy reads a node; its error refuses the stream.
-	Proxy func(*corepb.Node) (*mesh.Proxy, error)
+	// Proxy reads the node of a stream, whose context says who calls; its error refuses the
+	// stream.
+	Proxy func(context.Context, *corepb.Node) (*mesh.Proxy, error)
 	// View returns the newest view of the mesh for a proxy. It is called from the
 	// proxy's goroutine after each Push and must be cheap until it is used.
 	View func(*mesh.Proxy) View
@@ -162,7 +163,7 @@ func (s *Server) serve(stream grpc.ServerStream, w wire, delta bool) error {
 	if err != nil {
 		return err
 	}
-	proxy, err := s.identify(first.node)
+	proxy, err := s.identify(stream.Context(), first.node)
 	if err != nil {
 		return err
 	}
@@ -190,11 +191,11 @@ func (s *Server) serve(stream grpc.ServerStream, w wire, delta bool) error {
 	return c.run(stream.Context(), first)
 }
 
-func (s *Server) identify(node *corepb.Node) (*mesh.Proxy, error) {
+func (s *Server) identify(ctx context.Context, node *corepb.Node) (*mesh.Proxy, error) {
 	if node == nil {
 		return nil, status.Error(codes.InvalidArgument, "the first request of a stream must name its node")
 	}
-	proxy, err := s.o.Proxy(node)
+	proxy, err := s.o.Proxy(ctx, node)
 	if err != nil {
 		s.o.Log.Warn("stream refused", "node", node.GetId(), "error", err)
 		return nil, status.Error(codes.InvalidArgument, fmt.Sprintf("node: %v", err))

@@ -67,6 +67,9 @@ type Proxy struct {
 	// HostsApart has virtual hosts sent as resources of their own (VHDS). The stream decides
 	// on it, so that who looks at configuration has whole route tables.
 	HostsApart bool
+	// Anonymous is a proxy that claims to be what it is, on a connection that proves nothing: it
+	// gets no secrets.
+	Anonymous bool
 	// Metadata is the raw node metadata as decoded JSON.
 	Metadata map[string]any
 }
