@@ -20,6 +20,8 @@ GOTESTSUM := gotest.tools/gotestsum@v1.13.0 --format standard-quiet --rerun-fail
 API     := local/apiserver
 KUBERNETES := $(shell sed -n 's,^.*k8s.io/kubernetes \(v[0-9.]*\).*,\1,p' $(API)/go.mod | head -1)
 APIFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES) -X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)
+# So is the authorizer of OPA.
+OPA     := samples/opa
 SHELL   := bash
 # Package names of `go build -v` become a count on a terminal, so that a long build is seen to go on.
 PROGRESS := awk -v tty=$(if $(MAKE_TERMERR),1,0) '/^[A-Za-z0-9_.\/-]+$$/ { n++; if (tty) printf "\r%d packages compiled", n > "/dev/stderr"; next } { print > "/dev/stderr" } END { if (n && tty) print "" > "/dev/stderr" }'
@@ -31,6 +33,7 @@ build: ## build all programs into bin/; the first time takes minutes, most of th
 	@mkdir -p $(BIN)
 	@echo 'building the programs of cmd/' && set -o pipefail && $(GO) build -v -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/... 2>&1 | $(PROGRESS)
 	@echo 'building the Kubernetes API' && set -o pipefail && $(GO) build -C $(API) -v -trimpath -ldflags '$(APIFLAGS)' -o $(abspath $(BIN))/lateen-apiserver . 2>&1 | $(PROGRESS)
+	@echo 'building the authorizer of OPA' && set -o pipefail && $(GO) build -C $(OPA) -v -trimpath -ldflags '-s -w' -o $(abspath $(BIN))/lateen-opa . 2>&1 | $(PROGRESS)
 	@ln -sf lateen $(BIN)/istioctl
 
 demo: build ## Bookinfo in a mesh on this machine, with the address of its page; Ctrl-C ends it
@@ -42,14 +45,17 @@ lint: ## gofmt, golangci-lint with go vet in it
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'error: files are not formatted'; echo 'hint: gofmt -w FILE'; exit 1; }
 	$(GO) run $(GOLANGCI) run
 	cd $(API) && $(GO) run $(GOLANGCI) run --config $(CURDIR)/.golangci.yml
+	cd $(OPA) && $(GO) run $(GOLANGCI) run --config $(CURDIR)/.golangci.yml
 
 test: peers ## all tests, those against a real Envoy included
 	$(GO) run $(GOTESTSUM) --packages ./... -- -timeout 20m
 	$(GO) test -C $(API) ./...
+	$(GO) test -C $(OPA) ./...
 
 race: ## the tests of every package of ours under the race detector; of the API's module those of its store, the rest being upstream's
 	$(GO) run $(GOTESTSUM) --packages ./... -- -race -short
 	$(GO) test -C $(API) -race -short ./store/...
+	$(GO) test -C $(OPA) -race -short ./...
 
 e2e: build peers ## the tests that run the built binaries: scenarios, README tour, differential cases
 	$(GO) test -count=1 ./test/... ./cli/... ./local/...

@@ -120,6 +120,7 @@ var imports = map[string]string{
 
 	"samples":         "samples/...",
 	"samples/httpbin": "", "samples/site": "", "samples/testca": "",
+	"samples/opa": "samples/opa/authz", "samples/opa/authz": "",
 	"samples/helloworld": "", "samples/extauthz": "", "samples/sleep": "", "samples/tcp-echo": "",
 	"samples/bookinfo": "", "samples/bookinfo/productpage": "samples/bookinfo", "samples/bookinfo/details": "samples/bookinfo",
 	"samples/bookinfo/reviews": "samples/bookinfo", "samples/bookinfo/ratings": "samples/bookinfo",

@@ -1,5 +1,5 @@
-// Package build makes programs of the Kubernetes API's own module for tests of the
-// packages outside of it, which cannot import it.
+// Package build makes programs of the modules that the Kubernetes API and OPA have of their
+// own, for tests of the packages outside of them, which cannot import them.
 package build
 
 import (
@@ -12,15 +12,25 @@ import (
 
 // APIServer builds lateen-apiserver into a folder and returns its path. The same sources
 // give the same program from Go's cache; it is linked anew each time.
-func APIServer(dir string) (string, error) { return program(dir, "lateen-apiserver", ".") }
+func APIServer(dir string) (string, error) { return program(dir, "lateen-apiserver", api, ".") }
 
 // Kubectl builds the kubectl of the API's version, for machines that have none.
 func Kubectl(dir string) (string, error) {
-	return program(dir, "kubectl", "k8s.io/kubernetes/cmd/kubectl")
+	return program(dir, "kubectl", api, "k8s.io/kubernetes/cmd/kubectl")
 }
 
-func program(dir, name, path string) (string, error) {
-	module, err := module()
+// OPA builds lateen-opa into a folder.
+func OPA(dir string) (string, error) { return program(dir, "lateen-opa", opa, ".") }
+
+// The modules, in the tree.
+const (
+	api = "local/apiserver"
+	opa = "samples/opa"
+)
+
+// program builds a package of a module.
+func program(dir, name, of, path string) (string, error) {
+	module, err := module(of)
 	if err != nil {
 		return "", err
 	}
@@ -32,14 +42,14 @@ func program(dir, name, path string) (string, error) {
 	return binary, nil
 }
 
-// module is the API's, in the tree that the test runs in.
-func module() (string, error) {
+// module is where a module is, in the tree that the test runs in.
+func module(name string) (string, error) {
 	dir, err := os.Getwd()
 	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
-		api := filepath.Join(dir, "local", "apiserver")
-		if _, err := os.Stat(filepath.Join(api, "go.mod")); err == nil {
-			return api, nil
+		module := filepath.Join(dir, filepath.FromSlash(name))
+		if _, err := os.Stat(filepath.Join(module, "go.mod")); err == nil {
+			return module, nil
 		}
 	}
-	return "", errors.Join(err, errors.New("no local/apiserver above the working directory"))
+	return "", errors.Join(err, fmt.Errorf("no %s above the working directory", name))
 }

@@ -38,15 +38,15 @@ func Remove() {
 }
 
 func buildCommands() (string, error) {
-	api, err := module()
+	dir, err := module(api)
 	if err != nil {
 		return "", err
 	}
-	root := filepath.Dir(filepath.Dir(api))
+	root := filepath.Dir(filepath.Dir(dir))
 	if err := readSources(root); err != nil {
 		return "", err
 	}
-	dir, err := os.MkdirTemp("", "lateen-test-")
+	dir, err = os.MkdirTemp("", "lateen-test-")
 	if err != nil {
 		return "", err
 	}

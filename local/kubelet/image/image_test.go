@@ -12,7 +12,7 @@ import (
 func catalog(t *testing.T, given map[string]string) *Catalog {
 	t.Helper()
 	bin := t.TempDir()
-	for _, name := range []string{"lateen-sample", "pilot-agent", "istiod"} {
+	for _, name := range []string{"lateen-sample", "lateen-opa", "pilot-agent", "istiod"} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -45,6 +45,7 @@ func TestNames(t *testing.T) {
 		"docker.io/mccutchen/go-httpbin:v2.15.0":     "BIN/lateen-sample httpbin --go --listen :8080",
 		"curlimages/curl":                            "sh -c " + curlOrCommand + " curl --help",
 		"istio/tcp-echo-server:1.3":                  "BIN/lateen-sample tcp-echo",
+		"openpolicyagent/opa:latest-envoy":           "BIN/lateen-opa run",
 		"docker.io/istio/examples-helloworld-v2:1.0": "BIN/lateen-sample helloworld --listen :5000",
 		"docker.io/istio/examples-bookinfo-productpage-v1:1.16.2":       "BIN/lateen-sample productpage --listen :9080 --linger 1s",
 		"docker.io/istio/examples-bookinfo-details-v1:1.20.2":           "BIN/lateen-sample details --listen :9080 --linger 1s",

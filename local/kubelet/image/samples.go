@@ -19,6 +19,7 @@ type sample struct {
 // ours are the programs that are looked for in the directory of our programs.
 const (
 	samplePrograms = "lateen-sample"
+	opaProgram     = "lateen-opa"
 	agentProgram   = "pilot-agent"
 	controlProgram = "istiod"
 )
@@ -32,6 +33,8 @@ var samples = map[string]sample{
 	"kong/httpbin":         {entrypoint: []string{samplePrograms, "httpbin", "--image", "--listen", ":80"}},
 	"kennethreitz/httpbin": {entrypoint: []string{samplePrograms, "httpbin", "--image", "--listen", ":80"}},
 	"mccutchen/go-httpbin": {entrypoint: []string{samplePrograms, "httpbin", "--go", "--listen", ":8080"}},
+
+	"openpolicyagent/opa": {entrypoint: []string{opaProgram}, args: []string{"run"}},
 
 	"testing/ext-authz":            extAuthz,
 	"istio-testing/ext-authz":      extAuthz,
@@ -87,7 +90,7 @@ func (c *Catalog) sample(name string) (Image, error) {
 	if s.uid != 0 {
 		i.UID, i.GID = s.uid, s.uid
 	}
-	if len(s.entrypoint) == 0 || !slices.Contains([]string{samplePrograms, agentProgram, controlProgram}, s.entrypoint[0]) {
+	if len(s.entrypoint) == 0 || !slices.Contains([]string{samplePrograms, opaProgram, agentProgram, controlProgram}, s.entrypoint[0]) {
 		return i, nil
 	}
 	if s.entrypoint[0] != samplePrograms { // exec finds them by name, as in their images
