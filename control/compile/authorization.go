@@ -173,6 +173,9 @@ func (t *policyTranslator) local(policies []*mesh.AuthorizationPolicy) []ir.Acce
 				f.Rules = t.add(f.Rules, stage.as, a, "")
 			}
 		}
+		if stage.as == ir.Deny && !t.tcp {
+			f.Rules = t.unread(f.Rules)
+		}
 		if f.Rules == nil && f.Shadow == nil {
 			continue
 		}
@@ -182,6 +185,18 @@ func (t *policyTranslator) local(policies []*mesh.AuthorizationPolicy) []ir.Acce
 		out = append(out, ir.AccessFilter{RBAC: f})
 	}
 	return out
+}
+
+// unread adds rules that deny every request where it is not known which tokens are to be
+// looked at: they stand for RequestAuthentications that cannot be read.
+func (t *policyTranslator) unread(to *ir.AccessRules) *ir.AccessRules {
+	for _, a := range t.snapshot.RequestAuthentications(t.proxy) {
+		if a.Guard && len(a.Spec.GetJwtRules()) == 0 {
+			all := &security.AuthorizationPolicy{Rules: []*security.Rule{{}}}
+			to = t.add(to, ir.Deny, &mesh.AuthorizationPolicy{Config: a.Config, Spec: all}, "RequestAuthentication-")
+		}
+	}
+	return to
 }
 
 // dryRun reports that a policy is tried out: it is told what it would do. What is not written

@@ -93,11 +93,13 @@ type Config struct {
 	// Kubernetes kinds the k8s.io/api type (*corev1.Service, *discoveryv1.EndpointSlice, …).
 	Spec   any
 	Source Source
+	// Guard is set for what stands in for a policy that is broken: see Guarded.
+	Guard bool
 }
 
 // Equal reports whether two objects of one key say the same, from the same place.
 func (c *Config) Equal(o *Config) bool {
-	if c.Source != o.Source || c.APIVersion != o.APIVersion || !c.CreationTime.Equal(o.CreationTime) ||
+	if c.Source != o.Source || c.Guard != o.Guard || c.APIVersion != o.APIVersion || !c.CreationTime.Equal(o.CreationTime) ||
 		!equality.Semantic.DeepEqual(c.Labels, o.Labels) || !equality.Semantic.DeepEqual(c.Annotations, o.Annotations) {
 		return false
 	}

@@ -29,9 +29,16 @@ func DecodeYAML(name string, text []byte) (objects []*Config, problems []Problem
 
 // DecodeIn is DecodeYAML with another default namespace.
 func DecodeIn(namespace, name string, text []byte) (objects []*Config, problems []Problem) {
+	objects, _, problems = DecodeGuarded(namespace, name, text)
+	return objects, problems
+}
+
+// DecodeGuarded is DecodeIn for who puts objects in force: guards take the place of policies
+// that are broken and of which no good state is known.
+func DecodeGuarded(namespace, name string, text []byte) (objects, guards []*Config, problems []Problem) {
 	d := decoder{name: name, namespace: namespace, seen: map[Key]int{}}
 	d.read(text)
-	return d.objects, d.problems
+	return d.objects, d.guards, d.problems
 }
 
 // A decoder collects what one text holds.
@@ -39,6 +46,7 @@ type decoder struct {
 	name      string
 	namespace string
 	objects   []*Config
+	guards    []*Config
 	problems  []Problem
 	seen      map[Key]int // line of the object with this key
 	strict    bool        // judge as Validate does
@@ -144,6 +152,32 @@ func (d *decoder) document(n *yaml.Node, depth int) {
 			at = h.apiVersionAt
 		}
 		d.report(at, h.key(nil, ""), Error, v.field, v.message, v.hint)
+		if schema := schemaOf(Kind(h.kind)); schema != nil && schema.group != "" && strings.HasPrefix(h.apiVersion, schema.group+"/") {
+			w := walker{}
+			w.value(n, schema.shape())
+			d.guard(n, h, schema, w.json, append(d.problems[known:], w.problems...))
+		}
+	}
+}
+
+// guard puts what stands for a broken object beside the objects. read is what could be read of it.
+func (d *decoder) guard(n *yaml.Node, h heading, schema *kindSchema, read []byte, found []Problem) {
+	if d.strict {
+		return
+	}
+	var whole struct {
+		Metadata struct{ Annotations map[string]string }
+		Spec     json.RawMessage
+	}
+	if json.Unmarshal(read, &whole) != nil {
+		whole.Spec, found = nil, []Problem{{}}
+	}
+	o := Config{Key: h.key(schema, d.namespace), APIVersion: h.apiVersion, Annotations: whole.Metadata.Annotations, Source: Source{d.name, n.Line}}
+	if o.Name == "" {
+		o.Name = o.Source.String()
+	}
+	if g := guard(schema, o, whole.Spec, found); g != nil {
+		d.guards = append(d.guards, g)
 	}
 }
 
@@ -154,6 +188,7 @@ func (d *decoder) object(n *yaml.Node, h heading, schema *kindSchema) {
 	w.value(n, schema.shape())
 	d.adopt(key, w.problems)
 	if w.failed {
+		d.guard(n, h, schema, w.json, w.problems)
 		return
 	}
 	o, err := build(w.json, schema, d.namespace)
@@ -176,6 +211,7 @@ func (d *decoder) object(n *yaml.Node, h heading, schema *kindSchema) {
 	slices.SortStableFunc(found, func(a, b Problem) int { return a.Source.Line - b.Source.Line })
 	d.adopt(o.Key, found)
 	if HasErrors(found) {
+		d.guard(n, h, schema, w.json, found)
 		return
 	}
 	if first, taken := d.seen[o.Key]; taken && !d.strict {

@@ -69,43 +69,50 @@ func FromObject(kind Kind, object metav1.Object) (*Config, []Problem) {
 }
 
 // FromSpec makes the Config of a custom object that an API server holds, of its
-// metadata and the JSON of its spec. It is nil when a problem is an error.
+// metadata and the JSON of its spec. When a problem is an error it is nil, or for a policy
+// its guard.
 func FromSpec(kind Kind, apiVersion string, meta metav1.Object, spec []byte) (*Config, []Problem) {
 	schema, key := schemaOf(kind), Key{kind, meta.GetNamespace(), meta.GetName()}
-	refuse := func(err error) (*Config, []Problem) {
-		return nil, []Problem{{Object: key, Message: err.Error()}}
-	}
 	if schema == nil || schema.message == nil {
-		return refuse(fmt.Errorf("is not a kind of the mesh"))
+		return nil, []Problem{{Object: key, Message: "is not a kind of the mesh"}}
 	}
 	o := &Config{
 		Key: key, APIVersion: apiVersion, Labels: meta.GetLabels(), Annotations: meta.GetAnnotations(),
 		CreationTime: meta.GetCreationTimestamp().Time,
 	}
+	var w walker
+	body, problems := o.read(schema, &w, spec)
+	if !HasErrors(problems) {
+		o.Spec = body
+		accepted, found := accept(schema, o, w.blank)
+		if problems = append(problems, found...); accepted != nil {
+			return accepted, problems
+		}
+	}
+	return guard(schema, *o, w.json, problems), problems
+}
+
+// read reads the JSON of a custom object's spec; the walker has what of it could be read.
+func (c *Config) read(schema *kindSchema, w *walker, spec []byte) (proto.Message, []Problem) {
 	message := schema.message.ProtoReflect().New().Interface()
-	o.Spec = message
 	if len(spec) == 0 {
-		return accept(schema, o, nil)
+		return message, nil
 	}
 	n, err := jsonTree(spec)
 	if err != nil {
-		return refuse(err)
+		return nil, []Problem{{Object: c.Key, Message: err.Error()}}
 	}
-	w := walker{lenient: true}
+	w.lenient = true
 	w.value(n, messageShape(message.ProtoReflect().Descriptor()))
 	if !w.failed && len(w.json) > 0 {
 		if err := protojson.Unmarshal(w.json, message); err != nil {
-			return refuse(err)
+			return nil, []Problem{{Object: c.Key, Message: err.Error()}}
 		}
 	}
 	for i := range w.problems {
-		w.problems[i].Object, w.problems[i].Source = key, Source{}
+		w.problems[i].Object, w.problems[i].Source = c.Key, Source{}
 	}
-	if w.failed {
-		return nil, w.problems
-	}
-	o, found := accept(schema, o, w.blank)
-	return o, append(w.problems, found...)
+	return message, w.problems
 }
 
 // accept validates an object of an API server.

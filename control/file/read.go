@@ -35,6 +35,7 @@ type fileState struct {
 	good  []*config.Config // last good state of every object of the file
 	fresh []*config.Config // good objects of the present text
 	kept  []*config.Config // of good: those whose present text is broken
+	guard []*config.Config // for broken policies that were never good
 }
 
 // A stamp tells whether a file may have changed without reading it.
@@ -89,14 +90,14 @@ func readFile(path string) ([]byte, stamp, error) {
 
 // parse decodes the text and decides what of the last good state stays.
 func (f *fileState) parse(namespace string) {
-	var objects []*config.Config
+	var objects, guards []*config.Config
 	switch {
 	case f.failure != nil:
 		f.problems = []config.Problem{{Source: config.Source{File: f.path, Line: 1}, Message: "cannot be read: " + f.failure.Error()}}
 	case len(f.text) > maxFile:
 		f.problems = []config.Problem{{Source: config.Source{File: f.path, Line: 1}, Message: fmt.Sprintf("is larger than %d MiB", maxFile>>20)}}
 	default:
-		objects, f.problems = config.DecodeIn(namespace, f.path, f.text)
+		objects, guards, f.problems = config.DecodeGuarded(namespace, f.path, f.text)
 	}
 	f.text = nil
 	before := map[config.Key]*config.Config{}
@@ -119,12 +120,18 @@ func (f *fileState) parse(namespace string) {
 			f.kept = append(f.kept, o)
 		}
 	}
+	for _, o := range f.guard {
+		if unclear && !written[o.Key] && !slices.ContainsFunc(guards, func(g *config.Config) bool { return g.Key == o.Key }) {
+			guards = append(guards, o)
+		}
+	}
+	f.guard = guards
 	f.good = slices.Concat(f.fresh, f.kept)
 }
 
 // lose keeps all objects of a file whose whole path or directory cannot be read.
 func (f *fileState) lose(why error) {
-	f.once, f.fresh, f.kept = false, nil, f.good
+	f.once, f.fresh, f.kept = false, nil, f.good // guards stay, too
 	f.problems = []config.Problem{{Source: config.Source{File: f.path, Line: 1}, Message: fmt.Sprintf("the configuration path cannot be read: %v", why)}}
 }
 

@@ -73,7 +73,7 @@ type Source struct {
 	files  map[string]*fileState
 	stdin  []byte
 	owned  map[config.Key]*config.Config // in force in the store from this source
-	taken  map[config.Problem]bool       // told of objects that other files have
+	taken  map[config.Problem]bool       // told beside what is wrong with each file itself
 	status []Status
 }
 
@@ -188,7 +188,7 @@ func (s *Source) look(found []string, gone map[string]error, changed []string) *
 		if present[path] {
 			continue
 		}
-		if why := within(path, gone); why != nil && len(f.good) > 0 {
+		if why := within(path, gone); why != nil && len(f.good)+len(f.guard) > 0 {
 			if f.once {
 				f.lose(why)
 				s.announce(f)
@@ -245,8 +245,8 @@ func (s *Source) announce(f *fileState) {
 func (s *Source) apply(files []*fileState) *config.Set {
 	next := map[config.Key]*config.Config{}
 	owner := map[config.Key]*fileState{}
-	extra := map[*fileState][]config.Problem{}
-	for _, f := range files { // what is written now goes before what is kept
+	extra := map[*fileState][]config.Problem{} // what is wrong beside their texts
+	for _, f := range files {                  // what is written now goes before what is kept
 		for _, o := range f.fresh {
 			if first, taken := next[o.Key]; taken {
 				extra[f] = append(extra[f], config.Problem{Source: o.Source, Object: o.Key,
@@ -263,13 +263,24 @@ func (s *Source) apply(files []*fileState) *config.Set {
 			}
 		}
 	}
-	s.announceTaken(extra)
+	for _, f := range files {
+		for _, o := range f.guard {
+			if _, taken := next[o.Key]; !taken {
+				if old := s.owned[o.Key]; old != nil && old.Equal(o) {
+					o = old // the store sees no change
+				}
+				next[o.Key] = o
+				extra[f] = append(extra[f], o.Guarded())
+			}
+		}
+	}
+	s.announceExtra(extra)
 	s.report(files, owner, extra)
 	return s.transact(next)
 }
 
-// announceTaken logs, once, which objects other files have already.
-func (s *Source) announceTaken(extra map[*fileState][]config.Problem) {
+// announceExtra logs, once, which objects other files have already, and what comes of broken policies.
+func (s *Source) announceExtra(extra map[*fileState][]config.Problem) {
 	taken := map[config.Problem]bool{}
 	for _, list := range extra {
 		for _, p := range list {

@@ -193,6 +193,33 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// TestABrokenPolicyGuards: what was never good is closed, what was good stays as it was (PO-016).
+func TestABrokenPolicyGuards(t *testing.T) {
+	a := kubetest.New(t).Start()
+	policy := func(port string) string {
+		return "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: web}\nspec: {action: DENY, rules: [{to: [{operation: {ports: [" + port + "]}}]}]}\n"
+	}
+	guarded := func(s *config.Set) bool {
+		o := s.Get(config.AuthorizationPolicy, "web", "p")
+		return o != nil && o.Guard
+	}
+	a.Apply(policy("http"))
+	r := of(t, a)
+	if st := r.Status(); !guarded(r.store.Current()) || st.Stale != 0 || len(st.Problems) != 2 || !strings.Contains(st.Problems[1].Message, "was never in force") {
+		t.Errorf("status %+v", st)
+	}
+	if !strings.Contains(r.log.String(), "was never in force") {
+		t.Errorf("the log does not say so:\n%s", r.log)
+	}
+	a.Apply(policy(`"80"`))
+	r.until("it is mended", func(s *config.Set) bool { return !guarded(s) })
+	a.Apply(policy("http"))
+	eventually(t, "it is seen to be broken", func() bool { return r.Status().Stale == 1 })
+	if guarded(r.store.Current()) {
+		t.Error("its last good state is not in force")
+	}
+}
+
 func TestABadObjectHarmsItselfOnly(t *testing.T) {
 	a := kubetest.New(t).Start()
 	a.Apply(entryYAML("good", "good.example.com") + "---" + entryYAML("born-bad", "bad/host") + "---" + entryYAML("later-bad", "later.example.com"))

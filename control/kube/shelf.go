@@ -28,7 +28,7 @@ type shelf struct {
 type entry struct {
 	uid      types.UID
 	version  string         // its resourceVersion: with the uid it tells whether anything is new
-	good     *config.Config // in force, nil if nothing is
+	good     *config.Config // in force, nil if nothing is; the guard of a policy that was never good
 	stale    bool           // good is older than the object, which is broken
 	problems []config.Problem
 	told     *string // what its status was last made to say
@@ -58,7 +58,7 @@ func (s *shelf) Update(object any) error {
 	s.source.mu.Lock()
 	defer s.source.mu.Unlock()
 	if s.settle(j) {
-		s.source.announce(j.problems)
+		s.source.announce(s.objects[j.key].problems)
 	}
 	signal(s.source.wake)
 	return nil
@@ -101,7 +101,7 @@ func (s *shelf) Replace(list []any, _ string) error {
 	for _, j := range changes {
 		if s.settle(j) {
 			if told++; told <= maxTold {
-				s.source.announce(j.problems)
+				s.source.announce(s.objects[j.key].problems)
 			}
 		}
 	}
@@ -181,13 +181,16 @@ func (s *shelf) settle(j judged) (news bool) {
 	before := e.good
 	switch {
 	case j.config != nil && before != nil && before.Equal(j.config):
-	case broken && !another:
+	case broken && !another && before != nil && !before.Guard:
 	default:
 		e.good = j.config
 	}
+	if e.good != nil && e.good.Guard {
+		j.problems = append(slices.Clip(j.problems), e.good.Guarded())
+	}
 	news = len(j.problems) > 0 && !slices.Equal(e.problems, j.problems)
 	s.source.tell(s.reading, j, e)
-	e.uid, e.version, e.problems, e.stale = j.uid, j.version, j.problems, broken && e.good != nil
+	e.uid, e.version, e.problems, e.stale = j.uid, j.version, j.problems, broken && e.good != nil && !e.good.Guard
 	if e.good != before {
 		s.source.pending[j.key] = e.good
 	}

@@ -212,7 +212,7 @@ func (s *Source) inForce() []savedObject {
 	var all []savedObject
 	for _, kind := range config.Kinds() {
 		for _, e := range s.shelves[kind].objects {
-			if e.good != nil {
+			if e.good != nil && !e.good.Guard {
 				all = append(all, savedObject{e.uid, e.good})
 			}
 		}
