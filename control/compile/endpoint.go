@@ -95,7 +95,7 @@ func (b *clusterBuilder) endpoints(cluster string, t target, p policy) []*regist
 	var list, ending []*registry.Endpoint
 	sessions := t.service.Labels[sessionLabel] != ""
 	for _, e := range b.mesh.Registry.Endpoints(t.service, t.port) {
-		e := b.asCalled(e, p)
+		e := b.asCalled(e, t.port, p)
 		switch {
 		case !hasLabels(e.Labels, t.subset.GetLabels()):
 		case isSNICluster(cluster) && e.TLSMode != "istio":
@@ -115,7 +115,12 @@ func (b *clusterBuilder) endpoints(cluster string, t target, p policy) []*regist
 
 // asCalled is an endpoint with the TLS that it is called with: what a DestinationRule says
 // holds for all endpoints; without one they are called with mutual TLS that take it.
-func (b *clusterBuilder) asCalled(e *registry.Endpoint, p policy) *registry.Endpoint {
+func (b *clusterBuilder) asCalled(e *registry.Endpoint, port registry.Port, p policy) *registry.Endpoint {
+	if b.mesh.ClosedGateway(e.Namespace, e.Labels) && hasPlainServer(b.mesh.GatewaysFor(e.Namespace, e.Labels), port.Number) {
+		closed := *e
+		closed.TLSMode = "istio"
+		e = &closed
+	}
 	mutual := b.mesh.TakesTLS(e)
 	if p.tls != nil {
 		mutual = e.TLSMode != "disabled" && p.tls.Mode == networking.ClientTLSSettings_ISTIO_MUTUAL

@@ -69,6 +69,16 @@ func gatewayPorts(scope *mesh.Scope) []*gatewayPort {
 	return mergeGateways(scope.Gateways(), scope.Instances()).ports
 }
 
+// hasPlainServer reports whether a port has servers whose connections begin without TLS, as far
+// as their Gateways say.
+func hasPlainServer(gateways []*mesh.Gateway, port uint32) bool {
+	return slices.ContainsFunc(gateways, func(g *mesh.Gateway) bool {
+		return slices.ContainsFunc(g.Spec.GetServers(), func(s *networking.Server) bool {
+			return s.GetPort().GetNumber() == port && !(&gatewayServer{Server: s}).isTLS()
+		})
+	})
+}
+
 // A LeftOut is a server of a Gateway that is not served, because of an earlier one.
 type LeftOut struct {
 	Object *config.Config

@@ -62,7 +62,9 @@ func (b *listenerBuilder) unclaimed(claimed []ir.Listener) []ir.Listener {
 func (b *listenerBuilder) gatewayChains(port *gatewayPort) []ir.FilterChain {
 	name := listenerName(port.address(), port.port)
 	if isPlainHTTP(port.servers[0].Server) { // the servers share one route table
-		return []ir.FilterChain{b.gatewayHTTPChain(port, name, port.servers[0].route)}
+		c := b.gatewayHTTPChain(port, name, port.servers[0].route)
+		c.TLS = b.closedTLS()
+		return []ir.FilterChain{c}
 	}
 	var out []ir.FilterChain
 	for _, g := range port.servers {
@@ -79,6 +81,15 @@ func (b *listenerBuilder) gatewayChains(port *gatewayPort) []ir.FilterChain {
 		out = append(out, c)
 	}
 	return out
+}
+
+// closedTLS is what servers without TLS of their own take, nil for plain text: a gateway that is
+// closed to all but the mesh takes its mutual TLS.
+func (b *listenerBuilder) closedTLS() *ir.DownstreamTLS {
+	if !b.proxy.HasAgent() || !b.snapshot.ClosedGateway(b.proxy.Namespace, b.proxy.Labels) {
+		return nil
+	}
+	return meshServerTLS(b.snapshot.MeshConfig, "istio-peer-exchange", "h2", "http/1.1")
 }
 
 func needsMeshIdentity(g *gatewayServer) bool {
@@ -116,6 +127,8 @@ func (b *listenerBuilder) gatewayTCPChains(g *gatewayServer) []ir.FilterChain {
 	if g.isTLS() {
 		c.Match.ServerNames = g.serverNames()
 		c.TLS = b.serverTLS(g)
+	} else {
+		c.TLS = b.closedTLS()
 	}
 	return []ir.FilterChain{c}
 }

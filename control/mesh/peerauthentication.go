@@ -91,6 +91,15 @@ func (s *Snapshot) TakesTLS(e *registry.Endpoint) bool {
 	return e.TLSMode == "istio" && (len(s.index.peers) == 0 || s.Authentication(e.Namespace, e.Labels).At(e.Port) != Disable)
 }
 
+// ClosedGateway reports whether the servers without TLS of a gateway take mutual TLS of the
+// mesh only: it is an egress gateway (label istio: egressgateway), whose clients are of the mesh,
+// and a PeerAuthentication of its own namespace says STRICT. One of the whole mesh is for
+// workloads: gateways do not follow it, so that it does not close the mesh to the outside.
+func (s *Snapshot) ClosedGateway(namespace string, labels map[string]string) bool {
+	return s.Identities && labels["istio"] == "egressgateway" && namespace != s.RootNamespace() && s.index.peers[namespace] != nil &&
+		s.Authentication(namespace, labels).Mode == Strict
+}
+
 func (s *Snapshot) indexPeerAuthentications() {
 	all := s.Config.List(config.PeerAuthentication)
 	if old := s.index.old; old != nil && slices.Equal(old.Config.List(config.PeerAuthentication), all) {

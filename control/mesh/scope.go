@@ -87,7 +87,7 @@ func (sc *Scope) Gateways() []*Gateway {
 	if !sc.router {
 		return nil
 	}
-	return sc.snapshot.gatewaysFor(sc.namespace, sc.labels)
+	return sc.snapshot.GatewaysFor(sc.namespace, sc.labels)
 }
 
 // Gateways returns the Gateways of a proxy, as its Scope does, without making the
@@ -96,10 +96,11 @@ func (s *Snapshot) Gateways(p *Proxy) []*Gateway {
 	if p.Type != Router {
 		return nil
 	}
-	return s.gatewaysFor(p.Namespace, p.Labels)
+	return s.GatewaysFor(p.Namespace, p.Labels)
 }
 
-func (s *Snapshot) gatewaysFor(namespace string, labels map[string]string) []*Gateway {
+// GatewaysFor returns the Gateways that select a proxy by where it is and what it is labelled.
+func (s *Snapshot) GatewaysFor(namespace string, labels map[string]string) []*Gateway {
 	var list []*Gateway
 	for _, g := range s.index.gateways {
 		if Selects(g.Spec.Selector, labels) && (!s.index.scoped || g.Namespace == namespace) {
