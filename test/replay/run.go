@@ -211,7 +211,7 @@ func (r *runner) command(st *step) (string, error) {
 func (r *runner) bash(ctx context.Context, command, stdin string) (output string, code int, took time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	script := ". ./.env\n" + r.Prelude + "\n" + command + "\nlast=$?\nexport -p >.env\nexit $last"
+	script := ". ./.env\n" + r.Prelude + "\n" + command + "\nlast=$?\n{ export -p; export -pf; } >.env\nexit $last"
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Dir, cmd.Env = r.dir, r.Env
 	cmd.Stdin = strings.NewReader(stdin)
