@@ -18,8 +18,8 @@ import (
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
-// underADS runs a proxy under a management server in one form of the protocol.
-func underADS(t *testing.T, srv *xdstest.Server, form string) *running {
+// underADS runs a proxy, with clusters, under a management server in one form of the protocol.
+func underADS(t *testing.T, srv *xdstest.Server, form string, clusters ...string) *running {
 	t.Helper()
 	host, port, err := net.SplitHostPort(srv.Addr())
 	if err != nil {
@@ -36,7 +36,8 @@ static_resources:
     type: STATIC
     load_assignment: {cluster_name: xds, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %s, port_value: %s}}}}]}]}
     typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}
-`, form, host, port))
+  %s
+`, form, host, port, strings.Join(clusters, "\n  ")))
 }
 
 // adsListener is one with filters, as YAML, before its router, and with routes.

@@ -40,6 +40,7 @@ func (m *manager) compileChain(to *chain, filters []*hcmv3.HttpFilter, shared ht
 	terminal := false
 	for i, f := range filters {
 		if f.GetConfigDiscovery() != nil && !terminal {
+			m.policy.reviewed.Store(true) // there is no telling what will come
 			x, ends, err := m.discover(f, d, shared)
 			if err != nil {
 				return fmt.Errorf("[%d] %q: %w", i, f.GetName(), err)
@@ -73,6 +74,9 @@ func (m *manager) compileChain(to *chain, filters []*hcmv3.HttpFilter, shared ht
 	slices.Reverse(to.enders)
 	if !terminal {
 		return errors.New(": must end with a terminal filter")
+	}
+	if to.holds() {
+		m.policy.reviewed.Store(true)
 	}
 	m.slots = max(m.slots, len(to.links))
 	return nil
@@ -161,14 +165,16 @@ func (c *chain) overrides(s *http.Stream, t *route.Target) {
 		s.SetOverrides(0, nil)
 		return
 	}
-	s.SetOverrides(len(c.links), func(slot http.Slot) any {
-		l := &c.links[slot]
-		v := override(t, l.name)
-		if v == nil && l.disabled {
-			return route.Disabled{}
-		}
-		return v
-	})
+	s.SetOverrides(len(c.links), func(slot http.Slot) any { return c.links[slot].override(t) })
+}
+
+// override is the filter's per-route configuration, nil for none.
+func (l *link) override(t *route.Target) any {
+	v := override(t, l.name)
+	if v == nil && l.disabled {
+		return route.Disabled{}
+	}
+	return v
 }
 
 func hasOverrides(t *route.Target) bool {

@@ -29,6 +29,8 @@ type client struct {
 	remote bool            // the client ended the connection
 	torn   atomic.Bool     // it ended in the middle of a request
 
+	open opens
+
 	certOnce sync.Once
 	cert     []byte
 }
@@ -42,6 +44,9 @@ type carrier interface {
 	routeIdle(d time.Duration)
 	// routeLife notes how long the stream may last by its route, negative for no word on that.
 	routeLife(d time.Duration)
+	// stop ends the stream for a reason that it then has as its limit, from another goroutine
+	// while the stream is held.
+	stop(why *limit)
 	// expired is the limit that has ended the stream, nil for none.
 	expired() *limit
 	// tunnel says that what follows the request's head is about to be read as its body.
@@ -67,6 +72,7 @@ func (c *client) init(m *manager, nc *network.Conn) {
 	if t := nc.TLS(); t != nil {
 		c.tls, c.mutual = true, len(t.PeerCertificates) > 0
 	}
+	nc.OnReview(c.review)
 }
 
 // opened counts the connection; closed counts its end.

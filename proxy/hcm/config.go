@@ -103,6 +103,7 @@ func compile(c *hcmv3.HttpConnectionManager, env network.Env, d Deps, codec *htt
 		return nil, err
 	}
 	m := &manager{config: newConfig(c, env), closed: make(chan struct{}), hasCluster: d.HasCluster}
+	m.policy.tell, m.routes.changed = env.Changed, m.policy.changed
 	prefix := c.GetStatPrefix()
 	if prefix == "" {
 		return nil, errors.New("stat_prefix: must not be empty")

@@ -288,6 +288,7 @@ func (c *conn) drain() { c.watch.kick(wakeDrain) }
 func (c *conn) routeIdle(d time.Duration) { c.watch.routeIdle(d) }
 func (c *conn) routeLife(d time.Duration) { c.watch.routeLife(d) }
 func (c *conn) expired() *limit           { return c.watch.expired() }
+func (c *conn) stop(why *limit)           { c.watch.stop(why) }
 func (c *conn) unconnected()              {}
 func (c *conn) tunnel()                   { c.watch.tunnel() }
 

@@ -31,6 +31,7 @@ type discovered struct {
 	ready   chan struct{}
 	once    sync.Once
 	cancel  func()
+	changed func()
 	reloads *stats.Counter // configurations that were taken
 	fails   *stats.Counter // and that were refused or did not come
 
@@ -49,7 +50,7 @@ type instance struct {
 func (m *manager) discover(f *hcmv3.HttpFilter, d Deps, shared http.Env) (x *discovered, terminal bool, err error) {
 	src := f.GetConfigDiscovery()
 	shared.Name = f.GetName()
-	x = &discovered{name: f.GetName(), table: d.Filters, shared: shared, accepts: src.GetTypeUrls(), ready: make(chan struct{}), still: d.Known != nil}
+	x = &discovered{name: f.GetName(), table: d.Filters, shared: shared, accepts: src.GetTypeUrls(), ready: make(chan struct{}), still: d.Known != nil, changed: m.policy.changed}
 	if len(x.accepts) == 0 {
 		return nil, false, errors.New("config_discovery.type_urls: one is needed")
 	}
@@ -93,6 +94,7 @@ func (m *manager) discover(f *hcmv3.HttpFilter, d Deps, shared http.Env) (x *dis
 // ready is used at once: there is none better.
 func (x *discovered) set(i *instance) {
 	x.current.Store(i)
+	x.changed()
 	x.work(i, false)
 	x.once.Do(func() { close(x.ready) })
 }
@@ -187,6 +189,16 @@ func (x *discovered) OnResponse(s *http.Stream, slot http.Slot) http.Verdict {
 		return i.filter.OnResponse(s, slot+1)
 	}
 	return http.Continue
+}
+
+// Review asks the filter in force; without one nothing is said about streams that are there.
+func (x *discovered) Review(f http.Facts, override any) (denial http.Reply, ok bool) {
+	if i := x.current.Load(); i != nil {
+		if r, reviews := i.filter.(http.Reviewer); reviews {
+			return r.Review(f, override)
+		}
+	}
+	return http.Reply{}, true
 }
 
 // OnEnd tells the filter.

@@ -126,6 +126,7 @@ type manager struct {
 	stats      counters
 	loggers    []accesslog.Logger
 	early      earlyLines
+	policy     policy
 	clock      clock
 	drains     drains
 	hasCluster func(string) bool
@@ -136,6 +137,7 @@ type chain struct {
 	links    []link
 	enders   []http.Slot // filters to be told of the end, last first
 	sleeping bool        // some filters are enabled by routes only
+	hold     int         // before which filter streams are held for reviews
 }
 
 // A link is one filter of a chain.
@@ -187,6 +189,13 @@ type routes struct {
 	warm    chan struct{} // nil: at once
 	once    sync.Once
 	cancel  func()
+	changed func() // hears of each new table
+}
+
+// put puts a table in force.
+func (r *routes) put(t *route.Table) {
+	r.table.Store(t)
+	r.changed()
 }
 
 func (r *routes) close() {
@@ -206,7 +215,7 @@ func (r *routes) update(t *route.Table, present bool) {
 		return
 	}
 	if present {
-		r.table.Store(t)
+		r.put(t)
 	}
 	if r.village != nil {
 		r.village.leave()

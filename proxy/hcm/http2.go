@@ -289,6 +289,17 @@ func (s *muxStream) leave() {
 	s.stream.Leave()
 }
 
+// stop ends the stream by a limit that is not of its time.
+func (s *muxStream) stop(why *limit) {
+	conn := s.conn
+	conn.mu.Lock()
+	defer conn.mu.Unlock()
+	if s.why.CompareAndSwap(nil, why) {
+		s.leave()
+		conn.arm(time.Now(), stall) // to see that it does
+	}
+}
+
 // drain ends the connection in an orderly way: the client is told to open no further
 // stream, and after drain_timeout, when it has heard of it, none is taken any more.
 func (x *multiplex) drain() {

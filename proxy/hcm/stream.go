@@ -27,6 +27,7 @@ type stream struct {
 	random uint64
 	body   http.Bytes
 	span   tracing.Span
+	held   held
 
 	grpc        bool // the client asked in gRPC's terms, whatever filters have made of it
 	routed      bool // target is of the request as it is
@@ -55,6 +56,7 @@ func (st *stream) begin(done <-chan struct{}) {
 	st.Info.Start = st.codec.Started()
 	st.Info.Protocol = st.Request.Protocol.String()
 	st.grpc = st.Request.IsGRPC()
+	st.held.turn = c.m.policy.turn.Load() // ahead of what it is about
 	st.table = c.m.routes.table.Load()
 	st.target = route.Target{Decision: route.Decision{Table: st.table}}
 	st.routed, st.internal, st.isLocal, st.closing, st.decorated, st.informed, st.headWritten, st.broken = false, false, false, false, false, false, false, false
@@ -260,6 +262,13 @@ func (st *stream) filters() {
 	}
 	for i := 0; i < len(chain); i++ {
 		st.Refresh()
+		if i == st.chain.hold {
+			if r, ok := st.hold(); !ok {
+				st.local(r)
+				st.respond(len(chain))
+				return
+			}
+		}
 		if st.disabled(http.Slot(i)) {
 			continue
 		}
@@ -291,6 +300,7 @@ func (st *stream) filters() {
 // again ends the pass of a request that begins anew: it is logged, and filters are told.
 func (st *stream) again() {
 	m := st.c.m
+	st.letGo()
 	st.Info.End = time.Now()
 	for _, l := range m.loggers {
 		l.LogHTTP(&st.Stream)
@@ -385,6 +395,9 @@ func (st *stream) expire(why *limit) {
 	if why.gateway && st.codec.Finished() {
 		r.Status = 504
 	}
+	if why.status != 0 {
+		r.Status = why.status
+	}
 	if why == limitStream {
 		r.GRPCStatus = grpcDeadlineExceeded
 	}
@@ -472,6 +485,7 @@ func (st *stream) upstreamFailed(err error) {
 
 // finish ends the exchange: it is counted and logged, and filters are told.
 func (st *stream) finish() {
+	st.letGo()
 	st.record()
 	for _, slot := range st.chain.enders {
 		st.chain.links[slot].ender.OnEnd(&st.Stream, slot)

@@ -59,17 +59,22 @@ func (st *stream) upgrade() (r http.Reply, ok bool) {
 // mayUpgrade reports that the connection manager and the route allow the protocol, and
 // what the former says of it, nil for nothing.
 func (st *stream) mayUpgrade() (own *upgrade, allowed bool) {
-	name := lower(st.Request.Upgrade)
-	if len(name) == 0 {
-		name = []byte("connect")
-	}
-	own = st.c.m.upgrades[string(name)]
+	name := upgradeName(&st.Request)
+	own = st.c.m.upgrades[name]
 	if st.target.Route != nil && st.target.Route.Forward != nil {
-		if on, set := st.target.Route.Forward.Upgrades[string(name)]; set {
+		if on, set := st.target.Route.Forward.Upgrades[name]; set {
 			return own, on
 		}
 	}
 	return own, own != nil && own.on
+}
+
+// upgradeName is what upgrade_configs call the protocol, or tunnel, that a request asks for.
+func upgradeName(r *http.Request) string {
+	if len(r.Upgrade) == 0 {
+		return "connect"
+	}
+	return string(lower(r.Upgrade))
 }
 
 func lower(b []byte) []byte {

@@ -161,7 +161,7 @@ func (v *village) merge() error {
 	if err != nil {
 		return err
 	}
-	v.routes.table.Store(t)
+	v.routes.put(t)
 	v.routes.warmed()
 	return nil
 }

@@ -66,18 +66,19 @@ const (
 	wakeStalled // the rest of a request's head does not come
 )
 
-// A limit is a time limit of a stream, and what the client is told.
+// A limit is why a stream is ended from outside, a time limit mostly, and what the client is told.
 type limit struct {
 	flag    streaminfo.Flag
 	details string
 	text    string
 	gateway bool // 504 once the request is complete
+	status  int  // of the answer, 0: that of a time limit
 }
 
 var (
-	limitIdle    = &limit{streaminfo.StreamIdleTimeout, "stream_idle_timeout", "stream timeout", true}
-	limitRequest = &limit{0, "request_overall_timeout", "request timeout", false}
-	limitStream  = &limit{0, "max_duration_timeout", "downstream duration timeout", true}
+	limitIdle    = &limit{flag: streaminfo.StreamIdleTimeout, details: "stream_idle_timeout", text: "stream timeout", gateway: true}
+	limitRequest = &limit{details: "request_overall_timeout", text: "request timeout"}
+	limitStream  = &limit{details: "max_duration_timeout", text: "downstream duration timeout", gateway: true}
 	stalledHead  = http.Reply{Status: 408, Body: []byte(limitIdle.text), Details: limitIdle.details, Flag: limitIdle.flag, GRPCStatus: -1, Close: true}
 	lateHeaders  = http.Reply{Status: 408, Body: []byte("request header timeout"), Details: "request_header_timeout", GRPCStatus: -1, Close: true}
 )
@@ -285,9 +286,7 @@ func (w *watch) lookBusy(now int64) time.Duration {
 	case w.why != nil:
 		_ = w.c.nc.Close() // the stream did not end by itself
 	case why != nil:
-		w.why = why
-		w.c.drop()
-		_ = w.c.nc.SetReadDeadline(past)
+		w.expire(why)
 	case w.ahead == nil && (w.c.codec.Finished() || w.c.codec.Tunnels() && w.open != since):
 		w.readAhead()
 	}
@@ -295,6 +294,28 @@ func (w *watch) lookBusy(now int64) time.Duration {
 		w.state.CompareAndSwap(watched, running)
 	}
 	return min(next, stall)
+}
+
+// expire ends the request under way. w.mu is held, and the request cannot end.
+func (w *watch) expire(why *limit) {
+	w.why = why
+	w.c.drop()
+	_ = w.c.nc.SetReadDeadline(past) // fails only on a closed connection
+}
+
+// stop ends the request under way by a limit that is not of its time.
+func (w *watch) stop(why *limit) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.why != nil {
+		return
+	}
+	w.state.CompareAndSwap(running, watched)
+	w.expire(why)
+	if w.ahead == nil {
+		w.state.CompareAndSwap(watched, running)
+	}
+	w.armLocked(w.now(), stall) // to see that it does end
 }
 
 // readAhead notices a client that leaves while its request is answered, by reading

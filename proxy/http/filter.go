@@ -33,6 +33,26 @@ type Filter interface {
 // An Ender is told once that the stream is over, also after a reset.
 type Ender interface{ OnEnd(*Stream, Slot) }
 
+// Facts are what policies look at.
+type Facts struct {
+	// Info are the facts of the stream or, without HTTP, of the connection.
+	Info *streaminfo.Info
+	// Request is nil without HTTP: what asks for headers or a path then misses.
+	Request *Request
+	// Route is the matched route, whose metadata policies may ask for; nil for none.
+	Route RouteConfig
+}
+
+// A Reviewer is a Filter that is asked again about streams that are still open when its
+// configuration has changed, or when it has come to a chain.
+type Reviewer interface {
+	// Review reports whether a stream that is under way may go on and, if not, what a request
+	// like it is answered. f is the request as it was when the last Reviewer of its own chain, or
+	// without one the terminal filter, was about to run; it is not changed. override is as in
+	// Stream.Override, by the routes of now. Any goroutine may call it.
+	Review(f Facts, override any) (denial Reply, ok bool)
+}
+
 // A Runner is a Filter that has work to do beside its streams.
 type Runner interface {
 	// Run begins the work, which ends when stop is closed; streams may use the filter also

@@ -60,6 +60,7 @@ type chain struct {
 	filters   []network.Filter
 	terminal  network.Terminal
 	built     []network.Built
+	discovers bool // some filters come by themselves
 	group     atomic.Pointer[group]
 }
 
@@ -342,7 +343,7 @@ func (s *Set) compileChain(c *Config, p *listenerpb.FilterChain) (*chain, error)
 	if _, plain := ch.socket.(transport.Plain); !plain && ch.handshake == 0 {
 		ch.handshake = maxHandshake
 	}
-	env := network.Env{Direction: c.direction, Listener: c.name, StatPrefix: c.statPrefix}
+	env := network.Env{Direction: c.direction, Listener: c.name, StatPrefix: c.statPrefix, Changed: ch.changed}
 	for i, f := range p.GetFilters() {
 		if err := s.addFilter(c, ch, f, env, i == len(p.GetFilters())-1); err != nil {
 			ch.close()
@@ -376,6 +377,7 @@ func (s *Set) addFilter(c *Config, ch *chain, f *listenerpb.Filter, env network.
 		d, err := s.discover(c, f, env, last)
 		if err == nil {
 			ch.add(d.built())
+			ch.discovers = true
 		}
 		return err
 	}

@@ -20,15 +20,20 @@ import (
 // conn is one connection in the hands of the listener.
 type conn struct {
 	network.Conn
-	raw      net.Conn
-	info     streaminfo.Info
-	start    *listener // that has accepted it
-	config   *Config   // in whose hands it is
-	group    *group    // of its chain, nil before there is one
+	raw    net.Conn
+	info   streaminfo.Info
+	start  *listener // that has accepted it
+	config *Config   // in whose hands it is
+	group  *group    // of its chain, nil before there is one
+	chain  *chain    // with the group
+	turn   uint64    // of the group's reviews when the connection came
+
 	admitted bool
 	greeting *greeting   // nil: none, or the chain has it
 	stop     func() bool // ends the wait for the set's end
 	cancel   context.CancelFunc
+
+	reviewing sync.Mutex // held while it is reviewed
 
 	mu    sync.Mutex
 	off   bool           // cut: nothing may be set up any more
@@ -264,7 +269,8 @@ func (c *conn) arm() context.Context {
 
 // join makes c a connection of the chain.
 func (c *conn) join(ch *chain) {
-	c.group = ch.group.Load()
+	c.group, c.chain = ch.group.Load(), ch
+	c.turn = c.group.turn.Load()
 	c.group.join(c)
 	c.config.stats.total.Inc()
 	c.config.stats.active.Inc()

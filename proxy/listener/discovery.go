@@ -14,6 +14,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/proxy/network"
 	"github.com/lateen-mesh/lateen/proxy/stats"
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
@@ -163,6 +164,9 @@ func (d *discovered) replace(v *version) {
 	if done {
 		old.end()
 	}
+	if old != nil && old != v {
+		d.env.Changed()
+	}
 	d.once.Do(func() { close(d.ready) })
 }
 
@@ -217,6 +221,24 @@ func (d *discovered) OnConnect(c *network.Conn) bool {
 	}
 	d.give(c)
 	return false
+}
+
+// now is the version in force, nil for none.
+func (d *discovered) now() *version {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.current
+}
+
+// Review asks the version in force; without one nothing is said about connections that are
+// there.
+func (d *discovered) Review(i *streaminfo.Info) (details string, ok bool) {
+	if v := d.now(); v != nil {
+		if r, is := v.Filter.(network.Reviewer); is {
+			return r.Review(i)
+		}
+	}
+	return "", true
 }
 
 // OnClose tells the filter.

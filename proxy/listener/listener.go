@@ -44,6 +44,9 @@ type group struct {
 	set    *Set
 	latest atomic.Pointer[chain]
 	drain  chan struct{} // closed when its connections should finish
+	turn   atomic.Uint64 // of reviews
+
+	reviews reviews
 
 	mu sync.Mutex
 	draining,
@@ -131,7 +134,7 @@ func (l *listener) adopt(c *Config) {
 		groups[ch.key] = g
 		ch.group.Store(g)
 		if old := g.latest.Swap(ch); old != nil && old.sum != ch.sum {
-			l.set.wg.Go(func() { g.review(ch) })
+			g.changed()
 		}
 	}
 	gone := l.groups

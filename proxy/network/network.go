@@ -39,6 +39,33 @@ type Conn struct {
 	mu       sync.Mutex // of Change, Look and End
 	settled  bool
 	approved atomic.Bool
+
+	reviews sync.Mutex     // held while streams is called
+	streams func(Terminal) // of OnReview, nil before
+	latest  Terminal       // of the last Review, nil before
+}
+
+// OnReview is for a terminal filter with streams of its own: f is called, from any goroutine but
+// never twice at a time, with the terminal filter whose policies hold for the streams of the
+// connection from now on. That is the one that serves it, by changed configuration of its own,
+// or that of a later configuration of the chain.
+func (c *Conn) OnReview(f func(Terminal)) {
+	c.reviews.Lock()
+	defer c.reviews.Unlock()
+	c.streams = f
+	if c.latest != nil {
+		f(c.latest)
+	}
+}
+
+// Review tells the terminal filter whose policies hold for its streams.
+func (c *Conn) Review(t Terminal) {
+	c.reviews.Lock()
+	defer c.reviews.Unlock()
+	c.latest = t
+	if c.streams != nil {
+		c.streams(t)
+	}
 }
 
 // Approve says that the filters of the chain's latest configuration let the connection go on:
@@ -154,4 +181,8 @@ type Env struct {
 	Listener  string // name of the listener
 	// StatPrefix is what the names of the listener's stats begin with, "listener.<address>.".
 	StatPrefix string
+	// Changed says that the filter has got another configuration by itself (routes, a discovered
+	// filter): what it has let through is reviewed soon. It returns at once and may be called from
+	// any goroutine. Nil where there is no listener.
+	Changed func()
 }

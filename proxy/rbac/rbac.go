@@ -12,18 +12,10 @@ import (
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
-	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 )
 
 // Facts are what rules look at.
-type Facts struct {
-	// Info are the facts of the stream or, without HTTP, of the connection.
-	Info *streaminfo.Info
-	// Request is nil without HTTP: what asks for headers or a path then misses.
-	Request *http.Request
-	// Route is the matched route, whose metadata sourced_metadata may ask for; nil for none.
-	Route http.RouteConfig
-}
+type Facts = http.Facts
 
 // Rules are compiled rules.
 type Rules struct {

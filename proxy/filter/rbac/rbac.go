@@ -96,10 +96,7 @@ var denied = []byte("RBAC: access denied")
 
 // OnRequest tries the shadow rules, then lets the rules decide.
 func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
-	c := f.settings
-	if override := s.Override(slot); override != nil {
-		c, _ = override.(*settings) // nil: the route has disabled the filter
-	}
+	c := f.by(s.Override(slot))
 	if c == nil {
 		return http.Continue
 	}
@@ -121,8 +118,35 @@ func (f *filter) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 	if v.Allowed {
 		return http.Continue
 	}
-	s.Reply(http.Reply{Status: 403, Body: denied, Details: v.Details, GRPCStatus: -1})
+	s.Reply(denial(v))
 	return http.Replied
+}
+
+// Review asks the rules of a stream that is under way.
+func (f *filter) Review(facts http.Facts, override any) (http.Reply, bool) {
+	c := f.by(override)
+	if c == nil || c.rules.Rules == nil {
+		return http.Reply{}, true
+	}
+	v := c.rules.Decide(facts)
+	if v.Allowed {
+		return http.Reply{}, true
+	}
+	f.enforced.count(v, c.perRule)
+	return denial(v), false
+}
+
+// by are the settings that hold for a stream, nil when the route has disabled the filter.
+func (f *filter) by(override any) *settings {
+	if override == nil {
+		return f.settings
+	}
+	c, _ := override.(*settings)
+	return c
+}
+
+func denial(v rbac.Verdict) http.Reply {
+	return http.Reply{Status: 403, Body: denied, Details: v.Details, GRPCStatus: -1}
 }
 
 // OnResponse does nothing.
