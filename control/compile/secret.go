@@ -147,10 +147,7 @@ func secretCA(s *mesh.Snapshot, namespace, object, base, name string) (*ir.Secre
 	fields := secretFields(c)
 	for _, layout := range [][2]string{{"cacert", "crl"}, {"ca.crt", "ca.crl"}} {
 		if ca := fields(layout[0]); len(ca) > 0 {
-			if err := checkAuthorities(ca); err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", c.Key, layout[0], err)
-			}
-			return &ir.Secret{Name: name, CA: ca, CRL: fields(layout[1])}, nil
+			return authorities(c, name, layout, ca, fields(layout[1]))
 		}
 	}
 	return nil, fmt.Errorf("%s: has neither ca.crt nor cacert", c.Key)
@@ -162,14 +159,23 @@ func configMapCA(s *mesh.Snapshot, namespace, object, name string) (*ir.Secret, 
 	if c == nil {
 		return nil, fmt.Errorf("%s: %w", config.Key{Kind: config.ConfigMap, Namespace: namespace, Name: object}, ErrNotFound)
 	}
-	ca := []byte(c.Spec.(*corev1.ConfigMap).Data["ca.crt"])
+	data := c.Spec.(*corev1.ConfigMap).Data
+	ca := []byte(data["ca.crt"])
 	if len(ca) == 0 {
 		return nil, fmt.Errorf("%s: ca.crt is missing", c.Key)
 	}
+	return authorities(c, name, [2]string{"ca.crt", "ca.crl"}, ca, []byte(data["ca.crl"]))
+}
+
+// authorities are certificates to check others against, and what they have revoked.
+func authorities(c *config.Config, name string, fields [2]string, ca, crl []byte) (*ir.Secret, error) {
 	if err := checkAuthorities(ca); err != nil {
-		return nil, fmt.Errorf("%s: ca.crt: %w", c.Key, err)
+		return nil, fmt.Errorf("%s: %s: %w", c.Key, fields[0], err)
 	}
-	return &ir.Secret{Name: name, CA: ca, CRL: []byte(c.Spec.(*corev1.ConfigMap).Data["ca.crl"])}, nil
+	if err := checkRevoked(crl); err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", c.Key, fields[1], err)
+	}
+	return &ir.Secret{Name: name, CA: ca, CRL: crl}, nil
 }
 
 func checkAuthorities(ca []byte) error {
@@ -178,6 +184,28 @@ func checkAuthorities(ca []byte) error {
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(bytes.TrimSpace(ca)) {
 		return errors.New("holds no certificate in PEM form")
+	}
+	return nil
+}
+
+// checkRevoked checks lists of revoked certificates. One that cannot be read, or that an
+// authority sent with the wrong tool, must not pass for one that revokes nothing.
+func checkRevoked(crl []byte) error {
+	if len(crl) > maxPEM {
+		return fmt.Errorf("larger than %d bytes", maxPEM)
+	}
+	found := false
+	for block, rest := pem.Decode(crl); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "X509 CRL" {
+			continue
+		}
+		if _, err := x509.ParseRevocationList(block.Bytes); err != nil {
+			return err // speaks of structure, never of content
+		}
+		found = true
+	}
+	if len(crl) > 0 && !found {
+		return errors.New("holds no X509 CRL in PEM form")
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/envoy"
 	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/samples/testca"
 )
 
 // pair makes a self-signed certificate and its key.
@@ -45,6 +46,20 @@ func pair(t *testing.T, notAfter time.Time) (cert, key []byte) {
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 }
 
+// revoked makes a list that revokes nothing.
+func revoked(t *testing.T) []byte {
+	t.Helper()
+	ca, err := testca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := ca.Revoke()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
 func secretObj(name string, data map[string][]byte) *config.Config {
 	return &config.Config{Key: config.Key{Kind: config.Secret, Namespace: "gw", Name: name}, Spec: &corev1.Secret{Data: data}}
 }
@@ -53,9 +68,10 @@ func TestSecret(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	cert, key := pair(t, later)
 	cert2, key2 := pair(t, later)
+	crl := revoked(t)
 	objects := []*config.Config{
-		secretObj("tls", map[string][]byte{"tls.crt": cert, "tls.key": key, "ca.crt": cert2, "ca.crl": []byte("crl"), "tls.ocsp-staple": []byte("staple")}),
-		secretObj("generic", map[string][]byte{"cert": cert, "key": key, "cacert": cert2, "crl": []byte("crl")}),
+		secretObj("tls", map[string][]byte{"tls.crt": cert, "tls.key": key, "ca.crt": cert2, "ca.crl": crl, "tls.ocsp-staple": []byte("staple")}),
+		secretObj("generic", map[string][]byte{"cert": cert, "key": key, "cacert": cert2, "crl": crl}),
 		secretObj("separate", map[string][]byte{"cert": cert, "key": key}),
 		secretObj("separate-cacert", map[string][]byte{"ca.crt": cert2}),
 		secretObj("mismatch", map[string][]byte{"tls.crt": cert, "tls.key": key2}),
@@ -64,6 +80,9 @@ func TestSecret(t *testing.T) {
 		secretObj("garbage", map[string][]byte{"tls.crt": []byte("hunter2"), "tls.key": key}),
 		secretObj("garbagekey", map[string][]byte{"tls.crt": cert, "tls.key": []byte("hunter2")}),
 		secretObj("badca", map[string][]byte{"ca.crt": []byte("hunter2")}),
+		secretObj("badcrl", map[string][]byte{"ca.crt": cert2, "ca.crl": []byte("hunter2")}),
+		secretObj("halfcrl", map[string][]byte{"cacert": cert2, "crl": bytes.Replace(crl, []byte("MI"), []byte("AB"), 1)}),
+		secretObj("nocrl", map[string][]byte{"cacert": cert2, "crl": cert}),
 		secretObj("other", map[string][]byte{"password": []byte("hunter2")}),
 		secretObj("huge", map[string][]byte{"tls.crt": bytes.Repeat([]byte("x"), maxPEM+1), "tls.key": key}),
 		{Key: config.Key{Kind: config.Secret, Namespace: "gw", Name: "text"}, Spec: &corev1.Secret{StringData: map[string]string{"tls.crt": string(cert), "tls.key": string(key)}}},
@@ -80,9 +99,9 @@ func TestSecret(t *testing.T) {
 		err   string
 	}{
 		{"SX-009 kubernetes.io/tls", own, "kubernetes://tls", ir.Secret{Certificate: cert, Key: key, OCSPStaple: []byte("staple")}, ""},
-		{"SX-009 kubernetes.io/tls, authorities", own, "kubernetes://tls-cacert", ir.Secret{CA: cert2, CRL: []byte("crl")}, ""},
+		{"SX-009 kubernetes.io/tls, authorities", own, "kubernetes://tls-cacert", ir.Secret{CA: cert2, CRL: crl}, ""},
 		{"SX-009 generic", own, "kubernetes://generic", ir.Secret{Certificate: cert, Key: key}, ""},
-		{"SX-009 generic, authorities", own, "kubernetes://generic-cacert", ir.Secret{CA: cert2, CRL: []byte("crl")}, ""},
+		{"SX-009 generic, authorities", own, "kubernetes://generic-cacert", ir.Secret{CA: cert2, CRL: crl}, ""},
 		{"SX-009 authorities in a Secret of their own", own, "kubernetes://separate-cacert", ir.Secret{CA: cert2}, ""},
 		{"entries written as text", own, "kubernetes://text", ir.Secret{Certificate: cert, Key: key}, ""},
 		{"with a namespace", own, "kubernetes://gw/tls", ir.Secret{Certificate: cert, Key: key, OCSPStaple: []byte("staple")}, ""},
@@ -97,6 +116,9 @@ func TestSecret(t *testing.T) {
 		{"not PEM", own, "kubernetes://garbage", ir.Secret{}, "Secret gw/garbage: tls.crt is not PEM"},
 		{"key not PEM", own, "kubernetes://garbagekey", ir.Secret{}, "Secret gw/garbagekey: tls.key is not PEM"},
 		{"authorities not PEM", own, "kubernetes://badca-cacert", ir.Secret{}, "Secret gw/badca: ca.crt: holds no certificate in PEM form"},
+		{"GW-018 a list of revoked ones that is not PEM", own, "kubernetes://badcrl-cacert", ir.Secret{}, "Secret gw/badcrl: ca.crl: holds no X509 CRL in PEM form"},
+		{"GW-018 one that is damaged", own, "kubernetes://halfcrl-cacert", ir.Secret{}, "Secret gw/halfcrl: crl: x509: malformed crl"},
+		{"GW-018 something else in its place", own, "kubernetes://nocrl-cacert", ir.Secret{}, "Secret gw/nocrl: crl: holds no X509 CRL in PEM form"},
 		{"none of the layouts", own, "kubernetes://other", ir.Secret{}, "Secret gw/other: has neither tls.crt and tls.key nor cert and key"},
 		{"no authorities", own, "kubernetes://separate2-cacert", ir.Secret{}, "Secret gw/separate2-cacert: not found, nor is separate2"},
 		{"too large", own, "kubernetes://huge", ir.Secret{}, "Secret gw/huge: tls.crt or tls.key is larger than 1048576 bytes"},

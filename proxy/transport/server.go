@@ -223,14 +223,14 @@ func (s *server) build(v *version, sel *selection) *tls.Config {
 	return c
 }
 
-// tellClients says what is asked of their certificates: none where nothing is checked,
-// and one for certain where more than its issuer is.
+// tellClients says what is asked of their certificates: none where nobody wants to know,
+// and one for certain where more than its issuer is checked. Where any will do it may also be
+// none, as with Envoy.
 func (s *server) tellClients(c *tls.Config, trust *validation) {
 	switch {
-	case !trust.checks():
-	case s.require, trust.insists():
+	case trust.checks() && (s.require || trust.insists()):
 		c.ClientAuth = tls.RequireAnyClientCert
-	default:
+	case trust.checks(), trust != nil && trust.untrusted:
 		c.ClientAuth = tls.RequestClientCert
 	}
 	if trust != nil && !trust.hideRoots {

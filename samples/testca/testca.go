@@ -89,35 +89,6 @@ func (c *CA) Pool() *x509.CertPool {
 	return pool
 }
 
-// Issue signs a certificate for the given DNS names or IP addresses, good for
-// servers and clients; the chain and key are PEM.
-func (c *CA) Issue(names ...string) (certPEM, keyPEM []byte, err error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("certificate key: %w", err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: names[0]},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: c.cert.NotAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	for _, name := range names {
-		if err := addName(template, name); err != nil {
-			return nil, nil, err
-		}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, key.Public(), c.key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("certificate for %v: %w", names, err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("key for %v: %w", names, err)
-	}
-	certPEM = append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), c.pem...)
-	return certPEM, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
-}
-
 // addName adds a name of the kind that it looks like: an address, a URI, an email address,
 // else a host.
 func addName(c *x509.Certificate, name string) error {
