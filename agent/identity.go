@@ -28,6 +28,7 @@ import (
 const (
 	tokenFile    = "/var/run/secrets/tokens/istio-token" //nolint:gosec // a path, no credential
 	meshRootFile = "/var/run/secrets/istio/root-cert.pem"
+	identityName = "identity.json" // in the agent's own directory
 	chainName    = "cert-chain.pem"
 	keyName      = "key.pem"
 	rootName     = "root-cert.pem"
@@ -43,7 +44,8 @@ func (a *agent) startIdentity(ctx context.Context) error {
 	o := identity.Options{
 		ID:   spiffe.ID{TrustDomain: cmp.Or(a.pod.env("TRUST_DOMAIN"), "cluster.local"), Namespace: a.pod.input.Namespace, ServiceAccount: cmp.Or(a.pod.env("SERVICE_ACCOUNT"), "default")},
 		Dial: a.dialAuthority, Authority: hostOf(a.authorityAddress()), Token: a.authorityToken,
-		Roots: []byte(strings.Join(a.pod.config.GetCaCertificatesPem(), "\n")), Output: a.pod.env("OUTPUT_CERTS"), Logger: a.log.Scope("ca"),
+		Roots: []byte(strings.Join(a.pod.config.GetCaCertificatesPem(), "\n")), Output: a.pod.env("OUTPUT_CERTS"),
+		State: filepath.Join(a.pod.dir, identityName), Logger: a.log.Scope("ca"),
 	}
 	if err := a.readLife(&o); err != nil {
 		return err
@@ -142,17 +144,20 @@ func (a *agent) trusted(file string) (*x509.CertPool, error) {
 	if file == systemRoots {
 		return nil, nil
 	}
+	own := file == ""
 	if dir := a.pod.env("PROV_CERT"); file == "" && dir != "" && exists(filepath.Join(dir, rootName)) {
 		file = filepath.Join(dir, rootName)
 	}
-	file = cmp.Or(file, meshRootFile)
-	text, err := os.ReadFile(file)
+	text, err := os.ReadFile(cmp.Or(file, meshRootFile))
 	if err != nil {
 		return nil, fmt.Errorf("roots of the mesh: %w", err)
 	}
 	pool := x509.NewCertPool()
+	if a.identity != nil && own { // newer than the file may be
+		pool.AppendCertsFromPEM(a.identity.Roots())
+	}
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("roots of the mesh: %s holds no certificate", file)
+		return nil, fmt.Errorf("roots of the mesh: %s holds no certificate", cmp.Or(file, meshRootFile))
 	}
 	return pool, nil
 }

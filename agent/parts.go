@@ -34,7 +34,7 @@ const (
 
 // startParts starts what the proxy needs.
 func (a *agent) startParts(ctx context.Context) error {
-	for _, start := range []func(context.Context) error{a.startNames, a.startIdentity, a.startRelay, a.startSecrets, a.startStatus, a.startHealth} {
+	for _, start := range []func(context.Context) error{a.startNames, a.startIdentity, a.startRelay, a.startSecrets, a.startTrust, a.startStatus, a.startHealth} {
 		if err := start(ctx); err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func (a *agent) startRelay(ctx context.Context) error {
 	_, address := a.controlPlane()
 	o := relay.Options{
 		Node: node, Socket: a.pod.input.XDSSocket, Journal: filepath.Join(a.pod.dir, journalName), Address: address, Logger: a.log.Scope("relay"),
-		Dial: a.dialControl, Token: a.token,
+		Dial: a.dialControl, Token: a.token, Trust: a.trustSays,
 	}
 	if a.names != nil {
 		o.Names = func(t nametable.Table) { a.names.Update(t) }
@@ -184,6 +184,7 @@ func (a *agent) startSecrets(ctx context.Context) error {
 		a.pod.input.SDSSocket, a.pod.input.PilotSAN = "", nil
 		return nil
 	}
+	a.secrets = s
 	a.spawn("certificates", func() error { return s.Run(ctx) })
 	return nil
 }

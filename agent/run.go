@@ -17,6 +17,7 @@ import (
 	"github.com/lateen-mesh/lateen/agent/identity"
 	"github.com/lateen-mesh/lateen/agent/names"
 	"github.com/lateen-mesh/lateen/agent/relay"
+	"github.com/lateen-mesh/lateen/agent/secrets"
 	"github.com/lateen-mesh/lateen/logging"
 )
 
@@ -36,6 +37,8 @@ type agent struct {
 
 	relay    *relay.Relay
 	identity *identity.Keeper // nil: certificates are of files
+	secrets  *secrets.Server  // nil: others serve them
+	trusts   chan trustNews   // the newest that nobody has taken
 	names    *names.Server    // nil: DNS does not come here
 	tasks    sync.WaitGroup
 	failed   chan error // of a part without which the agent is of no use
@@ -51,7 +54,7 @@ func (f *proxyFlags) run(ctx context.Context, proxy Proxy) error {
 	if err != nil {
 		return fmt.Errorf("--log_output_level: %w", err)
 	}
-	a := &agent{f: f, log: log, say: log.Scope(logging.DefaultScope), failed: make(chan error, 4), leave: make(chan struct{})}
+	a := &agent{f: f, log: log, say: log.Scope(logging.DefaultScope), failed: make(chan error, 4), trusts: make(chan trustNews, 1), leave: make(chan struct{})}
 	a.quit = sync.OnceFunc(func() { close(a.leave) })
 	if a.pod, err = f.read(a.say); err != nil {
 		return err

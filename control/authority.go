@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -61,7 +62,9 @@ type authority struct {
 	*ca.Authority
 	o       AuthorityOptions
 	server  *Server
-	plugged bool // an operator's is in force; of the goroutine that loads
+	plugged bool                     // an operator's is in force; of load, which runs one at a time
+	memory  atomic.Pointer[ca.Files] // where nothing else keeps them
+	changed chan struct{}
 	callers *ca.Authenticator
 	service *ca.Service
 	roots   *kube.Roots // nil without a Kubernetes API
@@ -72,12 +75,16 @@ type authority struct {
 // newAuthority also registers the certificate service with the server of agents that come by a
 // unix socket.
 func newAuthority(s *Server, registry prometheus.Registerer, base ...grpc.ServerOption) (*authority, error) {
-	a := &authority{o: s.o.Authority, server: s}
+	a := &authority{o: s.o.Authority, server: s, changed: make(chan struct{}, 1)}
 	o := ca.Options{
-		Load: a.load, TrustDomain: a.trustDomain, DefaultLife: a.o.DefaultLife, MaxLife: a.o.MaxLife, Log: s.o.Log.Scope("ca"),
+		Load: a.load, Store: a.store, NewRoot: a.newRoot, Proven: s.provenHere, TrustDomain: a.trustDomain, DefaultLife: a.o.DefaultLife, MaxLife: a.o.MaxLife, Log: s.o.Log.Scope("ca"),
 		Changed: func() {
 			if a.roots != nil {
 				a.roots.Changed()
+			}
+			select {
+			case a.changed <- struct{}{}:
+			default:
 			}
 		},
 	}
@@ -146,10 +153,7 @@ func (a *authority) load(ctx context.Context, now ca.Files) (ca.Files, error) {
 		if now != nil {
 			return now, nil // somebody has deleted it
 		}
-		o := a.o.Root
-		o.TrustDomain, _ = a.trustDomain()
-		o.Now = time.Now()
-		return ca.NewRoot(o)
+		return a.newRoot()
 	}
 	switch {
 	case a.server.api != nil:
@@ -157,7 +161,41 @@ func (a *authority) load(ctx context.Context, now ca.Files) (ca.Files, error) {
 	case a.server.o.State != "":
 		return ca.KeepFile(filepath.Join(a.server.o.State, authorityFile), made)
 	}
-	return made()
+	if kept := a.memory.Load(); kept != nil {
+		return *kept, nil
+	}
+	files, err = a.newRoot()
+	if err == nil {
+		a.memory.Store(&files)
+	}
+	return files, err
+}
+
+func (a *authority) newRoot() (ca.Files, error) {
+	o := a.o.Root
+	o.TrustDomain, _ = a.trustDomain()
+	o.Now = time.Now()
+	return ca.NewRoot(o)
+}
+
+// store changes the files of an authority that was made here.
+func (a *authority) store(ctx context.Context, change func(ca.Files) (ca.Files, error)) error {
+	files, err := a.pluggedIn(ctx)
+	switch {
+	case err != nil:
+		return err
+	case files != nil:
+		return ca.ErrForeignRoot
+	case a.server.api != nil:
+		return a.server.api.ChangeSecret(ctx, kube.OwnAuthority, func(now map[string][]byte) (map[string][]byte, error) { return change(now) })
+	case a.server.o.State != "":
+		return ca.ChangeFile(filepath.Join(a.server.o.State, authorityFile), change)
+	}
+	files, err = change(*a.memory.Load())
+	if err == nil {
+		a.memory.Store(&files)
+	}
+	return err
 }
 
 func (a *authority) pluggedIn(ctx context.Context) (ca.Files, error) {

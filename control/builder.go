@@ -34,7 +34,11 @@ func (s *Server) build(ctx context.Context) error {
 	}
 	s.rebuild(ctx)
 	close(s.built)
-	for s.debounced(ctx, files, api, joined) {
+	var authority <-chan struct{}
+	if s.authority != nil {
+		authority = s.authority.changed
+	}
+	for s.debounced(ctx, authority, files, api, joined) {
 		s.rebuild(ctx)
 	}
 	return nil
@@ -61,7 +65,7 @@ const never = 24 * 365 * time.Hour
 // debounced waits for a burst of signals to be over; false when the context ends. A proxy
 // that is about to end waits for nobody, nor does the news that a Pod is to end, as long
 // as building the mesh leaves time for other things.
-func (s *Server) debounced(ctx context.Context, files, api, joined <-chan struct{}) bool {
+func (s *Server) debounced(ctx context.Context, authority, files, api, joined <-chan struct{}) bool {
 	quiet, last := time.NewTimer(never), time.NewTimer(never) // set by the first signal of a burst
 	defer quiet.Stop()
 	defer last.Stop()
@@ -86,6 +90,7 @@ func (s *Server) debounced(ctx context.Context, files, api, joined <-chan struct
 		case <-joined:
 		case <-s.meshFile.changed:
 		case <-s.tokens.fetcher.Changed():
+		case <-authority:
 		}
 		if !burst {
 			burst = true
@@ -128,6 +133,7 @@ func (s *Server) rebuild(ctx context.Context) {
 	if prev != nil {
 		next.Generation = prev.Generation + 1
 	}
+	s.giveTrust(prev, next)
 	kinds := differing(prev, next)
 	defer s.lookForProblems()
 	if prev != nil && len(kinds) == 0 && !s.departures.orders.unknown(number) {
@@ -158,6 +164,9 @@ func differing(prev, next *mesh.Snapshot) []string {
 	var kinds []string
 	if !sameMeshConfig(prev.MeshConfig, next.MeshConfig) || !sameNetworks(prev.MeshNetworks, next.MeshNetworks) {
 		kinds = append(kinds, meshConfigKind)
+	}
+	if !prev.Trust.Same(next.Trust) {
+		kinds = append(kinds, trustKind)
 	}
 	for _, k := range config.Kinds() {
 		if !slices.Equal(prev.Config.List(k), next.Config.List(k)) || k == config.RequestAuthentication && !sameKeys(prev, next) {

@@ -53,12 +53,13 @@ func generators() []generator {
 		{resourceType(wellknown.SecretType, "SDS", []config.Kind{config.Secret, config.ConfigMap}), secrets, true},
 		{resourceType(wellknown.ExtensionType, "ECDS", append(extended, config.EnvoyFilter)), extensions, false},
 		{resourceType(nametable.Type, "NDS", traffic), names, false},
+		{resourceType(wellknown.ProxyConfigType, "PCDS", []config.Kind{trustKind}), trusted, false},
 	}
 }
 
 // resourceType describes a type; clusters, listeners and names are asked for as a whole.
 func resourceType(url, name string, reads []config.Kind) ads.Type {
-	whole := []string{wellknown.ClusterType, wellknown.ListenerType, nametable.Type}
+	whole := []string{wellknown.ClusterType, wellknown.ListenerType, nametable.Type, wellknown.ProxyConfigType}
 	t := ads.Type{URL: url, Name: name, Wildcard: slices.Contains(whole, url)}
 	for _, k := range reads {
 		t.Reads = append(t.Reads, string(k))

@@ -57,6 +57,7 @@ func newTokenKeys(o TokenOptions, log *slog.Logger) (*tokenKeys, error) {
 // give has a new Snapshot have the keys that are there, and those fetched that it wants.
 func (k *tokenKeys) give(ctx context.Context, next *mesh.Snapshot, first bool) {
 	wanted := next.KeySources()
+	maps.Copy(wanted, bundleSources(next.MeshConfig))
 	k.fetcher.Want(wanted)
 	if first && len(wanted) > 0 {
 		k.fetcher.Await(ctx, firstKeys)

@@ -42,6 +42,7 @@ func (s *Server) pageTable(registry *prometheus.Registry) []page {
 		{"/debug/ndsz", "?proxyID=NAME.NAMESPACE: the names that a proxy's agent answers", true, jsonPage(s.ndsz)},
 		{"/debug/inject", "templates of injection in force", true, jsonPage(func(*http.Request) (any, error) { return s.injector.settings.Load().Templates(), nil })},
 		{"/debug/jointoken", "?namespace=NAME&serviceAccount=NAME&ttl=15m with POST, by a unix socket: a token for a machine's first certificate", true, jsonPage(s.joinToken)},
+		{"/debug/ca", "?timeout=1s: roots, and which proxies have proved that they trust them; ?after=PHASE with POST takes the next step of a rotation", true, jsonPage(s.rotationPage)},
 		{"/debug/logging", "log levels; ?level=default:info,ads:debug with POST sets them", true, s.levels},
 	}
 }

@@ -104,6 +104,7 @@ func (s *Server) problems(now time.Time) []Problem {
 	list = append(list, s.refs.of(snap)...)
 	list = append(list, portProblems(snap)...)
 	list = append(list, s.tokens.problems(snap)...)
+	list = append(list, s.trustProblems(snap)...)
 	if shadowed := s.shadowed.Load(); shadowed != nil {
 		list = append(list, *shadowed...)
 	}

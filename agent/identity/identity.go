@@ -55,6 +55,9 @@ type Options struct {
 	Roots []byte
 	// Output is a directory that gets cert-chain.pem, key.pem and root-cert.pem, "" is none.
 	Output string
+	// State is the path of a file that keeps the certificate with its key over a restart, "" is
+	// none. It is served until a new one is there.
+	State string
 	// Logger is slog's default if nil.
 	Logger *slog.Logger
 }
@@ -63,6 +66,7 @@ type Options struct {
 const (
 	retryFirst   = 100 * time.Millisecond
 	retryMost    = 10 * time.Second
+	spread       = time.Second // over which proxies ask that all have reason to
 	fetchTimeout = 10 * time.Second
 	renewLeast   = time.Second // between two certificates
 	sayEvery     = time.Minute
@@ -72,6 +76,8 @@ const (
 type Identity struct {
 	Chain, Key, Roots []byte
 	Certificate       tls.Certificate
+
+	answered []byte // roots, as the authority has told them with the certificate
 }
 
 // A Keeper has the newest Identity. Its methods may be called from any goroutine.
@@ -84,16 +90,25 @@ type Keeper struct {
 
 	mu      sync.Mutex
 	current *Identity
-	reason  error // why there is none yet
+	trust   *Trust // nil: nobody has told
+	reason  error  // why there is none yet
 	changed chan struct{}
+	stray   chan struct{} // a signal: the certificate leads to a root that does not sign
 }
 
 // New returns a Keeper; Run must follow.
 func New(o Options) *Keeper {
 	o.Life = cmp.Or(o.Life, 24*time.Hour)
 	o.Grace, o.Jitter = cmp.Or(o.Grace, 0.5), cmp.Or(o.Jitter, 0.01)
-	k := &Keeper{o: o, log: cmp.Or(o.Logger, slog.Default()), wanted: make(chan struct{}), changed: make(chan struct{}), reason: errors.New("it was not asked for before")}
+	k := &Keeper{o: o, log: cmp.Or(o.Logger, slog.Default()), wanted: make(chan struct{}), changed: make(chan struct{}), stray: make(chan struct{}, 1), reason: errors.New("it was not asked for before")}
 	k.want = sync.OnceFunc(func() { close(k.wanted) })
+	if o.State != "" {
+		id, err := readKept(o.State, o.ID)
+		if err != nil {
+			k.log.Warn("the certificate of the last start is of no use", "file", o.State, "reason", err)
+		}
+		k.current = id
+	}
 	return k
 }
 
@@ -155,31 +170,64 @@ func (k *Keeper) Run(ctx context.Context) {
 			k.log.Info("certificate", "of", id.name(), "until", id.Certificate.Leaf.NotAfter.Format(time.RFC3339), "renewed_in", wait.Round(time.Second))
 		}
 		k.take(id, err)
-		t := time.NewTimer(wait)
+		if err == nil && k.strays(id) { // of a control plane that does not know yet
+			wait = delay(6)
+		}
+		if !k.pause(ctx, wait) {
+			return
+		}
+	}
+}
+
+// pause waits for a time, or for a reason to renew the certificate now; false: ctx has ended.
+func (k *Keeper) pause(ctx context.Context, wait time.Duration) bool {
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	stray := k.stray
+	for {
 		select {
 		case <-t.C:
+			return true
+		case <-stray:
+			stray = nil
+			t.Reset(min(wait, time.Duration(mathrand.Int64N(int64(spread)))))
 		case <-ctx.Done():
-			t.Stop()
-			return
+			return false
 		}
 	}
 }
 
 // take makes an Identity the current one.
 func (k *Keeper) take(id *Identity, err error) {
-	if err == nil && k.o.Output != "" {
-		if wrong := id.write(k.o.Output); wrong != nil {
-			k.log.Error("the certificate cannot be written", "directory", k.o.Output, "error", wrong)
-		}
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.reason = err
 	if err == nil {
-		k.current, k.reason = id, errors.New("it has ended")
-		close(k.changed)
-		k.changed = make(chan struct{})
+		k.reason = errors.New("it has ended")
+		k.put(id)
 	}
+}
+
+// put makes an Identity the current one, with the roots that are believed, and writes it where
+// it is to be. k.mu is held.
+func (k *Keeper) put(id *Identity) {
+	next := *id
+	believed, err := id.believed(k.trust, k.o.Roots)
+	if err == nil {
+		next.Roots = believed
+	}
+	if k.o.Output != "" {
+		err = errors.Join(err, next.write(k.o.Output))
+	}
+	if k.o.State != "" {
+		err = errors.Join(err, next.keep(k.o.State))
+	}
+	if err != nil {
+		k.log.Error("the certificate cannot be kept", "error", err)
+	}
+	k.current = &next
+	close(k.changed)
+	k.changed = make(chan struct{})
 }
 
 // renewal is how long from now the next certificate is asked for. A clock that is apart from
@@ -257,7 +305,8 @@ func newIdentity(answer []string, key crypto.Signer, more []byte) (*Identity, er
 	if end := id.Certificate.Leaf.NotAfter; !time.Now().Before(end) {
 		return nil, fmt.Errorf("the authority's certificate has ended at %s by the clock here", end.Format(time.RFC3339))
 	}
-	if id.Roots, err = roots([]byte(answer[len(answer)-1]), more); err != nil {
+	id.answered = []byte(answer[len(answer)-1])
+	if id.Roots, err = roots(id.answered, more); err != nil {
 		return nil, err
 	}
 	return id, nil

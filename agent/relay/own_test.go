@@ -23,6 +23,7 @@ type control struct {
 	identifier string
 	tables     chan []byte
 	requests   chan *discoverypb.DeltaDiscoveryRequest
+	sends      chan *discoverypb.DeltaDiscoveryResponse
 	release    chan struct{} // lets a drain be answered
 	ends       chan struct{} // ends a stream
 	listener   net.Listener
@@ -34,7 +35,7 @@ func newControl(t *testing.T, identifier string) *control {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &control{identifier: identifier, tables: make(chan []byte), requests: make(chan *discoverypb.DeltaDiscoveryRequest, 100), release: make(chan struct{}), ends: make(chan struct{}), listener: l}
+	c := &control{identifier: identifier, tables: make(chan []byte), sends: make(chan *discoverypb.DeltaDiscoveryResponse), requests: make(chan *discoverypb.DeltaDiscoveryRequest, 100), release: make(chan struct{}), ends: make(chan struct{}), listener: l}
 	s := grpc.NewServer()
 	discoverypb.RegisterAggregatedDiscoveryServiceServer(s, c)
 	done := make(chan struct{})
@@ -82,6 +83,8 @@ func (c *control) DeltaAggregatedResources(stream discoverypb.AggregatedDiscover
 		case table := <-c.tables:
 			err = stream.Send(&discoverypb.DeltaDiscoveryResponse{TypeUrl: nametable.Type, Nonce: "n", ControlPlane: who, Resources: []*discoverypb.Resource{
 				{Name: "names", Version: "1", Resource: &anypb.Any{TypeUrl: nametable.Type, Value: table}}}})
+		case m := <-c.sends:
+			err = stream.Send(m)
 		case <-c.ends:
 			return nil
 		case <-release:

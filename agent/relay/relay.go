@@ -11,8 +11,8 @@
 // is stood in for by the journal, if it holds something for this node; else the proxy waits,
 // and a line of the log says for whom and since when.
 //
-// The relay adds two subscriptions of its own on the same stream, once the proxy has made its
-// first: the table of names, and, when the pod leaves, [wellknown.DrainType]. By the same way
+// The relay adds subscriptions of its own on the same stream, once the proxy has made its
+// first: the table of names, the roots of the mesh, and, when the pod leaves, [wellknown.DrainType]. By the same way
 // it tells of the health of the workload, where somebody looks after it.
 //
 // A proxy that asks in the state-of-the-world form gets a stream of its own to the control plane,
@@ -38,6 +38,7 @@ import (
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	meshconfig "istio.io/api/mesh/v1alpha1"
 
 	"github.com/lateen-mesh/lateen/agent/socket"
 	"github.com/lateen-mesh/lateen/nametable"
@@ -65,6 +66,10 @@ type Options struct {
 	Address string
 	// Names takes each new name table. Nil: names are not asked for. It must not block.
 	Names func(nametable.Table)
+	// Trust takes what the control plane says of the roots of the mesh, and answers, from any
+	// goroutine but the caller's, when the proxy has taken them: nil, or why it has not. An error may be followed
+	// by nil. Nil: roots are not asked for. It must not block.
+	Trust func(m *meshconfig.ProxyConfig, answer func(error))
 	// Logger is slog's default if nil.
 	Logger *slog.Logger
 }
@@ -93,6 +98,7 @@ type Relay struct {
 	lost   chan error
 	drains chan chan struct{}
 	health chan string
+	trusts chan trusted
 	ended  chan struct{}   // closed when Run is over
 	over   context.Context // likewise
 	end    context.CancelFunc
@@ -129,11 +135,14 @@ func Listen(o Options) (*Relay, error) {
 	r := &Relay{
 		o: o, log: cmp.Or(o.Logger, slog.Default()), node: cmp.Or(o.Node, &corepb.Node{}),
 		joins: make(chan *downstream), leaves: make(chan *downstream), asks: make(chan ask), links: make(chan *link), lost: make(chan error),
-		drains: make(chan chan struct{}), health: make(chan string), ended: make(chan struct{}), pending: map[string]delivery{},
+		drains: make(chan chan struct{}), health: make(chan string), trusts: make(chan trusted), ended: make(chan struct{}), pending: map[string]delivery{},
 	}
 	r.over, r.end = context.WithCancel(context.Background())
 	if o.Names != nil {
-		r.own = []*kind{newKind(nametable.Type)}
+		r.own = append(r.own, newKind(nametable.Type))
+	}
+	if o.Trust != nil {
+		r.own = append(r.own, newKind(wellknown.ProxyConfigType))
 	}
 	r.status.Store(&Status{Since: time.Now()})
 	if o.Journal != "" {
@@ -244,6 +253,8 @@ func (r *Relay) step(ctx context.Context) bool {
 		r.unlinked(err)
 	case done := <-r.drains:
 		r.drain(done)
+	case t := <-r.trusts:
+		r.answerTrust(t)
 	case wrong := <-r.health:
 		r.wrong, r.told = &wrong, 0
 		if r.connected() {

@@ -278,6 +278,8 @@ func (r *Relay) receive(m *discoverypb.DeltaDiscoveryResponse) {
 		r.log.Debug("a response of a type that nobody asked for", "type", m.GetTypeUrl())
 	case m.GetTypeUrl() == nametable.Type && r.o.Names != nil:
 		r.takeNames(k, m)
+	case m.GetTypeUrl() == wellknown.ProxyConfigType && r.o.Trust != nil:
+		r.takeTrust(k, m)
 	default:
 		k.answered = true
 		r.deliver(delivery{epoch: r.epoch, nonce: m.GetNonce(), m: m})

@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -67,6 +68,10 @@ type Server struct {
 	log  *slog.Logger
 	l    net.Listener
 	grpc *grpc.Server
+
+	mu    sync.Mutex
+	views map[*view]bool
+	moved chan struct{} // closed and replaced when one of them changes
 }
 
 // Listen opens the socket.
@@ -75,7 +80,7 @@ func Listen(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket of certificates: %w", err)
 	}
-	s := &Server{o: o, log: cmp.Or(o.Logger, slog.Default()), l: l}
+	s := &Server{o: o, log: cmp.Or(o.Logger, slog.Default()), l: l, views: map[*view]bool{}, moved: make(chan struct{})}
 	s.o.Every = cmp.Or(o.Every, 5*time.Second)
 	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxFile), grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10))
 	secretpb.RegisterSecretDiscoveryServiceServer(s.grpc, s)
@@ -92,6 +97,7 @@ func (s *Server) Run(ctx context.Context) error {
 // watch is what one stream was sent.
 type watch struct {
 	names   []string
+	view    *view
 	sent    map[string][]byte // by name: the secret
 	said    map[string]bool   // by name: that it is not there
 	version int
@@ -117,7 +123,9 @@ func (s *Server) StreamSecrets(stream secretpb.SecretDiscoveryService_StreamSecr
 	}()
 	tick := time.NewTicker(s.o.Every)
 	defer tick.Stop()
-	w := &watch{sent: map[string][]byte{}, said: map[string]bool{}}
+	view, leave := s.join()
+	defer leave()
+	w := &watch{view: view, sent: map[string][]byte{}, said: map[string]bool{}}
 	var changed <-chan struct{}
 	for {
 		if s.o.Workload != nil {
@@ -134,6 +142,7 @@ func (s *Server) StreamSecrets(stream secretpb.SecretDiscoveryService_StreamSecr
 			if len(m.GetResourceNames()) > maxNames {
 				return status.Errorf(codes.ResourceExhausted, "more than %d names", maxNames)
 			}
+			s.asked(view, m)
 			if !slices.Equal(w.names, m.GetResourceNames()) {
 				w.names = m.GetResourceNames()
 				clear(w.sent)
@@ -151,6 +160,7 @@ func (s *Server) StreamSecrets(stream secretpb.SecretDiscoveryService_StreamSecr
 // send sends what is there, if something of it is new.
 func (s *Server) send(stream secretpb.SecretDiscoveryService_StreamSecretsServer, w *watch) error {
 	var all []*anypb.Any
+	secrets := map[string]*tlspb.Secret{}
 	fresh := false
 	for _, name := range w.names {
 		secret, err := s.load(name)
@@ -168,13 +178,14 @@ func (s *Server) send(stream secretpb.SecretDiscoveryService_StreamSecretsServer
 		delete(w.said, name)
 		fresh = fresh || !bytes.Equal(w.sent[name], body.GetValue())
 		w.sent[name] = body.GetValue()
-		all = append(all, body)
+		all, secrets[name] = append(all, body), secret
 	}
 	if !fresh {
 		return nil
 	}
 	w.version++
 	version := strconv.Itoa(w.version)
+	s.change(func() { w.view.sent, w.view.nonce = secrets, version })
 	return stream.Send(&discoverypb.DiscoveryResponse{TypeUrl: wellknown.SecretType, VersionInfo: version, Nonce: version, Resources: all})
 }
 
@@ -186,10 +197,10 @@ func (s *Server) load(name string) (*tlspb.Secret, error) {
 	case ok:
 		chain, key, _ := strings.Cut(files, "~")
 		return pair(name, chain, key)
-	case name == "default":
+	case name == ownCertificate:
 		secret, err := pair(name, filepath.Join(s.o.Credentials, "cert-chain.pem"), filepath.Join(s.o.Credentials, "key.pem"))
 		return s.orIssued(secret, err, func(id *identity.Identity) *tlspb.Secret { return certificate(name, id.Chain, id.Key) })
-	case name == "ROOTCA":
+	case name == ownRoots:
 		secret, err := root(name, filepath.Join(s.o.Credentials, "root-cert.pem"))
 		return s.orIssued(secret, err, func(id *identity.Identity) *tlspb.Secret { return authorities(name, id.Roots) })
 	}

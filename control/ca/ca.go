@@ -26,8 +26,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net/url"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,6 +63,13 @@ type Options struct {
 	// DefaultLife is for callers that ask for no lifetime, 0 is 24 h; MaxLife is what
 	// others get at most, 0 is 90 days.
 	DefaultLife, MaxLife time.Duration
+	// Store changes what Load reads, as a whole or not at all, and gives ErrForeignRoot where
+	// that is an operator's. nil: it is always.
+	Store func(ctx context.Context, change func(Files) (Files, error)) error
+	// NewRoot makes a root that takes the place of another.
+	NewRoot func() (Files, error)
+	// Proven says whether all proxies have what is trusted now. nil: nobody knows of any.
+	Proven func() bool
 	// Changed is told of each new material, and must not block. It may be nil.
 	Changed func()
 	// Now is the clock, time.Now if nil.
@@ -75,6 +84,9 @@ type Authority struct {
 	o        Options
 	material atomic.Pointer[Material]
 	ready    chan struct{}
+	jitter   float64    // of the renewal of the root
+	loading  sync.Mutex // one at a time reads the source,
+	rotating sync.Mutex // and changes it
 }
 
 // New returns an Authority; Run must follow.
@@ -85,7 +97,7 @@ func New(o Options) *Authority {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Authority{o: o, ready: make(chan struct{})}
+	return &Authority{o: o, ready: make(chan struct{}), jitter: mathrand.Float64()}
 }
 
 // Ready is closed when the authority can sign.
@@ -97,6 +109,9 @@ func (a *Authority) Run(ctx context.Context) error {
 	for {
 		wait := reload
 		err := a.load(ctx)
+		if err == nil {
+			err = a.renewRoot(ctx)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -105,7 +120,7 @@ func (a *Authority) Run(ctx context.Context) error {
 		default:
 			if err.Error() != said {
 				said = err.Error()
-				a.o.Log.Warn("the certificate authority cannot be read: what is in force stays", "ready", a.material.Load() != nil, "error", err)
+				a.o.Log.Warn("the certificate authority cannot be read or kept: what is in force stays", "ready", a.material.Load() != nil, "error", err)
 			}
 			wait = again
 		}
@@ -120,6 +135,8 @@ func (a *Authority) Run(ctx context.Context) error {
 }
 
 func (a *Authority) load(ctx context.Context) error {
+	a.loading.Lock()
+	defer a.loading.Unlock()
 	var now Files
 	before := a.material.Load()
 	if before != nil {

@@ -54,7 +54,8 @@ type Material struct {
 	Chain       []*x509.Certificate // from Certificate to below a root; empty where it is a root itself
 	Roots       []*x509.Certificate // that the mesh trusts; Certificate's own is among them
 	key         crypto.Signer
-	bundle      []byte // the roots
+	root        *x509.Certificate // that Certificate leads to
+	bundle      []byte            // the roots
 	pool        *x509.CertPool
 	files       Files
 }
@@ -110,7 +111,8 @@ func (m *Material) link(chain []*x509.Certificate, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("%s does not lead to a root of %s: %w", CertFile, RootFile, err)
 	}
-	m.Chain = slices.Clone(ways[0][:len(ways[0])-1])
+	top := len(ways[0]) - 1
+	m.Chain, m.root = slices.Clone(ways[0][:top]), ways[0][top]
 	return nil
 }
 
@@ -219,13 +221,12 @@ func readFile(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// KeepFile reads the authority that is kept in one file: ca-cert.pem, ca-key.pem and
-// root-cert.pem one after the other. Where there is none, what made returns is kept there, for
-// its owner only.
+// KeepFile reads the authority that is kept in one file. Where there is none, what made returns
+// is kept there, for its owner only.
 func KeepFile(path string, made func() (Files, error)) (Files, error) {
 	text, err := readFile(path)
 	if err == nil {
-		return split(text), nil
+		return unpack(text), nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -234,22 +235,63 @@ func KeepFile(path string, made func() (Files, error)) (Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	text = bytes.Join([][]byte{f[CertFile], f[KeyFile], f[RootFile]}, nil)
-	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
-		return nil, err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return nil, err
-	}
-	return split(text), nil
+	return f, writeFile(path, f)
 }
 
-// split takes the first certificate for the authority's own, and the others for roots.
-func split(text []byte) Files {
-	f := Files{}
+// ChangeFile changes the authority that is kept in a file.
+func ChangeFile(path string, change func(Files) (Files, error)) error {
+	text, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	f, err := change(unpack(text))
+	if err != nil {
+		return err
+	}
+	return writeFile(path, f)
+}
+
+// writeFile has the file be the one or the other after a crash, never half of either.
+func writeFile(path string, f Files) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	next, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = next.Write(pack(f))
+	if err = errors.Join(err, next.Sync(), next.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// partPrefix begins the line with the name of what follows, in the one file.
+const partPrefix = "# "
+
+func pack(f Files) []byte {
+	var out bytes.Buffer
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		fmt.Fprintf(&out, "%s%s\n%s\n", partPrefix, name, bytes.TrimRight(f[name], "\n"))
+	}
+	return out.Bytes()
+}
+
+// unpack also takes a text without names: the first certificate is the authority's own, others
+// are roots.
+func unpack(text []byte) Files {
+	f, name := Files{}, ""
+	for line := range bytes.Lines(text) {
+		if named, ok := bytes.CutPrefix(line, []byte(partPrefix)); ok {
+			name = string(bytes.TrimSpace(named))
+		} else if name != "" {
+			f[name] = append(f[name], line...)
+		}
+	}
+	if name != "" {
+		return f
+	}
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		name := RootFile
 		switch {

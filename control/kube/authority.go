@@ -82,6 +82,24 @@ func (s *Source) KeepSecret(ctx context.Context, name string, kind corev1.Secret
 	return data, nil
 }
 
+// ChangeSecret changes the content of a Secret of the root namespace. Where somebody else has
+// changed it meanwhile it is an error.
+func (s *Source) ChangeSecret(ctx context.Context, name string, change func(map[string][]byte) (map[string][]byte, error)) error {
+	var o corev1.Secret
+	err := s.client.do(ctx, "GET", s.secrets()+"/"+name, nil, &o)
+	if err != nil {
+		return fmt.Errorf("the Secret %s/%s: %w", s.options.RootNamespace, name, err)
+	}
+	if o.Data, err = change(o.Data); err != nil {
+		return err
+	}
+	o.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
+	if err := s.client.do(ctx, "PUT", s.secrets()+"/"+name, o, nil); err != nil { // with the resourceVersion that was read
+		return fmt.Errorf("the Secret %s/%s: %w", s.options.RootNamespace, name, err)
+	}
+	return nil
+}
+
 func (s *Source) secrets() string {
 	return "/api/v1/namespaces/" + s.options.RootNamespace + "/secrets"
 }

@@ -74,7 +74,7 @@ func (r *Roots) Run(ctx context.Context) error {
 		case <-changes:
 		case <-retry.C:
 		}
-		for _, namespace := range r.due() {
+		for _, namespace := range r.Behind() {
 			err := r.write(ctx, namespace)
 			if err == nil || ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 				continue
@@ -88,8 +88,8 @@ func (r *Roots) Run(ctx context.Context) error {
 	}
 }
 
-// due are the namespaces whose ConfigMap says something else.
-func (r *Roots) due() []string {
+// Behind are the namespaces whose ConfigMap says something else.
+func (r *Roots) Behind() []string {
 	want := string(r.bundle())
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -24,7 +24,8 @@ type Snapshot struct {
 	SeveralAuthorizers bool
 	// RemoteKeys says who fetches the keys that tokens are checked with.
 	RemoteKeys RemoteKeys
-	Keys       Keys // that the control plane has fetched; set before anybody has the Snapshot
+	Keys       Keys  // that the control plane has fetched; set before anybody has the Snapshot
+	Trust      Trust // set before anybody has the Snapshot, too
 	// Identities says that somebody issues certificates to workloads. Where nobody does, no
 	// proxy is told to take or to speak mutual TLS of the mesh by itself: it would wait for a
 	// certificate without end, and what it serves would not open.
