@@ -23,7 +23,7 @@ import (
 )
 
 // lasting is a server whose answers last: it greets, then sends every byte of the request back. To
-// /silent it says nothing.
+// /silent it says nothing, to /flood more than anybody wants to hear.
 func lasting(t *testing.T) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -43,6 +43,12 @@ func lasts(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/silent":
 		<-r.Context().Done()
 		return
+	case r.URL.Path == "/flood":
+		for piece := make([]byte, 64<<10); ; {
+			if _, err := w.Write(piece); err != nil {
+				return
+			}
+		}
 	case r.Header.Get("upgrade") != "":
 		conn, rw, err := c.Hijack()
 		if err != nil {
@@ -293,12 +299,7 @@ func TestLivePolicy(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			srv, log, upstream := xdstest.New(t), t.TempDir()+"/log", lasting(t)
 			c.apply(t, srv, log, nil)
-			h1Cluster := "- " + staticCluster("h1", upstream)
-			h2Cluster := strings.TrimSuffix("- "+staticCluster("h2", upstream), "}") + `, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {
-    "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}}`
-			r := underADS(t, srv, "DELTA_GRPC", h1Cluster, h2Cluster)
-			r.eventually("/ready", "LIVE\n")
-			addr := r.listener("l")
+			addr := lastingProxy(t, srv, upstream)
 			h2 := dialHTTP2(t, addr)
 			a, b := openLasting(t, addr, h2, "a"), openLasting(t, addr, h2, "b")
 			c.apply(t, srv, log, []string{"b"})
@@ -328,6 +329,79 @@ func TestLivePolicy(t *testing.T) {
 			}
 		})
 	}
+}
+
+// lastingProxy runs a proxy of the server's listener l before an upstream.
+func lastingProxy(t *testing.T, srv *xdstest.Server, upstream string) (addr string) {
+	t.Helper()
+	h1 := "- " + staticCluster("h1", upstream)
+	h2 := strings.TrimSuffix("- "+staticCluster("h2", upstream), "}") + `, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {
+    "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}}`
+	r := underADS(t, srv, "DELTA_GRPC", h1, h2)
+	r.eventually("/ready", "LIVE\n")
+	return r.listener("l")
+}
+
+// TestLivePolicyOfMetadata: what filters have found out about a request ahead of the last policy is
+// known to a policy that comes.
+func TestLivePolicyOfMetadata(t *testing.T) {
+	filters := func(who ...string) string {
+		return rbacFilter(denying(who...)) + `
+      - {name: set, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.set_metadata.v3.Config, metadata: [{metadata_namespace: m, value: {who: known}}]}}` +
+			strings.Replace(rbacFilter(`rules: {policies: {known: {permissions: [{any: true}], principals: [{metadata: {filter: m, path: [{key: who}], value: {string_match: {exact: known}}}}]}}}`), "name: rbac", "name: rbac-2", 1)
+	}
+	srv, log := xdstest.New(t), t.TempDir()+"/log"
+	srv.Set("l", lastingListener(t, filters("nobody"), "route_config: "+lastingRoutes(""), log))
+	addr := lastingProxy(t, srv, lasting(t))
+	a, b := lastingHTTP1(t, addr, "a", "a", lastingUpgrade, true).head(t, false), lastingHTTP1(t, addr, "b", "b", lastingUpgrade, true).head(t, false)
+	a.line(t, "hello\n")
+	srv.Set("l", lastingListener(t, filters("b"), "route_config: "+lastingRoutes(""), log))
+	b.ended(t)
+	a.echoes(t)
+}
+
+// TestLivePolicyOfDeafClients: a stream that a policy denies ends also where its client takes nothing.
+func TestLivePolicyOfDeafClients(t *testing.T) {
+	srv, log := xdstest.New(t), t.TempDir()+"/log"
+	srv.Set("l", lastingListener(t, "", "route_config: "+lastingRoutes(""), log))
+	addr := lastingProxy(t, srv, lasting(t))
+	lastingHTTP1(t, addr, "one", "b", "GET /flood HTTP/1.1\nhost: a.test\n", false).head(t, false)
+	lastingHTTP2(t, dialHTTP2(t, addr), "two", "b", http.MethodGet, "/flood")
+	srv.Set("l", lastingListener(t, rbacFilter(denying("b")), "route_config: "+lastingRoutes(""), log))
+	logged(t, log, "200 rbac_access_denied_matched_policy[no-b] one\n")
+	logged(t, log, "200 rbac_access_denied_matched_policy[no-b] two\n")
+}
+
+// TestLivePolicyOfConnections: the same for connections without HTTP, whose filter is a discovered one.
+func TestLivePolicyOfConnections(t *testing.T) {
+	srv := xdstest.New(t)
+	srv.Set("l", lds(t, `{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 0}}, filter_chains: [{filters: [
+      {name: rbac, config_discovery: {config_source: {ads: {}, resource_api_version: V3}, type_urls: [type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC]}},
+      {name: tcp, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: p, cluster: echo}}]}]}`))
+	deny := func(address string) {
+		srv.Set("rbac", faultResource(t, "rbac", `{"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: t.,
+      rules: {action: DENY, policies: {p: {permissions: [{any: true}], principals: [{direct_remote_ip: {address_prefix: `+address+`, prefix_len: 32}}]}}}}`))
+	}
+	deny("127.0.0.9")
+	r := underADS(t, srv, "GRPC", "- "+staticCluster("echo", backend(t)))
+	r.eventually("/ready", "LIVE\n")
+	var clients []net.Conn
+	for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
+		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", r.listener("l"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		echoes(t, c, "hello")
+		clients = append(clients, c)
+	}
+	deny("127.0.0.3")
+	if b, err := io.ReadAll(clients[1]); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection that is denied goes on: %q", b)
+	}
+	deny("127.0.0.9")
+	echoes(t, clients[0], "still here")
 }
 
 // logged waits until a file contains text.

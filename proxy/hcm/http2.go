@@ -43,6 +43,7 @@ type muxStream struct {
 	idle  atomic.Int64 // idle_timeout of the route, negative: the connection manager's
 	life  atomic.Int64 // max_stream_duration of the route, likewise
 	why   atomic.Pointer[limit]
+	ended time.Time // when why was set
 	moved uint64    // bytes that had moved at the last look
 	still time.Time // since when no more have
 }
@@ -236,6 +237,9 @@ func (s *muxStream) look(now time.Time) time.Duration {
 		s.moved, s.still = moved, now
 	}
 	if s.why.Load() != nil {
+		if now.Sub(s.ended) < stall {
+			return stall
+		}
 		s.wire.Reset(http2.CodeNo) // it did not end by itself
 		return farAway
 	}
@@ -260,8 +264,7 @@ func (s *muxStream) look(now time.Time) time.Duration {
 		switch {
 		case l.max == 0:
 		case left <= 0:
-			s.why.Store(l.why)
-			s.leave()
+			s.expire(l.why)
 			return stall
 		case l.why == limitIdle:
 			next = min(next, max(stall, min(left, l.max/8)))
@@ -270,6 +273,13 @@ func (s *muxStream) look(now time.Time) time.Duration {
 		}
 	}
 	return next
+}
+
+// expire ends the stream. The connection's lock is held.
+func (s *muxStream) expire(why *limit) {
+	s.ended = time.Now()
+	s.why.Store(why)
+	s.leave()
 }
 
 // Leave is what the codec says when the client has left.
@@ -294,8 +304,8 @@ func (s *muxStream) stop(why *limit) {
 	conn := s.conn
 	conn.mu.Lock()
 	defer conn.mu.Unlock()
-	if s.why.CompareAndSwap(nil, why) {
-		s.leave()
+	if s.why.Load() == nil {
+		s.expire(why)
 		conn.arm(time.Now(), stall) // to see that it does
 	}
 }

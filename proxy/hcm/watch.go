@@ -34,6 +34,7 @@ type watch struct {
 	over   bool
 	wake   wakeReason
 	why    *limit        // that has ended the stream
+	ended  int64         // when it did
 	ahead  chan struct{} // closed when the reader ahead has ended; nil: there is none
 	open   int64         // the request (by since) whose tunnel was opened: its bytes are read as a body
 	seen   uint32        // moved at the last look
@@ -284,7 +285,9 @@ func (w *watch) lookBusy(now int64) time.Duration {
 	next, why := w.limits(now, since)
 	switch {
 	case w.why != nil:
-		_ = w.c.nc.Close() // the stream did not end by itself
+		if time.Duration(now-w.ended) >= stall {
+			_ = w.c.nc.Close() // the stream did not end by itself
+		}
 	case why != nil:
 		w.expire(why)
 	case w.ahead == nil && (w.c.codec.Finished() || w.c.codec.Tunnels() && w.open != since):
@@ -298,7 +301,7 @@ func (w *watch) lookBusy(now int64) time.Duration {
 
 // expire ends the request under way. w.mu is held, and the request cannot end.
 func (w *watch) expire(why *limit) {
-	w.why = why
+	w.why, w.ended = why, w.now()
 	w.c.drop()
 	_ = w.c.nc.SetReadDeadline(past) // fails only on a closed connection
 }

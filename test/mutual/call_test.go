@@ -34,6 +34,10 @@ func serve(t *testing.T, m *member) {
 			defer w.Header().Set("Grpc-Status", "0")
 		}
 		w.Header().Set("Told", r.Header.Get("X-Forwarded-Client-Cert"))
+		if r.URL.Path == lasting {
+			echo(w, r)
+			return
+		}
 		_, _ = fmt.Fprintf(w, "%s", m.name)
 	})
 	for _, port := range []int{httpPort, grpcPort, autoPort} {
@@ -64,8 +68,11 @@ func serve(t *testing.T, m *member) {
 			}
 			go func() {
 				defer c.Close()
-				line, err := bufio.NewReader(c).ReadString('\n')
-				if err == nil {
+				for lines := bufio.NewReader(c); ; {
+					line, err := lines.ReadString('\n')
+					if err != nil {
+						return
+					}
 					_, _ = io.WriteString(c, m.name+" "+line)
 				}
 			}()
