@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/lateen-mesh/lateen/local/namespace"
+	"github.com/lateen-mesh/lateen/test/build"
 	"github.com/lateen-mesh/lateen/test/fixture"
 	"github.com/lateen-mesh/lateen/test/material"
 	"github.com/lateen-mesh/lateen/test/replay"
@@ -88,6 +89,11 @@ func replayOne(t *testing.T, place replay.Place, shared, file, number string) {
 func replayMesh(t *testing.T, shared string) replay.Place {
 	t.Helper()
 	bin := engineDir(t)
+	if asked("45") {
+		if _, err := build.OPA(bin); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var refusal *namespace.Refusal
 	if _, err := namespace.Probe(t.Context(), filepath.Join(bin, "lateen-engine")); errors.As(err, &refusal) {
 		t.Skipf("%v (%s)", err, refusal.Hint)
