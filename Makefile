@@ -13,6 +13,9 @@ PROXY   ?= lateen
 SCENARIOS ?= all
 TIMES   ?= 1
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+# The database of known vulnerabilities; any address that govulncheck takes.
+GOVULNDB ?= https://vuln.go.dev
 # A test that fails is run once more, alone, and both runs are printed; what the race detector finds stays found.
 GOTESTSUM := gotest.tools/gotestsum@v1.13.0 --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-abort-on-data-race
 
@@ -27,7 +30,7 @@ SHELL   := bash
 PROGRESS := awk -v tty=$(if $(MAKE_TERMERR),1,0) '/^[A-Za-z0-9_.\/-]+$$/ { n++; if (tty) printf "\r%d packages compiled", n > "/dev/stderr"; next } { print > "/dev/stderr" } END { if (n && tty) print "" > "/dev/stderr" }'
 
 .DEFAULT_GOAL := build
-.PHONY: build demo check test race lint e2e bench fuzz spec diff replay golden peers bench-engine bench-control help
+.PHONY: build demo check test race lint vuln e2e bench fuzz spec diff replay golden peers bench-engine bench-control help
 
 build: ## build all programs into bin/; the first time takes minutes, most of them for the Kubernetes API
 	@mkdir -p $(BIN)
@@ -39,13 +42,18 @@ build: ## build all programs into bin/; the first time takes minutes, most of th
 demo: build ## Bookinfo in a mesh on this machine, with the address of its page; Ctrl-C ends it
 	@$(BIN)/lateen up --state $(STATE) samples/bookinfo
 
-check: lint test race ## all that must hold before a change lands: lint, tests, tests under the race detector
+check: lint vuln test race ## all that must hold before a change lands: lint, no known vulnerability, tests, tests under the race detector
 
 lint: ## gofmt, golangci-lint with go vet in it
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'error: files are not formatted'; echo 'hint: gofmt -w FILE'; exit 1; }
 	$(GO) run $(GOLANGCI) run
 	cd $(API) && $(GO) run $(GOLANGCI) run --config $(CURDIR)/.golangci.yml
 	cd $(OPA) && $(GO) run $(GOLANGCI) run --config $(CURDIR)/.golangci.yml
+
+vuln: build ## that no program has code in it with a known vulnerability; where the database is not reached it says so and goes on
+	@if ! curl -fsS -m 20 -o /dev/null $(GOVULNDB)/index/db.json; then \
+		echo 'warning: $(GOVULNDB) cannot be reached: known vulnerabilities were NOT looked for'; exit 0; fi; \
+	for program in $(BIN)/*; do [ -L $$program ] || { echo $$program; $(GO) run $(GOVULNCHECK) -db $(GOVULNDB) -mode binary $$program || exit 1; }; done
 
 test: peers ## all tests, those against a real Envoy included
 	$(GO) run $(GOTESTSUM) --packages ./... -- -timeout 20m

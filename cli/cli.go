@@ -60,7 +60,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 
 func newLateen(s Streams) *cobra.Command {
 	root := &cobra.Command{
-		Use: "lateen", Short: "A service mesh for this machine and for Kubernetes", Version: wellknown.Version(),
+		Use: "lateen", Short: "A service mesh for this machine and for Kubernetes", Version: wellknown.Build(),
 		SilenceErrors: true, SilenceUsage: true, Args: cobra.ArbitraryArgs,
 		RunE: noCommand,
 	}

@@ -116,7 +116,7 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-func version(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, wellknown.Version()) }
+func version(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, wellknown.Build()) }
 
 func (s *Server) levels(w http.ResponseWriter, r *http.Request) {
 	if level := r.FormValue("level"); level != "" {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/fips140"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -30,7 +31,11 @@ func Version() string {
 			}
 		}
 	}
-	return fmt.Sprintf("%s/%d.%d.%d/%s/RELEASE/Go", revision, release.MajorNumber, release.MinorNumber, release.Patch, state)
+	library := "Go"
+	if fips140.Enabled() {
+		library += "-FIPS"
+	}
+	return fmt.Sprintf("%s/%d.%d.%d/%s/RELEASE/%s", revision, release.MajorNumber, release.MinorNumber, release.Patch, state, library)
 }
 
 // node is what the proxy says of itself to control planes: who it is and what this

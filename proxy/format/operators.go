@@ -2,7 +2,6 @@ package format
 
 import (
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // see DOWNSTREAM_PEER_FINGERPRINT_1
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
@@ -140,7 +139,7 @@ var operators = map[string]operator{
 	"DOWNSTREAM_PEER_ISSUER":          text(func(i *streaminfo.Info) string { return i.PeerIssuer }),
 	"DOWNSTREAM_PEER_SERIAL":          ofPeer(serial),
 	"DOWNSTREAM_PEER_FINGERPRINT_256": ofPeer(func(dst []byte, c *x509.Certificate) []byte { return fingerprint(dst, sha256.New(), c) }),
-	"DOWNSTREAM_PEER_FINGERPRINT_1":   ofPeer(func(dst []byte, c *x509.Certificate) []byte { return fingerprint(dst, sha1.New(), c) }), //nolint:gosec // the operator's
+	"DOWNSTREAM_PEER_FINGERPRINT_1":   ofPeer(func(dst []byte, c *x509.Certificate) []byte { return fingerprint1(dst, c) }),
 	"DOWNSTREAM_PEER_CERT_V_START":    {mayHaveParams, false, buildTime(validity(func(c *x509.Certificate) time.Time { return c.NotBefore }), time.UTC)},
 	"DOWNSTREAM_PEER_CERT_V_END":      {mayHaveParams, false, buildTime(validity(func(c *x509.Certificate) time.Time { return c.NotAfter }), time.UTC)},
 	"DOWNSTREAM_TLS_VERSION":          text(func(i *streaminfo.Info) string { return i.TLSVersion }),

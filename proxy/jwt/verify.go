@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/fips140"
 	"crypto/hmac"
 	"crypto/rsa"
 	_ "crypto/sha256" // hashes that crypto.Hash finds
@@ -82,7 +83,14 @@ func (k ecKey) verify(t *Token) Status {
 
 type secretKey []byte
 
+// leastSecret is how long keys of HMAC are at least where FIPS 140-3 is enforced, in bytes (NIST
+// SP 800-131A).
+const leastSecret = 112 / 8
+
 func (k secretKey) verify(t *Token) Status {
+	if fips140.Enforced() && len(k) < leastSecret {
+		return VerificationFails // HMAC would panic
+	}
 	sum := hmac.New(t.hash("HS").New, k)
 	sum.Write([]byte(t.signed))
 	return statusOf(hmac.Equal(sum.Sum(nil), t.signature))

@@ -287,6 +287,44 @@ func TestALPN(t *testing.T) {
 	}
 }
 
+// TestKeyExchange: two proxies of ours agree on keys that a later quantum computer does not find
+// (X25519MLKEM768), unless the configuration says otherwise; those that lack it agree on another.
+func TestKeyExchange(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	cert := ca.issue(t, time.Hour, "a")
+	for _, c := range []struct {
+		name           string
+		client, server []string
+		want           tls.CurveID
+	}{
+		{"our own", nil, nil, tls.X25519MLKEM768},
+		{"MC-056 a server whose configuration has others", nil, []string{"X25519", "P-256"}, tls.X25519},
+		{"MC-056 a client whose configuration has others", []string{"P-256"}, nil, tls.CurveP256},
+		{"an older proxy that calls", []string{"X25519", "P-256"}, nil, tls.X25519},
+		{"SX-024 nothing else is taken", []string{"X25519MLKEM768"}, []string{"X25519MLKEM768"}, tls.X25519MLKEM768},
+		{"SX-024 nothing else is taken, there is nothing else", []string{"X25519MLKEM768"}, []string{"X25519"}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d, u := downstream(cert, nil), upstreamTLS(nil, roots(ca))
+			d.CommonTlsContext.TlsParams = &tlsv3.TlsParameters{EcdhCurves: c.server}
+			u.CommonTlsContext.TlsParams = &tlsv3.TlsParameters{EcdhCurves: c.client, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3}
+			client, server, cerr, serr := shake(t, serverSocket(t, d), clientSocket(t, u), Target{})
+			if c.want == 0 {
+				if cerr == nil || serr == nil {
+					t.Error("they agree")
+				}
+				return
+			}
+			if cerr != nil || serr != nil {
+				t.Fatal(cerr, serr)
+			}
+			if got := client.TLS().CurveID; got != c.want || server.TLS().CurveID != c.want {
+				t.Errorf("agreed on %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
 // The bytes that the TLS inspector took are part of the stream.
 func TestAhead(t *testing.T) {
 	ca := newAuthority(t, "ca")
