@@ -1,7 +1,7 @@
 // Package secrets serves certificates to the proxy of a pod by SDS, on a Unix socket:
 //
 //	file-cert:CERT~KEY   a certificate chain and its private key, of files
-//	file-root:CERT       authorities that are trusted, of a file
+//	file-root:CERT       authorities that are trusted, of a file; file-root:system are the system's
 //	default, ROOTCA      the workload's own, of the directory that a CA provider mounts, else of
 //	                     package identity
 //
@@ -204,10 +204,29 @@ func (s *Server) load(name string) (*tlspb.Secret, error) {
 		secret, err := root(name, filepath.Join(s.o.Credentials, "root-cert.pem"))
 		return s.orIssued(secret, err, func(id *identity.Identity) *tlspb.Secret { return authorities(name, id.Roots) })
 	}
-	if file, ok := strings.CutPrefix(name, "file-root:"); ok {
+	switch file, ok := strings.CutPrefix(name, "file-root:"); {
+	case ok && file == "system":
+		return root(name, systemRoots())
+	case ok:
 		return root(name, file)
 	}
 	return nil, errUnknown
+}
+
+// systemRoots is the file of the authorities that this system trusts: $SSL_CERT_FILE, as for
+// OpenSSL and Go, or the first that there is of the places of Debian, Red Hat, SUSE and Alpine.
+func systemRoots() string {
+	files := []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
+		"/etc/pki/tls/cacert.pem", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem"}
+	if named := os.Getenv("SSL_CERT_FILE"); named != "" {
+		return named
+	}
+	for _, file := range files {
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+			return file
+		}
+	}
+	return files[0]
 }
 
 // orIssued is what a file has, or, where there is no file, what was issued.

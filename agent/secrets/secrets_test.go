@@ -99,6 +99,12 @@ func TestServer(t *testing.T) {
 			t.Errorf("secret %v", got)
 		}
 	})
+	t.Run("DR-044 the system's authorities", func(t *testing.T) {
+		t.Setenv("SSL_CERT_FILE", at("ca.pem"))
+		if got := ask(t, "file-root:system")(); string(got.GetValidationContext().GetTrustedCa().GetInlineBytes()) != ca || got.GetName() != "file-root:system" {
+			t.Errorf("secret %v", got)
+		}
+	})
 	t.Run("EN-036 the workload's own, once somebody mounts it", func(t *testing.T) {
 		next := ask(t, "ROOTCA")
 		root := write(t, at("root-cert.pem"), "CERTIFICATE", "root")

@@ -62,9 +62,7 @@ func (b *listenerBuilder) unclaimed(claimed []ir.Listener) []ir.Listener {
 func (b *listenerBuilder) gatewayChains(port *gatewayPort) []ir.FilterChain {
 	name := listenerName(port.address(), port.port)
 	if isPlainHTTP(port.servers[0].Server) { // the servers share one route table
-		c := b.gatewayHTTPChain(port, name, port.servers[0].route)
-		c.TLS = b.closedTLS()
-		return []ir.FilterChain{c}
+		return []ir.FilterChain{b.closed(b.gatewayHTTPChain(port, name, port.servers[0].route))}
 	}
 	var out []ir.FilterChain
 	for _, g := range port.servers {
@@ -83,13 +81,14 @@ func (b *listenerBuilder) gatewayChains(port *gatewayPort) []ir.FilterChain {
 	return out
 }
 
-// closedTLS is what servers without TLS of their own take, nil for plain text: a gateway that is
-// closed to all but the mesh takes its mutual TLS.
-func (b *listenerBuilder) closedTLS() *ir.DownstreamTLS {
-	if !b.proxy.HasAgent() || !b.snapshot.ClosedGateway(b.proxy.Namespace, b.proxy.Labels) {
-		return nil
+// closed is the chain of a server without TLS of its own: a gateway that is closed to all but the
+// mesh takes its mutual TLS there, and resets what is plain text.
+func (b *listenerBuilder) closed(c ir.FilterChain) ir.FilterChain {
+	if b.proxy.HasAgent() && b.snapshot.ClosedGateway(b.proxy.Namespace, b.proxy.Labels) {
+		c.Match.TransportProtocol = "tls"
+		c.TLS = meshServerTLS(b.snapshot.MeshConfig, "istio-peer-exchange", "h2", "http/1.1")
 	}
-	return meshServerTLS(b.snapshot.MeshConfig, "istio-peer-exchange", "h2", "http/1.1")
+	return c
 }
 
 func needsMeshIdentity(g *gatewayServer) bool {
@@ -128,7 +127,7 @@ func (b *listenerBuilder) gatewayTCPChains(g *gatewayServer) []ir.FilterChain {
 		c.Match.ServerNames = g.serverNames()
 		c.TLS = b.serverTLS(g)
 	} else {
-		c.TLS = b.closedTLS()
+		c = b.closed(c)
 	}
 	return []ir.FilterChain{c}
 }
