@@ -26,7 +26,7 @@ type site struct {
 
 // sites are those that scenarios name, and one that none names.
 var sites = []site{
-	{"httpbin.org", []string{"203.0.113.1", "203.0.113.2"}, true, true, []string{"httpbin"}},
+	{"httpbin.org", []string{"203.0.113.1", "203.0.113.2"}, true, true, []string{"httpbin", "--tls-name", "my.example.com"}}, // what a gateway forwards keeps its Host
 	{"edition.cnn.com", []string{"203.0.113.3"}, false, true, []string{"site", "--title", "CNN International - Breaking News, US News, World News and Video"}},
 	{"www.google.com", []string{"203.0.113.4"}, true, true, []string{"site", "--title", "Google"}},
 	{"unrelated.example", []string{"203.0.113.5"}, true, false, []string{"site", "--title", "unrelated"}},

@@ -98,3 +98,27 @@ counted() {
   echo "$saw of 503, $grew counted"
   [ "$saw" = "$grew" ] && echo as many
 }
+
+# egress: the gateways, routes and policies of the second article for the host my.example.com, whose
+# certificate is in my.crt; the egress gateway is its own Deployment, by manifest generate, and
+# trusts the authority of the sites.
+egress() {
+  kubectl create namespace httpbin --dry-run=client -o yaml | kubectl apply -f - &&
+    openssl req -x509 -sha256 -nodes -days 365 -newkey rsa:2048 -subj /CN=my.example.com -addext subjectAltName=DNS:my.example.com -keyout my.key -out my.crt &&
+    kubectl create -n istio-system secret tls my-credential --key=my.key --cert=my.crt --dry-run=client -o yaml | kubectl apply -f - &&
+    istioctl manifest generate -f "$SCENARIOS/38-egress-gateway-manifest-generate/egress.yaml" | kubectl apply -f - &&
+    kubectl patch deployment -n httpbin httpbin-egress --type=json -p '[{"op":"replace","path":"/spec/template/spec/containers/0/readinessProbe","value":{"httpGet":{"path":"/healthz/ready","port":15021},"periodSeconds":1}},
+      {"op":"add","path":"/spec/template/spec/containers/0/env/-","value":{"name":"SSL_CERT_FILE","value":"'"$CA"'"}}]' &&
+    kubectl rollout status deployment -n httpbin httpbin-egress --timeout=40s &&
+    my "$SCENARIOS/40-tls-secret-and-ingress-gateway/my-ingressgateway.yaml" | kubectl apply -f - &&
+    for file in egress-gateway virtualservice serviceentry destinationrule peerauthentication; do
+      my "$SCENARIOS/41-egress-gateway-routing/$file.yaml" | kubectl apply -f - || return
+    done
+}
+# my FILE: with the names of this machine.
+my() { sed 's/<my-proxied-service-hostname>/my.example.com/; s/<my-secret-name>/my-credential/' "$1"; }
+noegress() {
+  kubectl delete namespace httpbin --ignore-not-found
+  my "$SCENARIOS/40-tls-secret-and-ingress-gateway/my-ingressgateway.yaml" | kubectl delete -f - --ignore-not-found
+  kubectl delete secret -n istio-system my-credential --ignore-not-found
+}
