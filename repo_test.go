@@ -19,13 +19,13 @@ import (
 const module = "github.com/lateen-mesh/lateen/"
 
 // open are the packages that everybody may import.
-var open = []string{"wellknown", "logging", "resident", "nametable", "spiffe", "pages"}
+var open = []string{"wellknown", "logging", "resident", "nametable", "spiffe", "jwt", "pages"}
 
 // imports is the direction of the tree: what each package may import of ours,
 // beside the open ones. A package that is not here fails, and so does a rule for a
 // path that does not exist. "x/..." stands for x and everything below.
 var imports = map[string]string{
-	"wellknown": "", "logging": "", "resident": "", "nametable": "", "spiffe": "", "pages": "",
+	"wellknown": "", "logging": "", "resident": "", "nametable": "", "spiffe": "", "jwt": "", "pages": "",
 
 	"control":               "control/...",
 	"control/config":        "",
@@ -73,8 +73,7 @@ var imports = map[string]string{
 	"proxy/filter/setmetadata":             "proxy/http proxy/stats",
 	"proxy/filter/healthcheck":             "proxy/http proxy/match proxy/route proxy/streaminfo",
 	"proxy/filter/alpn":                    "proxy/http proxy/stats proxy/xds",
-	"proxy/filter/jwtauthn":                "proxy/callout proxy/http proxy/jwt proxy/match proxy/route proxy/stats proxy/transport proxy/xds",
-	"proxy/jwt":                            "",
+	"proxy/filter/jwtauthn":                "proxy/callout proxy/http proxy/match proxy/route proxy/stats proxy/transport proxy/xds",
 	"proxy/filter/router":                  "proxy/http proxy/match proxy/route proxy/lb proxy/endpoint proxy/upstream proxy/streaminfo proxy/stats proxy/transport proxy/xds proxy/format proxy/runtime",
 	"proxy/filter/peermetadata":            "proxy/http proxy/peer proxy/stats proxy/streaminfo",
 	"proxy/route":                          "proxy/http proxy/match proxy/xds proxy/format proxy/streaminfo proxy/endpoint proxy/runtime proxy/upstream",
@@ -112,7 +111,7 @@ var imports = map[string]string{
 	"local/outside": "", "local/network": "local/outside agent/redirect",
 	"local/apiserver": "local/apiserver/server", "local/apiserver/server": "local/apiserver/...",
 	"local/apiserver/controllers": "", "local/apiserver/pki": "", "local/apiserver/registry": "", "local/apiserver/store": "",
-	"explain": "control control/compile control/config control/ingress control/mesh proxy proxy/endpoint proxy/http proxy/route",
+	"explain": "control control/compile control/config control/ingress control/mesh proxy proxy/endpoint proxy/http proxy/route spiffe",
 	"cli":     "cli/dump explain control/analyze control/config control/file control/inject install install/cluster local samples/...", "cli/dump": "",
 
 	"install":         "control/config control/inject install/crds",
@@ -126,14 +125,14 @@ var imports = map[string]string{
 	"samples/bookinfo/reviews": "samples/bookinfo", "samples/bookinfo/ratings": "samples/bookinfo",
 	"test":       "control/... proxy/... local local/outside cli samples/... test/...",
 	"test/build": "", "test/api": "test/build test/ports", "test/broken": "control test/build test/fixture",
-	"test/edits":   "control logging test/build test/fixture test/ports",
+	"test/edits":   "control logging test/build test/fixture test/ports test/traffic",
 	"test/fixture": "agent/redirect samples/testca test/ports",
 	"test/foreign": "proxy proxy/xds/xdstest control/compile control/config control/envoy control/ir control/mesh samples/testca test/build test/fixture test/ports",
-	"test/mixed":   "proxy/xds/xdstest samples/testca test/build test/ports",
+	"test/mixed":   "proxy/xds/xdstest samples/testca test/build test/ports test/traffic",
 	"test/explain": "explain proxy proxy/http proxy/listener proxy/xds/xdstest samples/testca test/ports",
 	"test/jwt":     "test/build test/fixture test/ports",
 	"test/ports":   "", "test/rbac": "proxy samples/testca test/fixture test/ports", "test/replay": "", "test/browser": "", "test/proxyless": "control control/config control/file control/mesh logging test/build test/ports wellknown",
-	"test/material": "", "test/report": "test/material", "test/fuzzall": "", "test/mutual": "agent/bootstrap agent/redirect control logging proxy/xds/xdstest samples/testca test/build test/fixture wellknown",
+	"test/traffic": "", "test/rotation": "control logging test/build test/fixture test/traffic", "test/material": "", "test/report": "test/material", "test/fuzzall": "", "test/mutual": "agent/bootstrap agent/redirect control logging proxy/xds/xdstest samples/testca test/build test/fixture wellknown",
 	"test/stock": "agent/bootstrap control logging proxy/xds/xdstest samples/testca test/fixture test/ports wellknown",
 	"bench":      "control/... proxy/... samples/... bench/record bench/process", "bench/record": "", "bench/process": "",
 	"bench/engine": "bench/record bench/process local", "bench/control": "bench/record bench/process",

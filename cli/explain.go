@@ -175,8 +175,8 @@ func (e *explanation) objects(ctx context.Context, api *cluster.Cluster) (list [
 	}
 	for _, k := range kinds {
 		err := k.each(ctx, func(text []byte) error {
-			found, _ := config.DecodeIn("", "", text) // the API has taken it; what is not understood is not in force either
-			list = append(list, found...)
+			found, guards, _ := config.DecodeGuarded("", "", text) // the API has taken it; what is not understood is not in force either
+			list = append(append(list, found...), guards...)
 			return nil
 		})
 		if err != nil && !apierrors.IsForbidden(err) {

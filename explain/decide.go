@@ -114,7 +114,7 @@ func (m *Mesh) Explain(ctx context.Context, from *Workload, r Request) (*Explana
 	next := m.ask(s, hop, q)
 	x.Hops = append(x.Hops, *hop)
 	if to := m.at(next); to != nil && to.labels[tlsMode] == "istio" && !to.Gateway {
-		inbound, err := m.inbound(ctx, to, next, w, tunnelled(s, hop, next))
+		inbound, err := m.inbound(ctx, from, to, next, w, tunnelled(s, hop, next))
 		if err != nil {
 			x.Hops[0].Notes = append(x.Hops[0].Notes, fmt.Sprintf("what %s makes of it is not known: %v", to, err))
 		}
@@ -240,7 +240,7 @@ func (m *Mesh) gatewayPort(s *side, port uint16) (uint16, string, error) {
 }
 
 // inbound asks the proxy of a workload that a request has come to; nil when it has none.
-func (m *Mesh) inbound(ctx context.Context, to *Workload, at string, w *wire, mutual bool) (*Hop, error) {
+func (m *Mesh) inbound(ctx context.Context, from, to *Workload, at string, w *wire, mutual bool) (*Hop, error) {
 	s, err := m.side(ctx, to)
 	if err != nil {
 		return nil, err
@@ -252,9 +252,10 @@ func (m *Mesh) inbound(ctx context.Context, to *Workload, at string, w *wire, mu
 	q := w.question()
 	q.To = netip.MustParseAddrPort(at)
 	q.Socket = s.socket(virtualInbound, q.To)
-	q.From = netip.MustParseAddrPort("10.244.255.1:40000")
+	q.From = netip.AddrPortFrom(addr(from.addresses[0]), 40000)
 	hop := &Hop{Proxy: to.String(), Direction: "inbound", Destination: at}
 	if mutual {
+		q.Peer = m.identity(from)
 		q.TLS, q.ServerName, q.Protocols, q.HTTP = true, "", []string{"istio", "istio-peer-exchange"}, ""
 		if w.method != "" && !w.tls {
 			q.Protocols = []string{"istio-http/1.1", "istio", "http/1.1"}
@@ -286,7 +287,8 @@ func (m *Mesh) ask(s *side, hop *Hop, q proxy.Question) string {
 		return ""
 	}
 	r := &d.Request
-	hop.Notes = append(hop.Notes, r.Notes...)
+	hop.Notes = append(append(hop.Notes, d.Notes...), r.Notes...)
+	m.access(s, hop, d)
 	if r.Target == nil && r.Status == 0 {
 		return m.tcp(s, hop, d)
 	}
@@ -317,6 +319,10 @@ func (s *side) refused(typeURL, name string) (notes []string) {
 
 // tcp describes a connection whose bytes are moved.
 func (m *Mesh) tcp(s *side, hop *Hop, d *proxy.Decision) string {
+	if hop.Details = d.Ended; hop.Details != "" {
+		hop.Notes = append(hop.Notes, "a filter closes the connection: "+hop.Details)
+		return ""
+	}
 	clusters := tcpClusters(s.resources.Listeners, d)
 	total := 0.0
 	for _, c := range clusters {

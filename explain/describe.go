@@ -302,6 +302,8 @@ func verdict(hops []Hop) string {
 		return fmt.Sprintf("%s answers %d, location %s", last.Proxy, last.Status, last.Location)
 	case last.Status != 0:
 		return fmt.Sprintf("%s answers %d %s (%s)", last.Proxy, last.Status, http.StatusText(last.Status), last.Details)
+	case last.Details != "":
+		return fmt.Sprintf("the connection is closed at %s (%s)", last.Proxy, last.Details)
 	case last.Direction == "inbound":
 		return "it reaches the program in " + last.Proxy
 	}

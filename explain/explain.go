@@ -60,6 +60,8 @@ type Hop struct {
 	HostWhy  string  `json:"virtualHostReason,omitempty"`
 	Routes   []Step  `json:"routes,omitempty"`
 	Action   *Action `json:"action,omitempty"`
+	// Access are policies that bear on it: the one that decided, those that would have had to.
+	Access []Step `json:"access,omitempty"`
 	// Clusters are those that the request, or connection, may go to.
 	Clusters []Cluster `json:"clusters,omitempty"`
 	// Status, Details and Location are of an answer of the proxy itself; Status 0: the

@@ -43,14 +43,14 @@ type File struct {
 // FromFiles takes what files say for all there is: workloads have one pod each, with an
 // address and a proxy; Services have addresses; gateways that Gateway objects select and
 // nobody runs are there, with ports 80 and 443 and those that the objects name. Objects
-// that cannot be read are problems and left out; namespace is that of objects that name none.
+// that cannot be read are problems and left out, but policies among them close what they select; namespace is that of objects that name none.
 func FromFiles(files []File, namespace string, mc *meshconfig.MeshConfig) (*Mesh, []config.Problem) {
-	var objects []*config.Config
+	var objects, guards []*config.Config
 	var problems []config.Problem
 	places := map[config.Key]config.Document{}
 	for _, f := range files {
-		found, wrong := config.DecodeIn(namespace, f.Name, f.Text)
-		objects, problems = append(objects, found...), append(problems, wrong...)
+		found, closed, wrong := config.DecodeGuarded(namespace, f.Name, f.Text)
+		objects, guards, problems = append(objects, found...), append(guards, closed...), append(problems, wrong...)
 		documents, _ := config.Documents(f.Name, f.Text) // what is no document is among the problems
 		for _, d := range documents {
 			if d.Object.Namespace == "" {
@@ -64,7 +64,7 @@ func FromFiles(files []File, namespace string, mc *meshconfig.MeshConfig) (*Mesh
 	}
 	ofIngresses, unmet := ingress.Objects(config.NewSet(1, objects), mc, "cluster.local")
 	problems = append(problems, unmet...)
-	m := NewMesh(assume(append(objects, ofIngresses...), places), mc)
+	m := NewMesh(assume(slices.Concat(objects, guards, ofIngresses), places), mc)
 	m.places = places
 	return m, problems
 }

@@ -75,6 +75,12 @@ func (p *printer) hop(h *Hop) {
 			p.item("", s)
 		}
 	}
+	for _, a := range h.Access {
+		p.item("policy", named(a.Name)+a.Reason)
+		if a.Origin != nil {
+			p.item("", "by "+a.Origin.String())
+		}
+	}
 	for _, n := range h.Notes {
 		p.item("note", n)
 	}

@@ -18,5 +18,5 @@ func (s *server) calls() *callout.Client {
 
 // authz is what external authorization uses of the proxy.
 func (s *server) authz() extauthz.Deps {
-	return extauthz.Deps{Calls: s.calls(), NodeMetadata: s.identity().GetMetadata().AsMap()}
+	return extauthz.Deps{Calls: s.calls(), NodeMetadata: s.identity().GetMetadata().AsMap(), Tell: s.model.tell()}
 }

@@ -53,6 +53,19 @@ type Model struct {
 	deciding sync.Mutex // one decision at a time: picks are of one request
 	mu       sync.Mutex
 	picks    map[string]*endpoint.Endpoint // by cluster, nil for none to choose
+	told     []string
+}
+
+// tell is how filters of connections say what they would ask; nil in a proxy that serves.
+func (m *Model) tell() func(string) {
+	if m == nil {
+		return nil
+	}
+	return func(what string) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.told = append(m.told, what)
+	}
 }
 
 // NewModel compiles what a proxy of that node would have.
@@ -204,6 +217,10 @@ type Decision struct {
 	// Secured says that the chain begins with a TLS handshake: a connection that does not
 	// ends there.
 	Secured bool
+	// Ended says why a filter of the chain has ended a connection without HTTP, as its log would.
+	Ended string
+	// Notes are what filters of the chain would have asked others about the connection.
+	Notes []string
 	// Request is what was decided about the request; of a connection without HTTP it holds nothing.
 	Request route.Recorder
 	// Picked are the endpoints that clusters chose, nil where they had none, by cluster.
@@ -230,8 +247,8 @@ func (m *Model) Decide(q Question) *Decision {
 	c.Serve(ctx, newSpoken(q, q.text(d.Secured)))
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	d.Picked = m.picks
-	m.picks = map[string]*endpoint.Endpoint{}
+	d.Picked, d.Notes, d.Ended = m.picks, m.told, c.Ended()
+	m.picks, m.told = map[string]*endpoint.Endpoint{}, nil
 	return d
 }
 

@@ -21,6 +21,8 @@ type Facts struct {
 	TLS        bool
 	ServerName string
 	Protocols  []string
+	// Peer is the URI name of the certificate that the client shows, "" where it shows none.
+	Peer string
 	// HTTP is "http/1.0", "http/1.1" or "h2c" where it begins with a request, "" where it does not.
 	HTTP string
 }
@@ -79,6 +81,12 @@ func Choose(configs []*Config, f Facts, r *Recorder) *Choice {
 		_, plain := out.chain.socket.(transport.Plain)
 		out.Secured = !plain
 	}
+	if out.Secured && f.TLS {
+		out.info.TLSVersion = "TLSv1.3"
+		if f.Peer != "" {
+			out.info.PeerURISANs = []string{f.Peer}
+		}
+	}
 	return out
 }
 
@@ -128,7 +136,11 @@ func (c *Choice) Serve(ctx context.Context, from transport.Conn) {
 	}
 	cn := &conn{Conn: network.Conn{Conn: from, Info: &c.info, Draining: make(chan struct{})}}
 	c.chain.run(ctx, cn)
+	_, _ = cn.Read(make([]byte, 1)) // filters that wait for the first bytes decide, though nobody upstream was there to take them
 }
+
+// Ended says why a filter has ended the connection that was served, "" if none has.
+func (c *Choice) Ended() string { return c.info.TerminationDetails }
 
 // criterion notes the chains that a criterion is about to leave out.
 func (r *Recorder) criterion(by *criterion, left []*chain, a *accepted) {

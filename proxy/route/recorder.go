@@ -3,6 +3,7 @@ package route
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
@@ -24,6 +25,8 @@ type Recorder struct {
 	// says that the request was let through to an upstream which was not asked.
 	Status            int
 	Details, Location string
+	// Metadata is what filters have told of the request, by their names.
+	Metadata map[string]map[string]any
 }
 
 // A Step is one rule that was tried.
@@ -50,6 +53,7 @@ func (r *Recorder) Note(what string) { r.Notes = append(r.Notes, what) }
 // Answer takes the head of the answer, with what is known of the stream.
 func (r *Recorder) Answer(a *http.Response, i *streaminfo.Info) {
 	r.Status, r.Details, r.Location = a.Status, i.CodeDetails, string(a.Headers.Get("location"))
+	r.Metadata = maps.Clone(i.Metadata)
 }
 
 // domain notes by which domain vh was found and returns vh.

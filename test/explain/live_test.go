@@ -228,7 +228,7 @@ func cluster(name string, at netip.AddrPort, empty bool) *clusterpb.Cluster {
 }
 
 // refused are filters that come with later issues.
-var refused = []string{"filters.http.rbac.", "filters.http.jwt_authn.", "filters.http.lua.", "filters.http.ext_authz.", "filters.network.rbac."}
+var refused = []string{"filters.http.lua."}
 
 func isRefused(a *anypb.Any) bool {
 	return slices.ContainsFunc(refused, func(part string) bool { return strings.Contains(a.GetTypeUrl(), part) })

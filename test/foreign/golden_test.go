@@ -32,12 +32,8 @@ import (
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
-// security is the issue that brings filters of access control; extensions the one that
-// brings what only EnvoyFilter and expressions reach.
-const (
-	security   = "access control comes with the security issue"
-	extensions = "reached by EnvoyFilter only, comes with the issue of extensions"
-)
+// extensions is the issue that brings what only EnvoyFilter and expressions reach.
+const extensions = "reached by EnvoyFilter only, comes with the issue of extensions"
 
 // later are the only parts of the recorded resources that our proxy may refuse, and why.
 // One that nothing refuses any more fails the test, so that the list only shrinks.

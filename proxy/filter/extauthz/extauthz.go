@@ -35,6 +35,8 @@ type Deps struct {
 	Calls *callout.Client
 	// NodeMetadata is the metadata of the bootstrap's node, of which labels may be told.
 	NodeMetadata map[string]any
+	// Tell, if set, is told what the network filter would ask; it asks nobody then, and lets pass.
+	Tell func(what string)
 }
 
 // Factory builds the HTTP filter.

@@ -47,6 +47,7 @@ type networkFilter struct {
 	telling
 	to        *callout.Service
 	calls     *callout.Client
+	tell      func(string) // nil: it asks
 	failOpen  bool
 	enabledBy *match.Metadata // nil: always
 	stats     networkCounters
@@ -64,7 +65,7 @@ func newNetworkFilter(c *networkv3.ExtAuthz, d Deps, store *stats.Store) (*netwo
 	if c.GetStatPrefix() == "" {
 		return nil, errors.New("stat_prefix: must not be empty")
 	}
-	f := &networkFilter{calls: d.Calls, failOpen: c.GetFailureModeAllow()}
+	f := &networkFilter{calls: d.Calls, tell: d.Tell, failOpen: c.GetFailureModeAllow()}
 	f.certificate, f.tls, f.namespaces = c.GetIncludePeerCertificate(), c.GetIncludeTlsSession(), c.GetMetadataContextNamespaces()
 	f.labels = d.labels(c.GetBootstrapMetadataLabelsKey())
 	if f.to, err = callout.NewService(c.GetGrpcService(), defaultTimeout); err != nil {
@@ -98,6 +99,10 @@ func (f *networkFilter) OnConnect(c *network.Conn) bool {
 	i := c.Info
 	if f.enabledBy != nil && !f.enabledBy.Match(i.Metadata) {
 		f.stats.disabled.Inc()
+		return true
+	}
+	if f.tell != nil {
+		f.tell("ext_authz: cluster " + f.to.Cluster() + " is asked by gRPC about the connection")
 		return true
 	}
 	f.stats.total.Inc()
