@@ -13,6 +13,9 @@
 // answered with 403; it may have a chain of its own. Its bytes are bodies without an end
 // of their own, whatever versions of HTTP are spoken on either side.
 //
+// Filters whose word on a request changes with their configuration (http.Reviewer) are asked
+// again about the streams that are open when it changes; those that they deny end.
+//
 // A watcher looks after each connection by one lazily armed timer: it notices clients
 // that leave while their request is under way, stalled streams, idle connections and
 // passed time limits, and gives buffers of idle connections back.
