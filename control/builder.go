@@ -127,7 +127,7 @@ func (s *Server) rebuild(ctx context.Context) {
 	s.injector.update(set, mc)
 	leaving, number := s.departures.current()
 	prev := s.snapshot.Load()
-	next := mesh.Next(prev, set, mesh.Options{MeshConfig: mc, Networks: s.meshFile.meshNetworks(), Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving, TraceSampling: s.o.TraceSampling, ScopeGateways: s.o.ScopeGateways, SeveralAuthorizers: s.o.SeveralAuthorizers, RemoteKeys: s.tokens.remote, Identities: s.o.Identities})
+	next := mesh.Next(prev, set, mesh.Options{MeshConfig: mc, Networks: s.meshFile.meshNetworks(), Domain: s.o.Domain, ClusterID: s.o.ClusterID, Leaving: leaving, TraceSampling: s.o.TraceSampling, ScopeGateways: s.o.ScopeGateways, SeveralAuthorizers: s.o.SeveralAuthorizers, RemoteKeys: s.tokens.remote, Identities: s.o.Identities, Origination: s.o.Origination})
 	s.tokens.give(ctx, next, prev == nil)
 	next.Generation = 1
 	if prev != nil {

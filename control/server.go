@@ -81,6 +81,8 @@ type Options struct {
 	// Identities says that workloads are given certificates: proxies with an agent take and
 	// speak mutual TLS by themselves, and PeerAuthentications are followed.
 	Identities bool
+	// Origination is how TLS to servers outside is made where rules leave it open.
+	Origination mesh.Origination
 	// NoDebug serves no debug pages; some of our own tools ask for them.
 	NoDebug bool
 

@@ -25,6 +25,8 @@ func TestEnvironment(t *testing.T) {
 		{"EN-050 PILOT_JWT_PUB_KEY_REFRESH_INTERVAL", "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL", "5m", func(o control.Options) bool { return o.Tokens.Refresh == 5*time.Minute }},
 		{"SX-021 BLOCKED_CIDRS_IN_JWKS_URIS", "BLOCKED_CIDRS_IN_JWKS_URIS", "10.0.0.0/8,127.0.0.0/8", func(o control.Options) bool { return len(o.Tokens.Blocked) == 2 }},
 		{"PO-019 PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS", "PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS", "true", func(o control.Options) bool { return o.SeveralAuthorizers }},
+		{"EN-052 VERIFY_CERTIFICATE_AT_CLIENT", "VERIFY_CERTIFICATE_AT_CLIENT", "false", func(o control.Options) bool { return o.Origination.Unverified }},
+		{"DR-047 ENABLE_AUTO_SNI", "ENABLE_AUTO_SNI", "false", func(o control.Options) bool { return o.Origination.NoAutoSNI }},
 		{"EN-052 ENABLE_DEBUG_ON_HTTP", "ENABLE_DEBUG_ON_HTTP", "false", func(o control.Options) bool { return o.NoDebug }},
 		{"EN-052 REVISION", "REVISION", "canary", func(o control.Options) bool { return o.Revision == "canary" }},
 		{"EN-051 DEFAULT_WORKLOAD_CERT_TTL", "DEFAULT_WORKLOAD_CERT_TTL", "1h", func(o control.Options) bool { return o.Authority.DefaultLife == time.Hour }},

@@ -101,6 +101,8 @@ func (f *flags) options(log *logging.Log) (control.Options, error) {
 	o.AutoRegistration.Off = os.Getenv("PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION") == "false"
 	o.AutoRegistration.Unchecked = os.Getenv("PILOT_ENABLE_WORKLOAD_ENTRY_HEALTHCHECKS") == "false"
 	o.ScopeGateways = os.Getenv("PILOT_SCOPE_GATEWAY_TO_NAMESPACE") == "true"
+	o.Origination.Unverified = os.Getenv("VERIFY_CERTIFICATE_AT_CLIENT") == "false"
+	o.Origination.NoAutoSNI = os.Getenv("ENABLE_AUTO_SNI") == "false"
 	o.NoDebug = os.Getenv("ENABLE_DEBUG_ON_HTTP") == "false"
 	o.WriteStatus = os.Getenv("PILOT_ENABLE_STATUS") == "true"
 	o.SeveralAuthorizers = os.Getenv("PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS") == "true"

@@ -39,7 +39,7 @@ func (b *clusterBuilder) applyTLS(c *ir.Cluster, t target, p policy) {
 	case networking.ClientTLSSettings_SIMPLE, networking.ClientTLSSettings_MUTUAL:
 		c.TLS = b.originate(c, t, p.tls)
 		c.Metadata.ALPNOverride = "false"
-		autoSNI(c, p.tls)
+		b.autoSNI(c, t, p.tls)
 	default:
 		return
 	}
@@ -146,7 +146,7 @@ func (b *clusterBuilder) originate(c *ir.Cluster, t target, s *networking.Client
 	}
 	mutual := s.Mode == networking.ClientTLSSettings_MUTUAL
 	switch {
-	case s.CredentialName != "":
+	case b.credential(t, s) != "":
 		name := secretName(s.CredentialName)
 		tls.CA = &ir.SecretRef{Name: name + caSuffix}
 		if mutual {
@@ -154,7 +154,7 @@ func (b *clusterBuilder) originate(c *ir.Cluster, t target, s *networking.Client
 		}
 	case b.proxy.HasAgent():
 		tls.CA = &ir.SecretRef{Name: "file-root:" + cmp.Or(s.CaCertificates, systemRoots), FromAgent: true}
-		if mutual {
+		if mutual && s.ClientCertificate != "" {
 			tls.Certificate = new(fileCertificate(s.ClientCertificate, s.PrivateKey))
 		}
 	default:
@@ -162,11 +162,11 @@ func (b *clusterBuilder) originate(c *ir.Cluster, t target, s *networking.Client
 		if tls.CAFile == "" || tls.CAFile == systemRoots {
 			tls.CAFile = systemRootsFile
 		}
-		if mutual {
+		if mutual && s.ClientCertificate != "" {
 			tls.CertificateFiles = &ir.CertificateFiles{Certificate: s.ClientCertificate, Key: s.PrivateKey}
 		}
 	}
-	if s.GetInsecureSkipVerify().GetValue() {
+	if !b.verifies(t, s) {
 		tls.CA, tls.CAFile, tls.SANs, tls.CRL = nil, "", nil, ""
 	}
 	if isHTTP2(c) {
@@ -175,15 +175,32 @@ func (b *clusterBuilder) originate(c *ir.Cluster, t target, s *networking.Client
 	return tls
 }
 
+// credential is the Secret of a rule. Sidecars follow rules that select workloads alone, as the
+// original: a rule for all would have every sidecar ask for a Secret of its own namespace.
+func (b *clusterBuilder) credential(t target, s *networking.ClientTLSSettings) string {
+	if b.proxy.Type == mesh.SidecarProxy && len(t.rule.Spec.GetWorkloadSelector().GetMatchLabels()) == 0 {
+		return ""
+	}
+	return s.CredentialName
+}
+
+// verifies reports whether the server's certificate is checked.
+func (b *clusterBuilder) verifies(t target, s *networking.ClientTLSSettings) bool {
+	if b.mesh.Origination.Unverified && s.CaCertificates == "" && b.credential(t, s) == "" {
+		return false
+	}
+	return !s.GetInsecureSkipVerify().GetValue()
+}
+
 // autoSNI lets the proxy take SNI from each request where the rule names none,
 // and check the server's name against it where the rule names none either.
-func autoSNI(c *ir.Cluster, s *networking.ClientTLSSettings) {
-	if s.Sni != "" {
+func (b *clusterBuilder) autoSNI(c *ir.Cluster, t target, s *networking.ClientTLSSettings) {
+	if s.Sni != "" || b.mesh.Origination.NoAutoSNI {
 		return
 	}
 	if c.HTTP == nil {
 		c.HTTP = &ir.UpstreamHTTP{}
 	}
 	c.HTTP.AutoSNI = true
-	c.HTTP.AutoSANValidation = len(s.SubjectAltNames) == 0 && !s.GetInsecureSkipVerify().GetValue()
+	c.HTTP.AutoSANValidation = len(s.SubjectAltNames) == 0 && b.verifies(t, s) && !b.mesh.Origination.Unverified
 }

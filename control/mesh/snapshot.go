@@ -31,6 +31,7 @@ type Options struct {
 	SeveralAuthorizers bool
 	RemoteKeys         RemoteKeys
 	Identities         bool // as in Snapshot
+	Origination        Origination
 }
 
 // index is what Build derives from the objects.
@@ -100,7 +101,8 @@ func build(old *Snapshot, set *config.Set, opts Options) *Snapshot {
 		SeveralAuthorizers: opts.SeveralAuthorizers,
 		RemoteKeys:         opts.RemoteKeys,
 
-		Identities: opts.Identities,
+		Identities:  opts.Identities,
+		Origination: opts.Origination,
 		Registry: registry.Next(old.Registry, set, registry.Options{
 			Domain:          opts.Domain,
 			ClusterID:       opts.ClusterID,

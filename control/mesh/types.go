@@ -29,9 +29,18 @@ type Snapshot struct {
 	// Identities says that somebody issues certificates to workloads. Where nobody does, no
 	// proxy is told to take or to speak mutual TLS of the mesh by itself: it would wait for a
 	// certificate without end, and what it serves would not open.
-	Identities bool
+	Identities  bool
+	Origination Origination
 
 	index index
+}
+
+// Origination is how TLS to servers outside of the mesh is made where a DestinationRule
+// of mode SIMPLE or MUTUAL leaves it open. The zero value is what is safe: the server's certificate
+// is checked against the system's authorities and the name in each request, which is the SNI, too.
+type Origination struct {
+	Unverified bool // no certificate is checked where the rule names no authorities
+	NoAutoSNI  bool // there is no SNI but the rule's, and no name is checked but the rule's
 }
 
 // A ProxyType is the role of a proxy, the first part of its node id.
