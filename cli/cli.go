@@ -67,7 +67,7 @@ func newLateen(s Streams) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(&cobra.Group{ID: kubectlGroup, Title: "Commands of kubectl, on the mesh of --state DIR:"})
 	root.AddCommand(newUp(), newDown(), newStatus(), newLogs(s), newVersion(false), newSampleCommand(), newKubeInject(), newValidate(), newAnalyze(), newExplain())
-	root.AddCommand(newProxyConfig(), newProxyStatus(), newMeshWait(s))
+	root.AddCommand(newProxyConfig(), newProxyStatus(), newMeshWait(s), newAuthorityCommand())
 	root.AddCommand(newKubectlCommands(s)...)
 	return root
 }

@@ -3,12 +3,10 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,11 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/lateen-mesh/lateen/cli/dump"
 	"github.com/lateen-mesh/lateen/control/config"
-	"github.com/lateen-mesh/lateen/install/cluster"
 	"github.com/lateen-mesh/lateen/local"
 )
 
@@ -294,44 +289,18 @@ func (w *waiter) late(ctx context.Context, planes []*plane, err error) error {
 
 // planes are the control planes of the mesh, and how its API is reached: nil when it has none.
 func (w *waiter) planes(ctx context.Context) ([]*plane, dynamic.Interface, error) {
-	if w.kubeconfig == "" && w.context == "" && (w.state != "" || os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "") {
-		dir, err := stateDir(w.state)
-		if err != nil {
-			return nil, nil, err
-		}
-		if st, err := local.ReadRecord(dir); err == nil && st.PID != 0 {
-			here := &plane{name: "istiod", ask: func(ctx context.Context, query url.Values) (local.Delivery, error) {
-				return local.AskDelivery(ctx, dir, query)
-			}}
-			if _, err := kubeconfigOf(w.state); err != nil { // the mesh has no API
-				return []*plane{here}, nil, nil
-			}
-			api, err := w.dynamic()
-			return []*plane{here}, api, err
-		} else if w.state != "" {
-			return nil, nil, cmp.Or(err, noMesh(dir))
-		}
-	}
-	reach, _, err := w.open(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	pods, err := reach.ControlPods(ctx, w.istioNamespace, "")
-	if err == nil && len(pods) == 0 {
-		err = withHint(fmt.Errorf("no running Istio pods in namespace %q", w.istioNamespace), "is the mesh installed there? -i NAMESPACE")
-	}
+	found, hasAPI, err := w.controlPlanes(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	var all []*plane
-	for _, pod := range pods {
-		all = append(all, &plane{name: pod.Name, ask: func(ctx context.Context, query url.Values) (d local.Delivery, err error) {
-			text, err := reach.Page(ctx, pod, cluster.MonitoringPort, http.MethodGet, "/debug/wait?"+query.Encode(), dump.MaxSize)
-			if err == nil {
-				err = json.Unmarshal(text, &d)
-			}
-			return d, err
+	for _, p := range found {
+		all = append(all, &plane{name: p.name, ask: func(ctx context.Context, query url.Values) (d local.Delivery, err error) {
+			return d, p.read(ctx, http.MethodGet, "/debug/wait?"+query.Encode(), &d)
 		}})
+	}
+	if !hasAPI {
+		return all, nil, nil
 	}
 	api, err := w.dynamic()
 	return all, api, err

@@ -47,6 +47,8 @@ type AuthorityOptions struct {
 	CertFile, KeyFile string
 	// Hosts are more names of this control plane.
 	Hosts []string
+	// Now is the authority's clock, time.Now if nil.
+	Now func() time.Time
 	// AnyNode lets proxies claim to be others than their credentials say.
 	AnyNode bool
 }
@@ -65,19 +67,25 @@ type authority struct {
 	plugged bool                     // an operator's is in force; of load, which runs one at a time
 	memory  atomic.Pointer[ca.Files] // where nothing else keeps them
 	changed chan struct{}
-	callers *ca.Authenticator
-	service *ca.Service
-	roots   *kube.Roots // nil without a Kubernetes API
-	grpc    *grpc.Server
-	sockets []net.Listener
+
+	mu       sync.Mutex
+	gateways map[string]bool // pods whose gateway was connected: "name.namespace"
+	callers  *ca.Authenticator
+	service  *ca.Service
+	roots    *kube.Roots // nil without a Kubernetes API
+	grpc     *grpc.Server
+	sockets  []net.Listener
 }
 
 // newAuthority also registers the certificate service with the server of agents that come by a
 // unix socket.
 func newAuthority(s *Server, registry prometheus.Registerer, base ...grpc.ServerOption) (*authority, error) {
-	a := &authority{o: s.o.Authority, server: s, changed: make(chan struct{}, 1)}
+	a := &authority{o: s.o.Authority, server: s, changed: make(chan struct{}, 1), gateways: map[string]bool{}}
+	if a.o.Now == nil {
+		a.o.Now = time.Now
+	}
 	o := ca.Options{
-		Load: a.load, Store: a.store, NewRoot: a.newRoot, Proven: s.provenHere, TrustDomain: a.trustDomain, DefaultLife: a.o.DefaultLife, MaxLife: a.o.MaxLife, Log: s.o.Log.Scope("ca"),
+		Load: a.load, Store: a.store, NewRoot: a.newRoot, Proven: s.provenHere, TrustDomain: a.trustDomain, DefaultLife: a.o.DefaultLife, MaxLife: a.o.MaxLife, Now: a.o.Now, Log: s.o.Log.Scope("ca"),
 		Changed: func() {
 			if a.roots != nil {
 				a.roots.Changed()
@@ -92,9 +100,9 @@ func newAuthority(s *Server, registry prometheus.Registerer, base ...grpc.Server
 	if s.api != nil {
 		a.roots = s.api.Roots(a.Bundle)
 	}
-	a.callers = &ca.Authenticator{Authority: a.Authority, Join: ca.NewJoinTokens(nil)}
+	a.callers = &ca.Authenticator{Authority: a.Authority, Join: ca.NewJoinTokens(a.o.Now)}
 	for _, rule := range a.o.JWT {
-		verify, err := ca.NewJWT(rule, nil, nil)
+		verify, err := ca.NewJWT(rule, nil, a.o.Now)
 		if err != nil {
 			return nil, err
 		}
@@ -174,7 +182,7 @@ func (a *authority) load(ctx context.Context, now ca.Files) (ca.Files, error) {
 func (a *authority) newRoot() (ca.Files, error) {
 	o := a.o.Root
 	o.TrustDomain, _ = a.trustDomain()
-	o.Now = time.Now()
+	o.Now = a.o.Now()
 	return ca.NewRoot(o)
 }
 

@@ -57,6 +57,7 @@ func (s *Server) leave(ctx context.Context, p *mesh.Proxy) {
 // arrive takes a proxy back that had left, and one that registers itself into the mesh.
 func (s *Server) arrive(p *mesh.Proxy) {
 	s.departures.remove(p.ID)
+	s.authority.met(p)
 	s.registrations.joins(s.snapshot.Load(), p)
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -63,7 +64,7 @@ func (s *Server) rotation(conns []ads.ConnStatus) Rotation {
 			return o == nil || o.Spec.(*corev1.Namespace).DeletionTimestamp != nil // nothing is made in one that ends
 		})
 	}
-	r.Pods = meshedPods(snap)
+	r.Pods = s.authority.meshedPods(snap)
 	return r
 }
 
@@ -86,16 +87,39 @@ func missing(c ads.ConnStatus, since uint64) string {
 // meshedKey is the label of pods whose sidecar speaks mutual TLS: "istio".
 const meshedKey = "security.istio.io/tlsMode"
 
-// meshedPods run, and have a sidecar.
-func meshedPods(snap *mesh.Snapshot) []string {
+// maxGateways bounds the gateways that are remembered.
+const maxGateways = 1000
+
+// met remembers a gateway: no label of its pod says that it is one.
+func (a *authority) met(p *mesh.Proxy) {
+	if a == nil || p.Type != mesh.Router || !p.HasAgent() {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.gateways) < maxGateways {
+		a.gateways[p.Name+"."+p.Namespace] = true
+	}
+}
+
+// meshedPods are ready, and have a sidecar or a gateway that was connected here.
+func (a *authority) meshedPods(snap *mesh.Snapshot) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	gone := maps.Clone(a.gateways)
 	var all []string
 	for _, o := range snap.Config.List(config.Pod) {
 		pod, ok := o.Spec.(*corev1.Pod)
-		if ok && pod.DeletionTimestamp == nil && o.Labels[meshedKey] == "istio" && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		id := o.Name + "." + o.Namespace
+		delete(gone, id)
+		if ok && pod.DeletionTimestamp == nil && (o.Labels[meshedKey] == "istio" || a.gateways[id]) && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 		}) {
-			all = append(all, o.Name+"."+o.Namespace)
+			all = append(all, id)
 		}
+	}
+	for id := range gone {
+		delete(a.gateways, id)
 	}
 	return all
 }
@@ -105,13 +129,18 @@ func meshedPods(snap *mesh.Snapshot) []string {
 func (s *Server) provenHere() bool { return s.rotation(s.ads.Conns()).Done() }
 
 // rotationPage is the Rotation, once it is done or ?timeout= is over. A POST with ?after=PHASE
-// takes the step that follows first, which needs the proofs of that phase.
+// takes the step that follows first, which needs the proofs of that phase; any other has what is
+// stored read at once.
 func (s *Server) rotationPage(r *http.Request) (any, error) {
 	if s.authority == nil {
 		return nil, pageError{http.StatusNotFound, "this control plane issues no certificates"}
 	}
 	if r.Method == http.MethodPost {
-		if err := s.rotate(r.Context(), ca.Phase(r.FormValue("after"))); err != nil {
+		take := s.authority.Read
+		if after := r.FormValue("after"); after != "" {
+			take = func(ctx context.Context) error { return s.rotate(ctx, ca.Phase(after)) }
+		}
+		if err := take(r.Context()); err != nil {
 			return nil, pageError{http.StatusConflict, err.Error()}
 		}
 	}

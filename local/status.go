@@ -188,6 +188,10 @@ func controlReady(ctx context.Context, dir string) error {
 
 // askControl gets a page of the control plane. The caller closes it.
 func askControl(ctx context.Context, dir, page string) (io.ReadCloser, error) {
+	return callControl(ctx, dir, http.MethodGet, page)
+}
+
+func callControl(ctx context.Context, dir, method, page string) (io.ReadCloser, error) {
 	path, err := socketOf(dir, controlSocket)
 	if err != nil {
 		return nil, err
@@ -198,7 +202,7 @@ func askControl(ctx context.Context, dir, page string) (io.ReadCloser, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		},
 	}}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control"+page, nil)
+	r, err := http.NewRequestWithContext(ctx, method, "http://control"+page, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -2,9 +2,7 @@ package local
 
 import (
 	"context"
-	"encoding/json"
 	"io"
-	"net/url"
 
 	"github.com/lateen-mesh/lateen/control"
 )
@@ -15,14 +13,16 @@ type Delivery = control.Delivery
 // A ProxyRefusal is what a proxy refused.
 type ProxyRefusal = control.ProxyRefusal
 
-// AskDelivery asks the control plane of a state directory for its page of deliveries, with a
-// query as the page takes it; it answers within the query's timeout, which must be less than
-// a few seconds.
-func AskDelivery(ctx context.Context, dir string, query url.Values) (d Delivery, err error) {
-	reply, err := askControl(ctx, dir, "/debug/wait?"+query.Encode())
+// A Rotation is what a control plane tells of the roots of the mesh and of its proxies.
+type Rotation = control.Rotation
+
+// AskControl asks the control plane of a state directory for a page of at most most bytes; it
+// answers within a few seconds.
+func AskControl(ctx context.Context, dir, method, page string, most int64) ([]byte, error) {
+	reply, err := callControl(ctx, dir, method, page)
 	if err != nil {
-		return d, err
+		return nil, err
 	}
 	defer reply.Close()
-	return d, json.NewDecoder(io.LimitReader(reply, 64<<20)).Decode(&d)
+	return io.ReadAll(io.LimitReader(reply, most))
 }

@@ -134,6 +134,9 @@ func (a *Authority) Run(ctx context.Context) error {
 	}
 }
 
+// Read reads the source at once: somebody else may have changed it.
+func (a *Authority) Read(ctx context.Context) error { return a.load(ctx) }
+
 func (a *Authority) load(ctx context.Context) error {
 	a.loading.Lock()
 	defer a.loading.Unlock()
