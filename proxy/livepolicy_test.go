@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -370,6 +371,81 @@ func TestLivePolicyOfDeafClients(t *testing.T) {
 	srv.Set("l", lastingListener(t, rbacFilter(denying("b")), "route_config: "+lastingRoutes(""), log))
 	logged(t, log, "200 rbac_access_denied_matched_policy[no-b] one\n")
 	logged(t, log, "200 rbac_access_denied_matched_policy[no-b] two\n")
+}
+
+// TestLivePolicyAmongRequests: while a policy comes and goes, requests come and end on connections of
+// both versions; those that it does not name are all answered, the others are answered or denied.
+func TestLivePolicyAmongRequests(t *testing.T) {
+	srv, log := xdstest.New(t), t.TempDir()+"/log"
+	srv.Set("l", lastingListener(t, discoveredRBAC, "route_config: "+lastingRoutes(""), log))
+	srv.Set("rbac", faultResource(t, "rbac", `{`+rbacURL+`, `+denying("nobody")+`}`))
+	addr := lastingProxy(t, srv, lasting(t))
+	done := make(chan struct{})
+	var clients sync.WaitGroup
+	two := &http.Transport{Protocols: new(http.Protocols)} // which connects again where a changed listener ends connections
+	two.Protocols.SetUnencryptedHTTP2(true)
+	for _, by := range []*http.Transport{{}, two} {
+		t.Cleanup(by.CloseIdleConnections)
+		for _, who := range []string{"a", "b"} {
+			clients.Go(func() {
+				for n := 0; ; n++ {
+					select {
+					case <-done:
+						return
+					default:
+					}
+					if err := shortly(t.Context(), by, addr, who); err != nil {
+						t.Errorf("request %d of %s: %v", n, who, err)
+						return
+					}
+				}
+			})
+		}
+	}
+	for i := range 40 {
+		config := rbacFilter(denying([]string{"b", "nobody"}[i%2]))
+		if i%4 < 2 {
+			srv.Set("rbac", faultResource(t, "rbac", `{`+rbacURL+`, `+denying([]string{"b", "nobody"}[i%2])+`}`))
+		} else {
+			srv.Set("l", lastingListener(t, config, "route_config: "+lastingRoutes(""), log))
+		}
+		canary := lastingHTTP1(t, addr, "canary", "a", lastingUpgrade, true).head(t, false)
+		canary.line(t, "hello\n")
+		canary.echoes(t)
+		_ = canary.Writer.(io.Closer).Close()
+	}
+	close(done)
+	clients.Wait()
+}
+
+// shortly sends a request with a body, which is answered as it comes.
+func shortly(ctx context.Context, by http.RoundTripper, addr, who string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/short", strings.NewReader("one\ntwo\n"))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("x-who", who)
+	answer, err := by.RoundTrip(r)
+	if err != nil {
+		return denied(who, err)
+	}
+	defer answer.Body.Close()
+	b, err := io.ReadAll(answer.Body)
+	switch {
+	case err != nil:
+		return denied(who, err)
+	case answer.StatusCode == http.StatusOK && string(b) == "hello\none\ntwo\n":
+		return nil
+	}
+	return denied(who, fmt.Errorf("%d %q", answer.StatusCode, b))
+}
+
+// denied is no error of who may be denied.
+func denied(who string, err error) error {
+	if who == "b" {
+		return nil
+	}
+	return err
 }
 
 // TestLivePolicyOfConnections: the same for connections without HTTP, whose filter is a discovered one.
