@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/lateen-mesh/lateen/control/ca"
+	"github.com/lateen-mesh/lateen/control/jwks"
 	"github.com/lateen-mesh/lateen/control/kube"
 	"github.com/lateen-mesh/lateen/control/mesh"
 )
@@ -101,8 +102,12 @@ func newAuthority(s *Server, registry prometheus.Registerer, base ...grpc.Server
 		a.roots = s.api.Roots(a.Bundle)
 	}
 	a.callers = &ca.Authenticator{Authority: a.Authority, Join: ca.NewJoinTokens(a.o.Now)}
+	client := jwks.HTTPSOnly(jwks.NewClient(s.o.Tokens.Blocked))
+	fetch := func(ctx context.Context, address string, discovery bool) (string, error) {
+		return jwks.Fetch(ctx, client, mesh.KeySource{URL: address, Discovery: discovery})
+	}
 	for _, rule := range a.o.JWT {
-		verify, err := ca.NewJWT(rule, nil, a.o.Now)
+		verify, err := ca.NewJWT(rule, fetch, a.o.Now)
 		if err != nil {
 			return nil, err
 		}

@@ -42,6 +42,23 @@ func NewClient(blocked []netip.Prefix) *http.Client {
 	}
 }
 
+// HTTPSOnly has a client call nobody in plain text, wherever it is sent on to.
+func HTTPSOnly(client *http.Client) *http.Client {
+	only := *client
+	only.Transport = httpsOnly{client.Transport}
+	return &only
+}
+
+type httpsOnly struct{ http.RoundTripper }
+
+// RoundTrip is http.RoundTripper's.
+func (h httpsOnly) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" {
+		return nil, fmt.Errorf("keys come over https only, not from %s", r.URL.Redacted())
+	}
+	return h.RoundTripper.RoundTrip(r)
+}
+
 // proxyUnless is the machine's HTTP proxy, which looks names up by itself, so that nothing can
 // be blocked behind it.
 func proxyUnless(blocked []netip.Prefix) func(*http.Request) (*url.URL, error) {

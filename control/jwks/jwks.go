@@ -254,9 +254,14 @@ func (f *Fetcher) Failures() map[mesh.KeySource]error {
 func (f *Fetcher) fetch(ctx context.Context, at mesh.KeySource, timeout time.Duration) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	return Fetch(ctx, f.o.Client, at)
+}
+
+// Fetch gets the key set of a source, once.
+func Fetch(ctx context.Context, client *http.Client, at mesh.KeySource) (string, error) {
 	address := at.URL
 	if at.Discovery {
-		text, err := f.get(ctx, address)
+		text, err := get(ctx, client, address)
 		if err != nil {
 			return "", err
 		}
@@ -264,7 +269,7 @@ func (f *Fetcher) fetch(ctx context.Context, at mesh.KeySource, timeout time.Dur
 			return "", fmt.Errorf("%s: %w", at.URL, err)
 		}
 	}
-	text, err := f.get(ctx, address)
+	text, err := get(ctx, client, address)
 	if err != nil {
 		return "", err
 	}
@@ -275,12 +280,12 @@ func (f *Fetcher) fetch(ctx context.Context, at mesh.KeySource, timeout time.Dur
 	return keys, nil
 }
 
-func (f *Fetcher) get(ctx context.Context, address string) ([]byte, error) {
+func get(ctx context.Context, client *http.Client, address string) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := f.o.Client.Do(r)
+	answer, err := client.Do(r)
 	if err != nil {
 		return nil, err // it names the URL
 	}

@@ -215,3 +215,32 @@ func FuzzDocuments(f *testing.F) {
 		}
 	})
 }
+
+// Keys that say who a caller is come by no wire that others write on.
+func TestHTTPSOnly(t *testing.T) {
+	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it is called") }))
+	defer plain.Close()
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/keys":
+			_, _ = w.Write([]byte(`{"keys":[{"kid":"k"}]}`))
+		case "/document":
+			_, _ = w.Write([]byte(`{"jwks_uri":"` + plain.URL + `"}`))
+		default:
+			http.Redirect(w, r, plain.URL, http.StatusFound)
+		}
+	}))
+	defer secure.Close()
+	client := HTTPSOnly(secure.Client())
+	for _, tt := range []struct {
+		source mesh.KeySource
+		ok     bool
+	}{
+		{mesh.KeySource{URL: secure.URL + "/keys"}, true}, {mesh.KeySource{URL: secure.URL + "/document", Discovery: true}, false},
+		{mesh.KeySource{URL: secure.URL + "/away"}, false}, {mesh.KeySource{URL: plain.URL}, false},
+	} {
+		if _, err := Fetch(t.Context(), client, tt.source); (err == nil) != tt.ok {
+			t.Errorf("SX-020 %v: %v", tt.source, err)
+		}
+	}
+}

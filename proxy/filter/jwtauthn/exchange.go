@@ -4,8 +4,8 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/lateen-mesh/lateen/jwt"
 	"github.com/lateen-mesh/lateen/proxy/http"
-	"github.com/lateen-mesh/lateen/proxy/jwt"
 )
 
 // An exchange is the filter's work for one request.

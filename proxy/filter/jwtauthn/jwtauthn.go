@@ -19,9 +19,9 @@ import (
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/lateen-mesh/lateen/jwt"
 	"github.com/lateen-mesh/lateen/proxy/callout"
 	"github.com/lateen-mesh/lateen/proxy/http"
-	"github.com/lateen-mesh/lateen/proxy/jwt"
 	"github.com/lateen-mesh/lateen/proxy/route"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )

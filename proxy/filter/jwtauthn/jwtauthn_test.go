@@ -19,9 +19,9 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/lateen-mesh/lateen/jwt"
 	"github.com/lateen-mesh/lateen/proxy/callout"
 	"github.com/lateen-mesh/lateen/proxy/http"
-	"github.com/lateen-mesh/lateen/proxy/jwt"
 	"github.com/lateen-mesh/lateen/proxy/stats"
 )
 

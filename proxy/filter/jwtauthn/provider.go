@@ -8,7 +8,7 @@ import (
 
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 
-	"github.com/lateen-mesh/lateen/proxy/jwt"
+	"github.com/lateen-mesh/lateen/jwt"
 	"github.com/lateen-mesh/lateen/proxy/match"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )

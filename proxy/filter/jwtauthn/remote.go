@@ -14,8 +14,8 @@ import (
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/lateen-mesh/lateen/jwt"
 	"github.com/lateen-mesh/lateen/proxy/callout"
-	"github.com/lateen-mesh/lateen/proxy/jwt"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )
 

@@ -11,8 +11,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 
+	"github.com/lateen-mesh/lateen/jwt"
 	"github.com/lateen-mesh/lateen/proxy/http"
-	"github.com/lateen-mesh/lateen/proxy/jwt"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 	"github.com/lateen-mesh/lateen/proxy/xds"
 )

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/lateen-mesh/lateen/proxy/jwt"
+	"github.com/lateen-mesh/lateen/jwt"
 )
 
 func b64(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }

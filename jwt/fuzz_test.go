@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/lateen-mesh/lateen/proxy/jwt"
+	"github.com/lateen-mesh/lateen/jwt"
 )
 
 // FuzzParse: no text does harm, and an object that encoding/json reads as one without doubt is
