@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/lateen-mesh/lateen/test/fixture"
+	"github.com/lateen-mesh/lateen/test/traffic"
 )
 
 // A load is requests at a constant rate, each at its time whatever becomes of the others,
@@ -36,13 +37,10 @@ type load struct {
 	failed  []string
 }
 
-// inFlight bounds the requests under way.
-const inFlight = 512
-
 func (m *mesh) load(t *testing.T, first *config, rate int, seed uint64) *load {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	l := &load{m: m, stop: stop, configs: []*config{first}, keep: &http.Transport{MaxIdleConnsPerHost: inFlight},
+	l := &load{m: m, stop: stop, configs: []*config{first}, keep: &http.Transport{MaxIdleConnsPerHost: traffic.InFlight},
 		fresh: &http.Transport{DisableKeepAlives: true}}
 	t.Cleanup(l.end)
 	l.wg.Go(func() { l.run(ctx, rate, rand.New(rand.NewPCG(seed, 1))) })
@@ -50,27 +48,15 @@ func (m *mesh) load(t *testing.T, first *config, rate int, seed uint64) *load {
 }
 
 func (l *load) run(ctx context.Context, rate int, r *rand.Rand) {
-	beat := time.NewTicker(time.Second / time.Duration(rate))
-	defer beat.Stop()
-	slots := make(chan struct{}, inFlight)
-	var requests sync.WaitGroup
-	defer requests.Wait()
-	for n := 0; ; n++ {
-		select {
-		case <-ctx.Done():
-			return
-		case <-beat.C:
-		}
+	traffic.AtRate(ctx, rate, func(n int) func() {
 		from, newest := l.now()
 		to, slow := pick(r, newest.targets()), r.IntN(20) == 0
 		proxy := pick(r, l.m.at(to.via))
-		slots <- struct{}{}
-		requests.Go(func() {
-			defer func() { <-slots }()
+		return func() {
 			got, err := l.ask(n, proxy, to, slow)
 			l.judge(n, from, proxy, to, got, err)
-		})
-	}
+		}
+	})
 }
 
 // now is the oldest configuration that may be in force, and the newest.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/lateen-mesh/lateen/test/ports"
+	"github.com/lateen-mesh/lateen/test/traffic"
 )
 
 // A backend answers HTTP/1.1, HTTP/2 and gRPC on one port, or echoes bytes.
@@ -82,18 +83,7 @@ func (b *backend) listen() {
 		go func() { _ = b.http.Serve(l) }()
 		return
 	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
+	go traffic.Serve(l)
 }
 
 func (b *backend) note(c net.Conn, s http.ConnState) {

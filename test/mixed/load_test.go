@@ -7,10 +7,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +16,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/lateen-mesh/lateen/test/traffic"
 )
 
 // A load is clients of every kind, each with a request after the other.
@@ -126,37 +126,10 @@ func (l *load) end(t *testing.T) {
 // http asks with a body that must come back.
 func (l *load) http(url string, http2, keep bool) func() (func(context.Context) error, func()) {
 	return func() (func(context.Context) error, func()) {
-		t := &http.Transport{DisableKeepAlives: !keep, TLSClientConfig: &tls.Config{RootCAs: l.m.ca.Pool(), ServerName: "mixed.test"}, Protocols: new(http.Protocols)}
-		t.Protocols.SetHTTP1(!http2)
-		t.Protocols.SetHTTP2(http2)
-		t.Protocols.SetUnencryptedHTTP2(http2)
-		body := []byte(strings.Repeat("mixed ", 50))
-		return func(ctx context.Context) error {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, onlyReader{bytes.NewReader(body)}) // which the client does not send twice
-			if err != nil {
-				return err
-			}
-			req.ContentLength = int64(len(body))
-			resp, err := t.RoundTrip(req)
-			if err != nil {
-				return err
-			}
-			defer resp.Body.Close()
-			got, err := io.ReadAll(resp.Body)
-			switch {
-			case err != nil:
-				return err
-			case resp.StatusCode != http.StatusOK:
-				return fmt.Errorf("%s: %s", resp.Status, got)
-			case !bytes.Equal(got, body):
-				return fmt.Errorf("%d bytes came back of %d", len(got), len(body))
-			}
-			return nil
-		}, t.CloseIdleConnections
+		c := traffic.HTTP{HTTP2: http2, Once: !keep, TLS: &tls.Config{RootCAs: l.m.ca.Pool(), ServerName: "mixed.test"}}.Client(url)
+		return c.Ask, c.Close
 	}
 }
-
-type onlyReader struct{ io.Reader }
 
 // calls are unary gRPC calls, or the messages of one stream that stays open.
 func (l *load) calls(streaming bool) func() (func(context.Context) error, func()) {
@@ -216,33 +189,12 @@ func (l *load) webSocket() (func(context.Context) error, func()) {
 		if err != nil {
 			return err
 		}
-		return echo(ctx, c, r, "\x81\x85\x01\x02\x03\x04ignpn")
+		return traffic.Echo(ctx, c, r, "\x81\x85\x01\x02\x03\x04ignpn")
 	}, func() { _ = c.Close() }
 }
 
 // bytes keeps one connection without a protocol.
 func (l *load) bytes() (func(context.Context) error, func()) {
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", l.m.ports[2]))
-	if err != nil {
-		return func(context.Context) error { return err }, func() {}
-	}
-	r := bufio.NewReader(c)
-	return func(ctx context.Context) error { return echo(ctx, c, r, "some bytes") }, func() { _ = c.Close() }
-}
-
-func echo(ctx context.Context, c net.Conn, r io.Reader, text string) error {
-	if at, ok := ctx.Deadline(); ok {
-		_ = c.SetDeadline(at)
-	}
-	if _, err := io.WriteString(c, text); err != nil {
-		return err
-	}
-	got := make([]byte, len(text))
-	if _, err := io.ReadFull(r, got); err != nil {
-		return err
-	}
-	if string(got) != text {
-		return fmt.Errorf("got %q", got)
-	}
-	return nil
+	c := traffic.Bytes(new(net.Dialer).DialContext, fmt.Sprintf("127.0.0.1:%d", l.m.ports[2]))
+	return c.Ask, c.Close
 }
