@@ -106,9 +106,10 @@ egress() {
   kubectl create namespace httpbin --dry-run=client -o yaml | kubectl apply -f - &&
     openssl req -x509 -sha256 -nodes -days 365 -newkey rsa:2048 -subj /CN=my.example.com -addext subjectAltName=DNS:my.example.com -keyout my.key -out my.crt &&
     kubectl create -n istio-system secret tls my-credential --key=my.key --cert=my.crt --dry-run=client -o yaml | kubectl apply -f - &&
+    kubectl create secret generic -n httpbin istio-egressgateway-ca-certs --from-file="$CA" --dry-run=client -o yaml | kubectl apply -f - &&
     istioctl manifest generate -f "$SCENARIOS/38-egress-gateway-manifest-generate/egress.yaml" | kubectl apply -f - &&
     kubectl patch deployment -n httpbin httpbin-egress --type=json -p '[{"op":"replace","path":"/spec/template/spec/containers/0/readinessProbe","value":{"httpGet":{"path":"/healthz/ready","port":15021},"periodSeconds":1}},
-      {"op":"add","path":"/spec/template/spec/containers/0/env/-","value":{"name":"SSL_CERT_FILE","value":"'"$CA"'"}}]' &&
+      {"op":"add","path":"/spec/template/spec/containers/0/env/-","value":{"name":"SSL_CERT_FILE","value":"/etc/istio/egressgateway-ca-certs/testca.crt"}}]' &&
     kubectl rollout status deployment -n httpbin httpbin-egress --timeout=40s &&
     my "$SCENARIOS/40-tls-secret-and-ingress-gateway/my-ingressgateway.yaml" | kubectl apply -f - &&
     for file in egress-gateway virtualservice serviceentry destinationrule peerauthentication; do
