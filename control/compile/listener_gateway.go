@@ -126,6 +126,7 @@ func (b *listenerBuilder) gatewayTCPChains(g *gatewayServer) []ir.FilterChain {
 	if g.isTLS() {
 		c.Match.ServerNames = g.serverNames()
 		c.TLS = b.serverTLS(g)
+		c.PeerExchange = needsMeshIdentity(g) && b.proxy.Has(extPeerExchange)
 	} else {
 		c = b.closed(c)
 	}

@@ -20,7 +20,7 @@ const caSuffix = "-cacert"
 func (b *listenerBuilder) serverTLS(g *gatewayServer) *ir.DownstreamTLS {
 	t := g.GetTls()
 	if t.GetMode() == networking.ServerTLSSettings_ISTIO_MUTUAL {
-		return meshServerTLS(b.snapshot.MeshConfig, "istio-peer-exchange", "h2", "http/1.1")
+		return b.peerTLS(g.isHTTP())
 	}
 	out := &ir.DownstreamTLS{
 		Origin:       originOf(g.gateway.Config, fmt.Sprintf("servers[%d]", g.index)),
