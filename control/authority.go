@@ -37,6 +37,9 @@ type AuthorityOptions struct {
 	Directory string
 	// Root says what root is made; its trust domain is the mesh's.
 	Root ca.RootOptions
+	// Signer is the name of a signer of the Kubernetes API that signs certificates of workloads
+	// in place of the authority; "" is none. Its root is among meshConfig.caCertificates.
+	Signer string
 	// DefaultLife and MaxLife are of certificates; zero is 24 h, 90 days.
 	DefaultLife, MaxLife time.Duration
 	// Audiences are for whom tokens that Kubernetes makes must be; nil is istio-ca.
@@ -96,6 +99,14 @@ func newAuthority(s *Server, registry prometheus.Registerer, base ...grpc.Server
 			default:
 			}
 		},
+	}
+	if a.o.Signer != "" {
+		if s.api == nil {
+			return nil, fmt.Errorf("signer %s: there is no Kubernetes API that has it", a.o.Signer)
+		}
+		o.External = &ca.External{Roots: a.signerRoots, Sign: func(ctx context.Context, request []byte, life time.Duration) ([]byte, error) {
+			return s.api.Sign(ctx, a.o.Signer, request, life)
+		}}
 	}
 	a.Authority = ca.New(o)
 	if s.api != nil {
@@ -222,6 +233,21 @@ func (a *authority) pluggedIn(ctx context.Context) (ca.Files, error) {
 		return nil, nil
 	}
 	return a.server.api.ReadSecret(ctx, kube.PluggedAuthority)
+}
+
+// signerRoots are those of meshConfig.caCertificates that are the signer's, or anybody's.
+func (a *authority) signerRoots() []byte {
+	snap := a.server.snapshot.Load()
+	var all []byte
+	for _, c := range snap.MeshConfig.GetCaCertificates() {
+		if of := c.GetCertSigners(); len(of) > 0 && !slices.Contains(of, a.o.Signer) {
+			continue
+		}
+		if text, err := rootsOf(c, snap.Keys); err == nil {
+			all = append(all, text...)
+		}
+	}
+	return all
 }
 
 // review asks Kubernetes whose a token is.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/lateen-mesh/lateen/control/ca"
 	"github.com/lateen-mesh/lateen/control/mesh"
+	"github.com/lateen-mesh/lateen/logging"
 )
 
 func TestRootsOf(t *testing.T) {
@@ -50,4 +51,30 @@ func FuzzRootsOfBundle(f *testing.F) {
 			t.Error("no roots and no error")
 		}
 	})
+}
+
+func TestSigner(t *testing.T) {
+	root := func() *meshconfig.MeshConfig_CertificateData_Pem {
+		files, err := ca.NewRoot(ca.RootOptions{TrustDomain: "other", Now: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &meshconfig.MeshConfig_CertificateData_Pem{Pem: string(files[ca.RootFile])}
+	}
+	s := &Server{}
+	s.snapshot.Store(&mesh.Snapshot{MeshConfig: &meshconfig.MeshConfig{CaCertificates: []*meshconfig.MeshConfig_CertificateData{
+		{CertificateData: root()}, {CertificateData: root(), CertSigners: []string{"example.com/mesh"}}, {CertificateData: root(), CertSigners: []string{"example.com/other"}},
+	}}})
+	a := &authority{o: AuthorityOptions{Signer: "example.com/mesh"}, server: s}
+	all := s.snapshot.Load().MeshConfig.GetCaCertificates()
+	if got := string(a.signerRoots()); got != all[0].GetPem()+all[1].GetPem() {
+		t.Errorf("MC-022 SX-007 roots %s", got)
+	}
+	log, err := logging.New(logging.Options{Output: t.Output()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(Options{SecureGRPC: "127.0.0.1:0", Authority: a.o, Log: log}); err == nil || !strings.Contains(err.Error(), "there is no Kubernetes API that has it") {
+		t.Errorf("SX-007 without an API: %v", err)
+	}
 }

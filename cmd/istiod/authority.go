@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -30,6 +31,15 @@ func (f *secureFlags) options(o *control.Options) error {
 	a.CertFile, a.KeyFile = f.cert, f.key
 	if a.Directory = os.Getenv("ROOT_CA_DIR"); a.Directory == "" {
 		a.Directory = "/etc/cacerts"
+	}
+	switch external := os.Getenv("EXTERNAL_CA"); external {
+	case "":
+	case "ISTIOD_RA_KUBERNETES_API":
+		if a.Signer = os.Getenv("K8S_SIGNER"); a.Signer == "" {
+			return errors.New("environment variable K8S_SIGNER: EXTERNAL_CA wants the name of a signer of the Kubernetes API")
+		}
+	default:
+		return fmt.Errorf("environment variable EXTERNAL_CA: %q is not known, ISTIOD_RA_KUBERNETES_API is", external)
 	}
 	a.AnyNode = os.Getenv("ENABLE_XDS_IDENTITY_CHECK") == "false"
 	a.Audiences, a.Hosts = words("TOKEN_AUDIENCES"), words("ISTIOD_CUSTOM_HOST")

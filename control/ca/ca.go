@@ -66,6 +66,8 @@ type Options struct {
 	// Store changes what Load reads, as a whole or not at all, and gives ErrForeignRoot where
 	// that is an operator's. nil: it is always.
 	Store func(ctx context.Context, change func(Files) (Files, error)) error
+	// External signs certificates of workloads in place of this authority. nil: nobody does.
+	External *External
 	// NewRoot makes a root that takes the place of another.
 	NewRoot func() (Files, error)
 	// Proven says whether all proxies have what is trusted now. nil: nobody knows of any.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -13,9 +14,15 @@ import (
 const maxRequest = 16 << 10
 
 // A Request is a CSR (RFC 2986) whose sender has proved that it has the private key.
-type Request struct{ key crypto.PublicKey }
+type Request struct {
+	key  crypto.PublicKey
+	text []byte   // in PEM
+	uris []string // that it asks for,
+	more bool     // and whether for other names
+}
 
-// ParseRequest reads a CSR in PEM. Nothing of it is used but the public key.
+// ParseRequest reads a CSR in PEM. Nothing of it is used but the public key, unless somebody else
+// signs.
 func ParseRequest(text []byte) (*Request, error) {
 	if len(text) > maxRequest {
 		return nil, fmt.Errorf("the CSR has %d bytes, at most %d are read", len(text), maxRequest)
@@ -41,5 +48,12 @@ func ParseRequest(text []byte) (*Request, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("the signature of the CSR: %w", err)
 	}
-	return &Request{csr.PublicKey}, nil
+	r := &Request{key: csr.PublicKey, text: text, more: len(csr.DNSNames)+len(csr.EmailAddresses)+len(csr.IPAddresses)+len(csr.Subject.Names) > 0}
+	for _, e := range csr.Extensions {
+		r.more = r.more || !e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) // subject alternative names
+	}
+	for _, u := range csr.URIs {
+		r.uris = append(r.uris, u.String())
+	}
+	return r, nil
 }

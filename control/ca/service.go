@@ -92,7 +92,7 @@ func (s *Service) CreateCertificate(ctx context.Context, r *v1alpha1.IstioCertif
 		s.metrics.nobody.Inc()
 		return nil, refused(errors.New(joinUnknown))
 	}
-	chain, err := s.authority.Issue(csr, caller.Account, seconds(r.GetValidityDuration()))
+	chain, err := s.authority.issue(ctx, csr, caller.Account, seconds(r.GetValidityDuration()))
 	if err != nil {
 		s.metrics.failed.Inc()
 		s.log.Error("certificate cannot be issued", append(attrs, "error", err)...)
