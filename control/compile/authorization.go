@@ -30,6 +30,7 @@ const (
 	dryDenyPrefix    = "istio_dry_run_deny_"
 	askPrefix        = "istio_ext_authz_"
 	askedPolicy      = "istio-ext-authz-"
+	ofTokens         = "RequestAuthentication-" // rules that stand for one
 	brokenAskPostfix = "-deny-due-to-bad-CUSTOM-action"
 )
 
@@ -193,7 +194,7 @@ func (t *policyTranslator) unread(to *ir.AccessRules) *ir.AccessRules {
 	for _, a := range t.snapshot.RequestAuthentications(t.proxy) {
 		if a.Guard && len(a.Spec.GetJwtRules()) == 0 {
 			all := &security.AuthorizationPolicy{Rules: []*security.Rule{{}}}
-			to = t.add(to, ir.Deny, &mesh.AuthorizationPolicy{Config: a.Config, Spec: all}, "RequestAuthentication-")
+			to = t.add(to, ir.Deny, &mesh.AuthorizationPolicy{Config: a.Config, Spec: all}, ofTokens)
 		}
 	}
 	return to
@@ -267,6 +268,9 @@ func renamed(rules *ir.AccessRules, postfix string) *ir.AccessRules {
 
 // PoliciesLeftOut are those for the proxy that it cannot carry out, and what comes of it.
 func PoliciesLeftOut(s *mesh.Snapshot, p *mesh.Proxy) []LeftOut {
+	if p.IsGRPC() {
+		return grpcPoliciesLeftOut(s, p)
+	}
 	var out []LeftOut
 	for _, a := range s.AuthorizationPolicies(p) {
 		switch tells := a.Spec.GetAction() == security.AuthorizationPolicy_AUDIT || dryRun(a); {

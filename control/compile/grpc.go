@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	networking "istio.io/api/networking/v1alpha3"
 
@@ -20,17 +21,19 @@ import (
 // calls; wellknown.GRPCInboundListener and an address is a socket on which it is called.
 // Names that nothing stands behind are left out.
 //
-// Kinds read: as Routes.
+// Kinds read: as Routes, AuthorizationPolicy, RequestAuthentication, PeerAuthentication.
 func GRPCListeners(s *mesh.Snapshot, scope *mesh.Scope, p *mesh.Proxy, names []string) []ir.GRPCListener {
 	var out []ir.GRPCListener
 	tables := newSidecarTables(s, scope, p)
+	access := sync.OnceValue(func() []ir.AccessFilter { return grpcAccess(s, scope, p) })
 	for _, name := range names {
 		socket, serves := strings.CutPrefix(name, wellknown.GRPCInboundListener)
 		host, port, ok := hostPort(socket)
 		switch {
 		case !ok:
 		case serves:
-			out = append(out, ir.GRPCListener{Name: name, Address: host, Port: port})
+			strict := s.Identities && s.Authentication(p.Namespace, p.Labels).At(port) == mesh.Strict
+			out = append(out, ir.GRPCListener{Name: name, Address: host, Port: port, Strict: strict, Access: access()})
 		default:
 			if host = tables.called(host, port); host != "" {
 				out = append(out, ir.GRPCListener{Name: name, RouteName: clusterName(host, "", port)})

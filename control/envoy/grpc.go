@@ -33,7 +33,7 @@ func GRPCListener(l ir.GRPCListener) *listenerv3.Listener {
 	name := fmt.Sprintf("inbound|%d||", l.Port)
 	hcm := &hcmv3.HttpConnectionManager{
 		StatPrefix:  name,
-		HttpFilters: grpcFilters(ir.Router),
+		HttpFilters: append(grpcRules(l.Access), grpcFilters(ir.Router)...),
 		RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
 			Name: name,
 			VirtualHosts: []*routev3.VirtualHost{{
@@ -46,13 +46,29 @@ func GRPCListener(l ir.GRPCListener) *listenerv3.Listener {
 			}},
 		}},
 	}
+	chain := &listenerv3.FilterChain{
+		Name:    fmt.Sprintf("inbound-%d", l.Port),
+		Filters: []*listenerv3.Filter{networkFilter("envoy.filters.network.http_connection_manager", hcm)},
+	}
+	if l.Strict {
+		chain.TransportSocket = transportSocket("envoy.transport_sockets.tls", &tlsv3.DownstreamTlsContext{
+			CommonTlsContext: grpcTLSContext("default", "ROOTCA", nil), RequireClientCertificate: wrapperspb.Bool(true)})
+	}
 	return &listenerv3.Listener{
 		Name: l.Name, Address: address(l.Address, l.Port), TrafficDirection: corev3.TrafficDirection_INBOUND,
-		FilterChains: []*listenerv3.FilterChain{{
-			Name:    fmt.Sprintf("inbound-%d", l.Port),
-			Filters: []*listenerv3.Filter{networkFilter("envoy.filters.network.http_connection_manager", hcm)},
-		}},
+		FilterChains: []*listenerv3.FilterChain{chain},
 	}
+}
+
+// grpcRules are the filters that decide on calls; no two filters may have one name.
+func grpcRules(steps []ir.AccessFilter) []*hcmv3.HttpFilter {
+	out := accessFilters(steps)
+	for i, f := range out {
+		if i > 0 {
+			f.Name = fmt.Sprintf("%s.%d", rbacFilter, i)
+		}
+	}
+	return out
 }
 
 func grpcFilters(kinds ...ir.HTTPFilter) []*hcmv3.HttpFilter {
@@ -167,19 +183,21 @@ const grpcCertificates = "default"
 // grpcTLS is mTLS with the certificate that the program's bootstrap knows. A program without
 // one refuses the cluster rather than calling it in plain text.
 func grpcTLS(t ir.UpstreamTLS) *corev3.TransportSocket {
+	return transportSocket("envoy.transport_sockets.tls", &tlsv3.UpstreamTlsContext{
+		Sni: t.SNI, CommonTlsContext: grpcTLSContext(t.Certificate.Name, t.CA.Name, t.SANs)})
+}
+
+func grpcTLSContext(certificate, roots string, sans []string) *tlsv3.CommonTlsContext {
 	provider := func(name string) *tlsv3.CertificateProviderPluginInstance {
 		return &tlsv3.CertificateProviderPluginInstance{InstanceName: grpcCertificates, CertificateName: name}
 	}
-	validation := &tlsv3.CertificateValidationContext{CaCertificateProviderInstance: provider(t.CA.Name)}
-	for _, san := range t.SANs {
+	validation := &tlsv3.CertificateValidationContext{CaCertificateProviderInstance: provider(roots)}
+	for _, san := range sans {
 		validation.MatchSubjectAltNames = append(validation.MatchSubjectAltNames,
 			&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: san}})
 	}
-	return transportSocket("envoy.transport_sockets.tls", &tlsv3.UpstreamTlsContext{
-		Sni: t.SNI,
-		CommonTlsContext: &tlsv3.CommonTlsContext{
-			TlsCertificateProviderInstance: provider(t.Certificate.Name),
-			ValidationContextType:          &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: validation},
-		},
-	})
+	return &tlsv3.CommonTlsContext{
+		TlsCertificateProviderInstance: provider(certificate),
+		ValidationContextType:          &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: validation},
+	}
 }

@@ -7,4 +7,7 @@ type GRPCListener struct {
 	RouteName string // of the name that it calls; "" for a socket
 	Address   string // of the socket, without brackets
 	Port      uint32 // of the socket
+
+	Strict bool           // the socket takes mutual TLS only
+	Access []AccessFilter // who may call; rules alone
 }

@@ -55,6 +55,12 @@ type plane struct {
 // refused anything.
 func start(t *testing.T, files map[string]string) *plane {
 	t.Helper()
+	return startWith(t, files, func(*control.Options) {})
+}
+
+// startWith is start of a control plane with other options.
+func startWith(t *testing.T, files map[string]string, change func(*control.Options)) *plane {
+	t.Helper()
 	sockets, err := os.MkdirTemp("", "proxyless")
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +72,7 @@ func start(t *testing.T, files map[string]string) *plane {
 	}
 	o := control.Options{Paths: []string{p.dir}, GRPC: "unix:" + p.socket + "," + p.address, Log: logging.Discard(),
 		Debounce: control.Debounce{After: 5 * time.Millisecond, Max: time.Second}}
+	change(&o)
 	if p.server, err = control.New(o); err != nil {
 		t.Fatal(err)
 	}
