@@ -64,6 +64,7 @@ const (
 	grpcStatus
 	flags
 	policy
+	deniedBy // left out where nothing was denied
 	labelCount
 )
 
@@ -73,6 +74,7 @@ var labelNames = [labelCount]string{
 	"destination_principal", "destination_app", "destination_version", "destination_service", "destination_canonical_service",
 	"destination_canonical_revision", "destination_service_name", "destination_service_namespace", "destination_cluster",
 	"request_protocol", "response_code", "grpc_response_status", "response_flags", "connection_security_policy",
+	"denied_by",
 }
 
 // The metrics.
@@ -288,22 +290,28 @@ func (c *config) expression(text string) (int, error) {
 }
 
 // names of a metric's labels.
-func (m *metric) names() []string {
-	list := make([]string, len(m.labels))
-	for i, l := range m.labels {
-		list[i] = l.name
+func (m *metric) names(denied bool) []string {
+	list := make([]string, 0, len(m.labels))
+	for _, l := range m.labels {
+		if denied || !l.ofDenials() {
+			list = append(list, l.name)
+		}
 	}
 	return list
 }
 
+// ofDenials reports the label that others than denials do not have.
+func (l *label) ofDenials() bool { return l.expr < 0 && l.standard == deniedBy }
+
 // fill is the values of a metric's labels.
 func (m *metric) fill(standard *[labelCount]string, exprs []string) []string {
-	list := make([]string, len(m.labels))
-	for i, l := range m.labels {
-		if l.expr >= 0 {
-			list[i] = exprs[l.expr]
-		} else {
-			list[i] = standard[l.standard]
+	list := make([]string, 0, len(m.labels))
+	for _, l := range m.labels {
+		switch {
+		case l.expr >= 0:
+			list = append(list, exprs[l.expr])
+		case !l.ofDenials() || standard[deniedBy] != "":
+			list = append(list, standard[l.standard])
 		}
 	}
 	return list

@@ -73,8 +73,8 @@ func newEnvironment(d Deps, c *config, direction string) *environment {
 }
 
 // family is the metric in the store.
-func (e *environment) family(m *metric) *stats.Family {
-	return e.Stats.Family(m.name, m.names(), maxSeries, func(label string, values int) {
+func (e *environment) family(m *metric, denied bool) *stats.Family {
+	return e.Stats.Family(m.name, m.names(denied), maxSeries, func(label string, values int) {
 		e.Log.Warn("a metric has too many series: further values of a label are counted as one", "metric", m.name, "label", label, "values", values, "counted_as", stats.Other)
 	})
 }
@@ -90,6 +90,7 @@ type key struct {
 	flags       streaminfo.Flags
 	code, grpc  int // grpc -1: none
 	mutual      bool
+	denied      string // what in this proxy has denied it, "" for nothing
 }
 
 // series are the stats of one key; nil for metrics that are dropped or not touched.
@@ -151,12 +152,12 @@ func (e *environment) newSeries(k key) *series {
 	}
 	counter := func(i int) {
 		if m := e.config.metrics[i]; m != nil {
-			s.counters[i] = e.family(m).Counter(m.fill(&s.standard, s.exprs))
+			s.counters[i] = e.family(m, k.denied != "").Counter(m.fill(&s.standard, s.exprs))
 		}
 	}
 	histogram := func(i int) *stats.Histogram {
 		if m := e.config.metrics[i]; m != nil {
-			return e.family(m).Histogram(m.fill(&s.standard, s.exprs))
+			return e.family(m, k.denied != "").Histogram(m.fill(&s.standard, s.exprs))
 		}
 		return nil
 	}
@@ -174,7 +175,7 @@ func (e *environment) newSeries(k key) *series {
 	}
 	for i := range e.config.custom {
 		m := &e.config.custom[i].metric
-		s.custom = append(s.custom, e.family(m).Counter(m.fill(&s.standard, s.exprs)))
+		s.custom = append(s.custom, e.family(m, k.denied != "").Counter(m.fill(&s.standard, s.exprs)))
 	}
 	return s
 }
@@ -203,7 +204,7 @@ func (e *environment) labels(k *key) (v [labelCount]string) {
 	v[destinationApp], v[destinationVersion] = orUnknown(to.App), orUnknown(to.Version)
 	host, name, namespace := e.destination(k)
 	v[destinationService], v[destinationName], v[destinationServiceNamespace] = orUnknown(host), orUnknown(name), orUnknown(namespace, to.Namespace)
-	v[protocol], v[flags] = k.protocol, k.flags.String()
+	v[protocol], v[flags], v[deniedBy] = k.protocol, k.flags.String(), k.denied
 	v[code] = strconv.Itoa(k.code)
 	if k.grpc >= 0 {
 		v[grpcStatus] = strconv.Itoa(k.grpc)
@@ -278,7 +279,23 @@ func (e *environment) key(i *streaminfo.Info, s *http.Stream) key {
 	k := key{remote: e.remote(i), cluster: i.Cluster, protocol: "tcp", flags: i.Flags, grpc: -1, mutual: i.Peer != nil}
 	k.peer, k.local = e.principals(i)
 	k.exprs = e.evaluate(i, s, k.remote)
+	k.denied = denier(i)
 	return k
+}
+
+// deniers are how the details begin of what filters of access deny, and what these are called.
+var deniers = [...]struct{ details, name string }{
+	{"rbac_access_denied_", "rbac"}, {"jwt_authn_access_denied", "jwt_authn"}, {"ext_authz_", "ext_authz"},
+}
+
+// denier says which filter of access has denied an exchange, "" if none has.
+func denier(i *streaminfo.Info) string {
+	for _, d := range deniers {
+		if strings.HasPrefix(i.CodeDetails, d.details) || strings.HasPrefix(i.TerminationDetails, d.details) {
+			return d.name
+		}
+	}
+	return ""
 }
 
 // filter is the HTTP filter.

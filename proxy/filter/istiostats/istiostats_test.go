@@ -156,6 +156,34 @@ func TestSecurity(t *testing.T) {
 	}
 }
 
+// TestDenials: a 403 of the proxy's own can be told from one of the application's, by a label that nothing
+// else has; it can be taken off as any (PO-018).
+func TestDenials(t *testing.T) {
+	for _, c := range []struct{ details, want string }{
+		{"rbac_access_denied_matched_policy[ns[a]-policy[b]-rule[0]]", `denied_by="rbac"`},
+		{"jwt_authn_access_denied{Jwt_is_expired}", `denied_by="jwt_authn"`},
+		{"ext_authz_denied", `denied_by="ext_authz"`},
+		{"ext_authz_error", `denied_by="ext_authz"`},
+		{"via_upstream", ""},
+		{"route_not_found", ""},
+	} {
+		for _, off := range []bool{false, true} {
+			d, config := deps(t, nil), &statspb.PluginConfig{}
+			if off {
+				config.Metrics = []*statspb.MetricConfig{{TagsToRemove: []string{"denied_by"}}}
+			}
+			f := build(t, d, "INBOUND", config)
+			s := request("inbound|80||", "web", 403)
+			s.Info.CodeDetails = c.details
+			f.OnEnd(s, 0)
+			line := lineOf(page(t, d), "istio_requests_total", `response_code="403"`)
+			if want := c.want != "" && !off; line == "" || strings.Contains(line, "denied_by=") != want || want && !strings.Contains(line, c.want) {
+				t.Errorf("%s, off %v: %s", c.details, off, line)
+			}
+		}
+	}
+}
+
 // TestUpstreamSecurity: what the certificates of the connection upstream say to its client.
 func TestUpstreamSecurity(t *testing.T) {
 	d := deps(t, nil)
