@@ -82,11 +82,15 @@ func (b *listenerBuilder) gatewayChains(port *gatewayPort) []ir.FilterChain {
 }
 
 // closed is the chain of a server without TLS of its own: a gateway that is closed to all but the
-// mesh takes its mutual TLS there, and resets what is plain text.
+// mesh takes its mutual TLS there, and resets what is plain text. Its clients are proxies of the
+// mesh, so their request ids go on (scenario 43).
 func (b *listenerBuilder) closed(c ir.FilterChain) ir.FilterChain {
 	if b.proxy.HasAgent() && b.snapshot.ClosedGateway(b.proxy.Namespace, b.proxy.Labels) {
 		c.Match.TransportProtocol = "tls"
 		c.TLS = meshServerTLS(b.snapshot.MeshConfig, "istio-peer-exchange", "h2", "http/1.1")
+		if c.HTTP != nil {
+			c.HTTP.KeepRequestID = true
+		}
 	}
 	return c
 }

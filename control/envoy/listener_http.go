@@ -13,16 +13,17 @@ import (
 
 func connectionManager(h ir.HTTPConnectionManager) *hcmv3.HttpConnectionManager {
 	out := &hcmv3.HttpConnectionManager{
-		StatPrefix:               h.StatPrefix,
-		HttpFilters:              httpFilters(h),
-		AccessLog:                accessLogs(h.AccessLogs),
-		ServerName:               h.ServerName,
-		UseRemoteAddress:         wrapperspb.Bool(h.UseRemoteAddress),
-		XffNumTrustedHops:        h.TrustedHops,
-		ForwardClientCertDetails: forwardClientCert(h.ForwardCert),
-		NormalizePath:            wrapperspb.Bool(h.Paths.Normalize),
-		MergeSlashes:             h.Paths.MergeSlashes,
-		Proxy_100Continue:        true,
+		StatPrefix:                h.StatPrefix,
+		HttpFilters:               httpFilters(h),
+		AccessLog:                 accessLogs(h.AccessLogs),
+		ServerName:                h.ServerName,
+		UseRemoteAddress:          wrapperspb.Bool(h.UseRemoteAddress),
+		PreserveExternalRequestId: h.KeepRequestID,
+		XffNumTrustedHops:         h.TrustedHops,
+		ForwardClientCertDetails:  forwardClientCert(h.ForwardCert),
+		NormalizePath:             wrapperspb.Bool(h.Paths.Normalize),
+		MergeSlashes:              h.Paths.MergeSlashes,
+		Proxy_100Continue:         true,
 		// Streams have no idle limit: routes without a timeout may be silent for long.
 		StreamIdleTimeout: durationpb.New(0),
 		UpgradeConfigs:    []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},

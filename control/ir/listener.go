@@ -157,6 +157,8 @@ type HTTPConnectionManager struct {
 	// UseRemoteAddress takes the client's address from the connection rather than
 	// from x-forwarded-for: the edge of the mesh.
 	UseRemoteAddress bool
+	// KeepRequestID takes x-request-id from clients as it is, though they may be outside.
+	KeepRequestID bool
 	// TrustedHops is how many proxies in front are believed in x-forwarded-for.
 	TrustedHops uint32
 	ForwardCert ForwardClientCert
