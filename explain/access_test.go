@@ -25,7 +25,7 @@ func TestAccess(t *testing.T) {
 				"answer          403 rbac_access_denied_matched_policy[none]", "answers 403 Forbidden"}},
 		{"what is denied", "productpage-v1", policy("AuthorizationPolicy", "shut", "  action: DENY\n  rules:\n  - to: [{operation: {paths: [/reviews/0]}}]\n"), Request{},
 			[]string{"ns[default]-policy[shut]-rule[0]: denies it", "by AuthorizationPolicy default/shut rules[0] (policy.yaml:8)", "answers 403 Forbidden (rbac_access_denied_matched_policy[ns[default]-policy[shut]-rule[0]])"}},
-		{"what is only tried out", "productpage-v1",
+		{"AN-026 PO-036 what is only tried out", "productpage-v1",
 			strings.Replace(policy("AuthorizationPolicy", "shut", "  action: DENY\n  rules: [{}]\n"), "namespace: default", `namespace: default, annotations: {istio.io/dry-run: "true"}`, 1), Request{},
 			[]string{"ns[default]-policy[shut]-rule[0]: matches and is not enforced: it is tried out", "It reaches the program"}},
 		{"a broken policy", "productpage-v1", policy("AuthorizationPolicy", "shut", "  action: DENNY\n  rules: [{to: [{operation: {paths: [/other]}}]}]\n"), Request{},

@@ -80,7 +80,7 @@ func TestPolicies(t *testing.T) {
 		{name: "MC-040 the body that a service is told", settings: bodyProvider, objects: askedService + "---\n" + onePolicy("a", "action: CUSTOM, provider: {name: p}, rules: [{}]"),
 			want: []string{`"withRequestBody":{"allowPartialMessage":true,"maxRequestBytes":4096,"packAsBytes":true}`}},
 		{name: "PO-019 a service that nobody has denies", settings: grpcProvider, objects: onePolicy("a", "action: CUSTOM, provider: {name: p}, rules: [{}]"), want: []string{"deny-due-to-bad-CUSTOM-action", `"action":"DENY"`}},
-		{name: "PO-036 what is neither true nor false is enforced", objects: strings.Replace(onePolicy("a", "action: DENY, rules: [{}]"), "namespace: foo", `namespace: foo, annotations: {istio.io/dry-run: "0"}`, 1), want: []string{`"rules":{"action":"DENY"`}},
+		{name: "AN-026 PO-036 what is neither true nor false is enforced", objects: strings.Replace(onePolicy("a", "action: DENY, rules: [{}]"), "namespace: foo", `namespace: foo, annotations: {istio.io/dry-run: "0"}`, 1), want: []string{`"rules":{"action":"DENY"`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := decisions(t, c.settings, c.tcp, c.objects)

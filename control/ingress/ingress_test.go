@@ -112,7 +112,7 @@ func TestClass(t *testing.T) {
 		metadata, spec string
 		ours           bool
 	}{
-		{"KC-001 annotation", strict, "istio", annotation + "istio}", "", true},
+		{"AN-022 KC-001 annotation", strict, "istio", annotation + "istio}", "", true},
 		{"KC-001 annotation of another", strict, "istio", annotation + "nginx}", "", false},
 		{"KC-001 annotation before class", strict, "istio", annotation + "nginx}", "ingressClassName: ours", false},
 		{"KC-002 class", strict, "istio", "", "ingressClassName: ours", true},
