@@ -167,7 +167,11 @@ func (s *Server) send(stream secretpb.SecretDiscoveryService_StreamSecretsServer
 		if err != nil {
 			if !w.said[name] {
 				w.said[name] = true
-				s.log.Warn("a certificate is waited for", "name", name, "reason", err)
+				level := slog.LevelWarn
+				if s.o.Workload != nil && (name == ownCertificate || name == ownRoots) {
+					level = slog.LevelDebug // of every start; who has it signed says what keeps it
+				}
+				s.log.Log(stream.Context(), level, "a certificate is waited for", "name", name, "reason", err)
 			}
 			continue
 		}
