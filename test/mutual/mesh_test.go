@@ -127,7 +127,7 @@ func (p *plane) proxy(m *member) *fixture.Gateway {
 	xdstest.At(p.t, "unix:"+sds).SetAll(wellknown.SecretType, p.secrets(m))
 	in := bootstrap.Input{Type: "sidecar", Name: m.name + "-1", Namespace: "default", Addresses: []string{m.Addr().String()},
 		Labels: map[string]string{"app": m.name}, PilotSAN: []string{"istiod.istio-system.svc"}, Metadata: map[string]any{"SERVICE_ACCOUNT": m.name},
-		XDSSocket: filepath.Join(p.sockets, "xds"), SDSSocket: sds, Admin: 15000, Mark: redirect.ProxyID}
+		XDSSocket: filepath.Join(p.sockets, "xds"), SDSSocket: sds, Admin: 15000, Bind: "0.0.0.0", Agent: 15020, Health: 15021, Metrics: 15090, Mark: redirect.ProxyID}
 	data, err := in.JSON()
 	if err != nil {
 		p.t.Fatal(err)
