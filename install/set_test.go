@@ -112,6 +112,7 @@ func TestSetObjects(t *testing.T) {
 		{"OP-015 replicas without autoscaler", []string{"values.pilot.autoscaleEnabled=false", "components.pilot.k8s.replicaCount=3"}, "Deployment", "istiod", "spec.replicas", "3"},
 		{"OP-015 replicas are the autoscaler's where there is one", []string{"components.pilot.k8s.replicaCount=3"}, "Deployment", "istiod", "spec.replicas", "<nil>"},
 		{"OP-015 resources", []string{"components.pilot.k8s.resources.requests.memory=1Gi"}, "Deployment", "istiod", container + "resources.requests.memory", "1Gi"},
+		{"SX-007 istiod may have a signer sign", []string{"values.pilot.env.EXTERNAL_CA=ISTIOD_RA_KUBERNETES_API", "values.pilot.env.K8S_SIGNER=example.com/mesh"}, "ClusterRole", "istiod-clusterrole-istio-system", "rules[12].resourceNames[0]", "example.com/mesh"},
 		{"IN-007 environment of istiod", []string{"values.pilot.env.PILOT_DEBOUNCE_AFTER=10ms"}, "Deployment", "istiod", container + "env.[name:PILOT_DEBOUNCE_AFTER].value", "10ms"},
 		{"IN-007 the autoscaler's bounds", []string{"values.pilot.autoscaleMax=9"}, "HorizontalPodAutoscaler", "istiod", "spec.maxReplicas", "9"},
 		{"IN-012 a budget only where there is more than one", []string{"values.pilot.autoscaleMin=2"}, "PodDisruptionBudget", "istiod", "spec.minAvailable", "1"},
