@@ -109,7 +109,7 @@ func (c *client) Connect(ctx context.Context, raw net.Conn, t Target) (Conn, err
 	}
 	t.VerifySNI = t.VerifySNI || c.verifySNI
 	r := newRecords(raw, nil)
-	conn, err := establish(ctx, tls.Client(r, b.target(t, c.verifySNI)), r, c.stats)
+	conn, err := establish(ctx, tls.Client(r, c.target(b, t)), r, c.stats)
 	if err != nil {
 		return nil, err
 	}
@@ -152,9 +152,9 @@ func (c *client) build(v *version) *tls.Config {
 	return cfg
 }
 
-// target is the configuration for one connection. Instead says that the name takes the
-// place of the configured subject alternative names.
-func (b *clientConfig) target(t Target, instead bool) *tls.Config {
+// target is the configuration for one connection. With auto_sni_san_validation the name takes
+// the place of the configured subject alternative names.
+func (c *client) target(b *clientConfig, t Target) *tls.Config {
 	cfg := b.config.Clone()
 	if t.SNI != "" {
 		cfg.ServerName = t.SNI
@@ -164,18 +164,21 @@ func (b *clientConfig) target(t Target, instead bool) *tls.Config {
 	} else if len(cfg.NextProtos) == 0 {
 		cfg.NextProtos = t.Fallback
 	}
-	host := ""
-	if t.VerifySNI {
-		host = cfg.ServerName
+	host, name := "", cfg.ServerName
+	instead := c.verifySNI && name != ""
+	if t.VerifySNI && !instead {
+		host = name
 	}
-	trust := b.trust
-	if instead && cfg.ServerName != "" {
-		trust, host = trust.only(cfg.ServerName), ""
+	if b.trust == nil && !instead {
+		return cfg
 	}
-	if trust != nil {
-		cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		return c.judge(&b.version, b.trust, func(trust *validation) error {
+			if instead {
+				trust = trust.only(name)
+			}
 			return trust.verify(cs.PeerCertificates, x509.ExtKeyUsageServerAuth, host)
-		}
+		})
 	}
 	return cfg
 }

@@ -210,6 +210,21 @@ func (m *material) validation(v *version) *validation {
 	return m.base.with(v.trust.validation)
 }
 
+// judge verifies a peer of a handshake that began with v, by what was trusted then. Where that
+// refuses it, what is trusted by now counts: while the handshake lasted a root may have come, and
+// the peer's certificate of it.
+func (m *material) judge(v *version, trust *validation, verify func(*validation) error) error {
+	err := verify(trust)
+	if err == nil {
+		return nil
+	}
+	now, gone := m.present()
+	if gone != nil || now.trust == v.trust {
+		return err
+	}
+	return verify(m.validation(&now))
+}
+
 func compileParams(p *tlsv3.TlsParameters, maxVersion uint16) (params, error) {
 	out := params{min: tls.VersionTLS12, max: maxVersion, curves: []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256}}
 	if err := xds.Only(p, "tls_minimum_protocol_version", "tls_maximum_protocol_version", "cipher_suites", "ecdh_curves", "signature_algorithms",

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/lateen-mesh/lateen/proxy/xds"
 	"github.com/lateen-mesh/lateen/proxy/xds/xdstest"
@@ -107,6 +109,54 @@ func TestRotation(t *testing.T) {
 	if _, err := c1.Read(make([]byte, 1)); err != nil {
 		t.Errorf("the first connection: %v", err)
 	}
+}
+
+// A root comes while a handshake is under way, and with it the peer's certificate of that root.
+func TestRotationMeanwhile(t *testing.T) {
+	old, fresh := newAuthority(t, "old"), newAuthority(t, "fresh")
+	shown, err := compileCertificate(fresh.issue(t, time.Hour, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// start returns a store that trusts the old root, and what has it trust the new one.
+	start := func(t *testing.T) (*Secrets, func() (*tls.Certificate, error)) {
+		store, srv := sds(t)
+		srv.Set("ROOTCA", rootSecret("ROOTCA", old))
+		return store, func() (*tls.Certificate, error) {
+			srv.Set("ROOTCA", rootSecret("ROOTCA", fresh))
+			srv.Settle(t, wellknown.SecretType)
+			return shown, nil
+		}
+	}
+	t.Run("of a server", func(t *testing.T) {
+		store, next := start(t)
+		client := sdsClient(t, store, "a")
+		<-client.Ready()
+		rawC, rawS := sockets(t)
+		peer := tls.Server(rawS, &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return next() }, MinVersion: tls.VersionTLS12})
+		go func() { _ = peer.HandshakeContext(t.Context()) }()
+		if _, err := client.Connect(t.Context(), rawC, Target{}); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("of a client", func(t *testing.T) {
+		store, next := start(t)
+		server, err := DecodeDownstreamTLS(&tlsv3.DownstreamTlsContext{RequireClientCertificate: wrapperspb.Bool(true), CommonTlsContext: &tlsv3.CommonTlsContext{
+			TlsCertificates:       []*tlsv3.TlsCertificate{old.issue(t, time.Hour, "b")},
+			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{ValidationContextSdsSecretConfig: byName("ROOTCA")}}}, Env{Secrets: store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		<-server.Ready()
+		rawC, rawS := sockets(t)
+		peer := tls.Client(rawC, &tls.Config{GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return next() },
+			InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+		go func() { _ = peer.HandshakeContext(t.Context()) }()
+		if _, err := server.Accept(t.Context(), rawS, nil); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Names of the default context and roots of the secret are checked together.

@@ -205,7 +205,7 @@ func (s *server) build(v *version, sel *selection) *tls.Config {
 		CurvePreferences: s.params.curves, NextProtos: s.alpn, SessionTicketsDisabled: s.noTickets,
 		DynamicRecordSizingDisabled: true, // small records cost more than they hasten
 	}
-	s.tellClients(c, s.validation(v))
+	s.tellClients(c, v)
 	s.keepSessions(c, v)
 	// A client whose protocols we do not have is served without ALPN, as by Envoy;
 	// crypto/tls would refuse it.
@@ -226,7 +226,8 @@ func (s *server) build(v *version, sel *selection) *tls.Config {
 // tellClients says what is asked of their certificates: none where nobody wants to know,
 // and one for certain where more than its issuer is checked. Where any will do it may also be
 // none, as with Envoy.
-func (s *server) tellClients(c *tls.Config, trust *validation) {
+func (s *server) tellClients(c *tls.Config, v *version) {
+	trust := s.validation(v)
 	switch {
 	case trust.checks() && (s.require || trust.insists()):
 		c.ClientAuth = tls.RequireAnyClientCert
@@ -240,7 +241,9 @@ func (s *server) tellClients(c *tls.Config, trust *validation) {
 		if len(cs.PeerCertificates) == 0 || trust == nil {
 			return nil // absence is crypto/tls's to refuse
 		}
-		return trust.verify(cs.PeerCertificates, x509.ExtKeyUsageClientAuth, "")
+		return s.judge(v, trust, func(trust *validation) error {
+			return trust.verify(cs.PeerCertificates, x509.ExtKeyUsageClientAuth, "")
+		})
 	}
 }
 
