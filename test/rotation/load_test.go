@@ -16,8 +16,8 @@ import (
 	"github.com/lateen-mesh/lateen/test/traffic"
 )
 
-// patience bounds a request.
-const patience = 30 * time.Second
+// patience bounds a request, on a busy machine too.
+const patience = time.Minute
 
 // A load is requests at a constant rate, of all kinds, from each member to each other.
 type load struct {
@@ -25,10 +25,12 @@ type load struct {
 	stop context.CancelFunc
 	done chan struct{}
 
-	asked  atomic.Int64
-	mu     sync.Mutex
-	counts map[string]int // by kind
-	failed []string
+	asked    atomic.Int64
+	mu       sync.Mutex
+	underWay map[int]bool // by number
+	last     int          // the newest number
+	counts   map[string]int
+	failed   []string
 }
 
 // A client is one of a kind, of a member.
@@ -62,7 +64,7 @@ func at(p *member, port int) string { return net.JoinHostPort(p.vip(), strconv.I
 func (m *mesh) load() *load {
 	m.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	l := &load{m: m, stop: stop, done: make(chan struct{}), counts: map[string]int{}}
+	l := &load{m: m, stop: stop, done: make(chan struct{}), counts: map[string]int{}, underWay: map[int]bool{}}
 	var all []client
 	for _, from := range m.members {
 		for _, to := range m.members {
@@ -73,7 +75,12 @@ func (m *mesh) load() *load {
 	}
 	go func() {
 		defer close(l.done)
-		traffic.AtRate(ctx, *rate, func(n int) func() { return func() { l.ask(all[n%len(all)]) } })
+		traffic.AtRate(ctx, *rate, func(n int) func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.underWay[n], l.last = true, n
+			return func() { l.ask(n, all[n%len(all)]) }
+		})
 		for _, c := range all {
 			c.Close()
 		}
@@ -82,17 +89,36 @@ func (m *mesh) load() *load {
 	return l
 }
 
-func (l *load) ask(c client) {
+func (l *load) ask(n int, c client) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	err := c.Ask(ctx)
 	l.asked.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.underWay, n)
 	l.counts[strings.Split(c.kind, ", ")[0]]++
 	if err != nil {
 		l.failed = append(l.failed, fmt.Sprintf("%s %s: %v", time.Now().Format("15:04:05.000"), c.kind, err))
 	}
+}
+
+// passed waits until all requests have their answers that are under way now.
+func (l *load) passed() {
+	l.m.t.Helper()
+	l.mu.Lock()
+	last := l.last
+	l.mu.Unlock()
+	fixture.Eventually(l.m.t, "requests that are under way have their answers", func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for n := range l.underWay {
+			if n <= last {
+				return fmt.Errorf("request %d has none", n)
+			}
+		}
+		return nil
+	})
 }
 
 // more waits until so many requests more have their answers.

@@ -68,7 +68,8 @@ func (o HTTP) Client(url string) Client {
 	}, t.CloseIdleConnections}
 }
 
-// Bytes keeps one connection to a server that echoes, on which requests take turns.
+// Bytes keeps one connection to a server that echoes, on which requests take turns; after an error
+// another.
 func Bytes(dial Dial, address string) Client {
 	var turn sync.Mutex
 	var c net.Conn
@@ -80,7 +81,11 @@ func Bytes(dial Dial, address string) Client {
 				return err
 			}
 		}
-		return Echo(ctx, c, c, "some bytes")
+		if err = Echo(ctx, c, c, "some bytes"); err != nil { // what comes later is no answer to the next
+			_ = c.Close()
+			c = nil
+		}
+		return err
 	}, func() {
 		turn.Lock()
 		defer turn.Unlock()
@@ -121,19 +126,19 @@ func Echo(ctx context.Context, c net.Conn, r io.Reader, text string) error {
 const InFlight = 512
 
 // AtRate makes requests until ctx ends, each at its time whatever becomes of the others, and
-// returns when all have their answers. next is called for one request after the other; what it
-// returns makes the request.
+// returns when all have their answers. What a busy machine misses is left out, not caught up.
+// next is called for one request after the other; what it returns makes the request.
 func AtRate(ctx context.Context, perSecond int, next func(n int) (ask func())) {
-	began, slots := time.Now(), make(chan struct{}, InFlight)
+	beat := time.NewTicker(time.Second / time.Duration(perSecond))
+	defer beat.Stop()
+	slots := make(chan struct{}, InFlight)
 	var requests sync.WaitGroup
 	defer requests.Wait()
 	for n := 0; ; n++ {
-		due := time.NewTimer(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(perSecond))))
 		select {
 		case <-ctx.Done():
-			due.Stop()
 			return
-		case <-due.C:
+		case <-beat.C:
 		}
 		ask := next(n)
 		slots <- struct{}{}
