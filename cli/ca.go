@@ -53,7 +53,7 @@ func newAuthorityStatus() *cobra.Command {
 }
 
 func newAuthorityRotate() *cobra.Command {
-	r := &rotation{}
+	r := &rotation{underWay: 10 * time.Second}
 	cmd := &cobra.Command{
 		Use: "rotate", Short: "Have a new root take the place of the one that signs",
 		Long: `Have a new root take the place of the one that signs certificates of workloads:
@@ -85,9 +85,12 @@ step by step; lateen ca status says when the proxies have each.`,
 type rotation struct {
 	connection
 	timeout time.Duration
-	out     io.Writer
-	said    string                                                             // last
-	planes  func(context.Context) (all []controlPlane, hasAPI bool, err error) // of a test; nil: those of the mesh
+	// underWay is how long handshakes take at most that began before the proofs (Istio's
+	// connectTimeout): no step is taken before they have ended.
+	underWay time.Duration
+	out      io.Writer
+	said     string                                                             // last
+	planes   func(context.Context) (all []controlPlane, hasAPI bool, err error) // of a test; nil: those of the mesh
 }
 
 // Phases of a rotation, as control planes call them.
@@ -214,6 +217,11 @@ func (r *rotation) run(ctx context.Context) error {
 			r.say("done: root " + signer(now) + " signs, and no other is trusted of this authority")
 			return nil
 		}
+		if !first || phase != settled {
+			if err := r.pause(ctx); err != nil {
+				return err
+			}
+		}
 		next, err := now.step(ctx)
 		if err != nil {
 			return err
@@ -222,6 +230,18 @@ func (r *rotation) run(ctx context.Context) error {
 			return fmt.Errorf("the step after phase %q brought nothing", phase)
 		}
 		now.Authority = next.Authority
+	}
+}
+
+// pause waits for what was under way with the proofs.
+func (r *rotation) pause(ctx context.Context) error {
+	ended := time.NewTimer(r.underWay)
+	defer ended.Stop()
+	select {
+	case <-ended.C:
+		return nil
+	case <-ctx.Done():
+		return withHint(ctx.Err(), "no root was taken away; lateen ca rotate goes on from here")
 	}
 }
 
