@@ -101,6 +101,7 @@ func (p *pod) readEnvironment() error {
 			p.input.Metadata[name] = v
 		}
 	}
+	p.input.Certificates = p.env("OUTPUT_CERTS")
 	p.input.Whole = p.env("ISTIO_DELTA_XDS") == "false"
 	return p.input.ReadEnvironment(env)
 }

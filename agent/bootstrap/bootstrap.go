@@ -45,9 +45,12 @@ type Input struct {
 
 	XDSSocket string // path of the Unix socket of the discovery service
 	SDSSocket string // path of the Unix socket of the certificates; "" is none
-	Whole     bool   // ask for whole states of resources, not for their changes
-	Agent     int    // port of the agent's pages; 0: there is none, and health is the admin API's
-	Bind      string // address of the health and metrics pages, "" is loopback
+	// Certificates is the directory with the workload's certificate in files, for programs that
+	// read no SDS; "" is none.
+	Certificates string
+	Whole        bool   // ask for whole states of resources, not for their changes
+	Agent        int    // port of the agent's pages; 0: there is none, and health is the admin API's
+	Bind         string // address of the health and metrics pages, "" is loopback
 	// Ports of the proxy's pages. The admin API is on loopback in any case. 0 for the last two
 	// is none.
 	Admin, Health, Metrics, SecureMetrics, SecureMergedMetrics int
