@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/lateen-mesh/lateen/pages"
 )
 
 // A part is something that runs for the life of the server. run returns when its
@@ -78,9 +77,8 @@ func (s *Server) serveGRPC(ctx context.Context, server *grpc.Server, sockets []n
 
 func (s *Server) servePages(ctx context.Context) error {
 	ended := make(chan error, len(s.sockets))
-	server := pages.New(s.http.Handler, s.o.Log.Scope("http"))
 	for _, l := range s.sockets {
-		go func() { ended <- server.Serve(l) }()
+		go func() { ended <- s.http.Serve(l) }()
 	}
 	var failure error
 	left := len(s.sockets)
@@ -91,8 +89,8 @@ func (s *Server) servePages(ctx context.Context) error {
 	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
-	_ = server.Shutdown(stop)
-	_ = server.Close()
+	_ = s.http.Shutdown(stop)
+	_ = s.http.Close()
 	for range left {
 		<-ended
 	}

@@ -43,6 +43,7 @@ import (
 	"github.com/lateen-mesh/lateen/control/kube"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/logging"
+	"github.com/lateen-mesh/lateen/pages"
 )
 
 // Options are the settings of a Server.
@@ -192,12 +193,7 @@ func New(o Options) (*Server, error) {
 	s.grpc = grpc.NewServer(base...)
 	s.ads.Register(s.grpc)
 	describe(s.grpc)
-	s.http = &http.Server{
-		Handler:           s.pages(registry),
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       time.Minute,
-		ErrorLog:          slog.NewLogLogger(o.Log.Scope("http").Handler(), slog.LevelWarn),
-	}
+	s.http = pages.New(s.pages(registry), o.Log.Scope("http"))
 	var err error
 	if s.tokens, err = newTokenKeys(o.Tokens, o.Log.Scope("jwks")); err != nil {
 		return nil, err
