@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-
 )
 
 // A part is something that runs for the life of the server. run returns when its
