@@ -46,7 +46,7 @@ func (b *listenerBuilder) virtualInbound() ir.Listener {
 // inboundCatchAll are the chains of connections to other ports than the declared ones.
 // Those of which a PeerAuthentication says something have chains of their own.
 func (b *listenerBuilder) inboundCatchAll(own uint32, declared []inboundPort) []ir.FilterChain {
-	out := []ir.FilterChain{{Name: captureIn + "-blackhole", Match: ir.ChainMatch{DestinationPort: own}, TCP: tcpTo(wellknown.BlackHoleCluster, nil)}}
+	out := []ir.FilterChain{{Name: captureIn + "-blackhole", Match: ir.ChainMatch{DestinationPort: own}, TCP: tcpTo(wellknown.BlackHoleCluster, b.logs)}}
 	stat := b.inboundStatName(&registry.Service{FromEntry: true}, registry.Port{}, wellknown.InboundPassthroughCluster)
 	ports := []uint32{0}
 	if b.snapshot.Identified(b.proxy) {

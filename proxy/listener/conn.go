@@ -310,7 +310,7 @@ func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn, g *grou
 			c.stats.handshakeTimeout.Inc()
 			cn.info.TerminationDetails = "transport socket timeout was reached"
 		}
-		ch.refuse(cn, err)
+		ch.refuse(cn, g.set, err)
 		return false
 	}
 	cn.Conn = network.Conn{Conn: tc, Info: &cn.info, Greeting: cn.Greeting, Draining: g.drain, Stale: func() bool { return g.stale(ch) || g.set.failing() }}
@@ -320,19 +320,37 @@ func (ch *chain) handshakeConn(ctx context.Context, c *Config, cn *conn, g *grou
 	return true
 }
 
-// refuse tells the terminal filter of a connection that it will not see.
-func (ch *chain) refuse(cn *conn, err error) {
+// refuse tells the terminal filter of a connection that it will not see. One that writes no log
+// of connections leaves it to the proxy's own.
+func (ch *chain) refuse(cn *conn, s *Set, err error) {
+	failure, isTLS := errors.AsType[*transport.Error](err)
 	r, ok := ch.terminal.(network.Refuser)
 	if !ok {
+		if isTLS && failure.Reason != "" {
+			s.refused(cn, failure.Reason)
+		}
 		return
 	}
-	if failure, ok := errors.AsType[*transport.Error](err); ok {
+	if isTLS {
 		cn.info.DownstreamFailureReason = failure.Reason
 		if failure.TLS != nil {
 			ch.describeTLS(&cn.info, failure.TLS)
 		}
 	}
 	r.Refused(&cn.info)
+}
+
+// refusedQuiet keeps strangers from filling the log.
+const refusedQuiet = time.Second
+
+// refused writes down who was refused in the handshake, of many one in a while.
+func (s *Set) refused(cn *conn, reason string) {
+	now, last := time.Now().UnixNano(), s.saidRefused.Load()
+	if now-last < int64(refusedQuiet) || !s.saidRefused.CompareAndSwap(last, now) {
+		s.unsaid.Add(1)
+		return
+	}
+	s.opts.Log.Warn("handshake refused", "listener", cn.config.name, "peer", cn.info.DownstreamDirectRemote.String(), "reason", reason, "others_meanwhile", s.unsaid.Swap(0))
 }
 
 // describeTLS records what logs and policies ask about the handshake.

@@ -65,7 +65,10 @@ type Set struct {
 	opts  Options
 	stats *setStats
 	ctx   context.Context // ends all connections
-	stop  context.CancelFunc
+
+	saidRefused, unsaid atomic.Int64 // when a refused handshake was last written down, in ns, and how many were not
+
+	stop context.CancelFunc
 
 	mu       sync.Mutex
 	active   map[string]*listener

@@ -92,6 +92,7 @@ func post(path string) string {
 }
 
 func (a attack) try(t *testing.T, p *plane, m *member, said *record) {
+	before := len(m.sidecar.Stdout())
 	got := send(t, p, m, a.port, a.request)
 	line, _, _ := strings.Cut(got, "\r\n")
 	refused := got == "" || strings.HasPrefix(line, "HTTP/1.1 503")
@@ -102,6 +103,9 @@ func (a attack) try(t *testing.T, p *plane, m *member, said *record) {
 		if strings.Contains(got, secret) {
 			t.Errorf("the answer has %q in it", secret)
 		}
+	}
+	if a.port == 15006 { // the proxy writes down who tries
+		logged(t, m, a.port, before)
 	}
 	if !strings.Contains(said.String(), a.log) {
 		t.Errorf("the agent says nothing of %s: %s", a.log, said)
