@@ -2,18 +2,18 @@ package bootstrap
 
 import "strconv"
 
-// listeners serve the proxy's pages: metrics and health, with the secure ones between them. Each
-// has its one path and none below: a proxy's admin API, where requests go on, makes
+// listeners serve the proxy's pages: metrics and health, with the secure ones between them. Paths
+// are normalized before they are matched: a proxy's admin API, where requests go on, makes
 // /quitquitquit of /stats/prometheus/../../quitquitquit, and whoever reaches the port could end it.
 func (in Input) listeners() []any {
-	metrics := object{"match": object{"path": "/stats/prometheus"}, "route": object{"cluster": "prometheus_stats"}}
+	metrics := object{"match": object{"prefix": "/stats/prometheus"}, "route": object{"cluster": "prometheus_stats"}}
 	all := []any{in.page(in.Metrics, 15090, "stats", in.compressors(), metrics)}
 	if in.SecureMetrics != 0 {
 		all = append(all, secure(in.page(in.SecureMetrics, in.SecureMetrics, "secure_stats", nil, metrics)))
 	}
 	if in.SecureMergedMetrics != 0 {
-		toAgent := func(path string) object {
-			return object{"match": object{"path": path}, "route": object{"cluster": "agent"}}
+		toAgent := func(prefix string) object {
+			return object{"match": object{"prefix": prefix}, "route": object{"cluster": "agent"}}
 		}
 		all = append(all, secure(in.page(in.SecureMergedMetrics, in.SecureMergedMetrics, "secure_merged_stats", nil, toAgent("/stats/prometheus"), toAgent("/metrics"))))
 	}
@@ -21,7 +21,7 @@ func (in Input) listeners() []any {
 	if in.Agent == 0 {
 		health["prefix_rewrite"] = "/ready"
 	}
-	return append(all, in.page(in.Health, 15021, "agent", nil, object{"match": object{"path": "/healthz/ready"}, "route": health}))
+	return append(all, in.page(in.Health, 15021, "agent", nil, object{"match": object{"prefix": "/healthz/ready"}, "route": health}))
 }
 
 // page is a listener with routes and, before the router, filters. It is named by the port that
@@ -38,9 +38,10 @@ func (in Input) page(port, named int, stat string, filters []any, routes ...obje
 		"filter_chains": []any{object{"filters": []any{object{
 			"name": "envoy.filters.network.http_connection_manager",
 			"typed_config": object{
-				"@type":        "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-				"codec_type":   "AUTO",
-				"stat_prefix":  stat,
+				"@type":          "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+				"codec_type":     "AUTO",
+				"stat_prefix":    stat,
+				"normalize_path": true, "merge_slashes": true, "path_with_escaped_slashes_action": "REJECT_REQUEST",
 				"route_config": object{"virtual_hosts": []any{object{"name": "backend", "domains": []any{"*"}, "routes": routes}}},
 				"http_filters": append(filters, router),
 			},

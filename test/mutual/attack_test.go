@@ -80,7 +80,7 @@ var pageAttacks = []attack{
 	{"EN-014 nor by escapes", 15021, post("/healthz/ready/%2e%2e/%2e%2e/quitquitquit"), "404", ""},
 	{"EN-016 metrics are all there is", 15090, get("/config_dump"), "404", ""},
 	{"EN-016 no way to other pages of the proxy", 15090, post("/stats/prometheus/../../quitquitquit"), "404", ""},
-	{"EN-016 nor by escapes", 15090, post("/stats/prometheus%2f..%2f..%2fquitquitquit"), "404", ""},
+	{"EN-016 nor by escapes", 15090, post("/stats/prometheus%2f..%2f..%2fquitquitquit"), "400", ""},
 }
 
 func get(path string) string {
