@@ -9,15 +9,18 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -30,6 +33,7 @@ import (
 	"github.com/lateen-mesh/lateen/control"
 	"github.com/lateen-mesh/lateen/control/ca"
 	"github.com/lateen-mesh/lateen/control/kube/kubetest"
+	"github.com/lateen-mesh/lateen/samples/testca"
 	"github.com/lateen-mesh/lateen/wellknown"
 )
 
@@ -282,4 +286,64 @@ func TestPluggedInDirectory(t *testing.T) {
 	if _, err := p.certificate(root, token, nil); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestReadersOfSecrets: a key is given to who could read the Secret by itself, others are told why
+// not in the mesh's status; authorities are given to both (SX-023).
+func TestReadersOfSecrets(t *testing.T) {
+	issuer, err := testca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := issuer.Issue("httpbin.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := kubetest.New(t).Start()
+	api.Apply(fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: web-cert, namespace: web}\ntype: kubernetes.io/tls\nstringData: {tls.crt: %q, tls.key: %q, ca.crt: %q}\n", cert, key, cert))
+	for _, name := range []string{"gateway", "sleep"} {
+		api.Know(name, kubetest.Token{User: "system:serviceaccount:web:" + name, Audience: "istio-ca"})
+	}
+	api.Forbid("system:serviceaccount:web:sleep")
+	p := startOn(t, api, nil, secure(nil))
+	_, root := p.joinToken("web")
+	wanted := []string{"kubernetes://web-cert", "kubernetes://web-cert-cacert"}
+	given := func(account string) (names []string) {
+		stream, err := discoverypb.NewAggregatedDiscoveryServiceClient(p.dial(root, nil)).StreamAggregatedResources(bearer(t.Context(), account))
+		if err != nil {
+			t.Fatal(err)
+		}
+		node := nodeOf(t, "router~10.0.0.1~"+account+"-1.web~web.svc.cluster.local", account)
+		if err := stream.Send(&discoverypb.DiscoveryRequest{Node: node, TypeUrl: wellknown.SecretType, ResourceNames: wanted}); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, func() bool { // authorities come first, a key when the API has been asked
+			m, err := stream.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := stream.Send(&discoverypb.DiscoveryRequest{TypeUrl: m.TypeUrl, ResourceNames: wanted, VersionInfo: m.VersionInfo, ResponseNonce: m.Nonce}); err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range m.Resources {
+				var s tlspb.Secret
+				if err := r.UnmarshalTo(&s); err != nil {
+					t.Fatal(err)
+				}
+				names = append(names, s.Name)
+			}
+			return account == "sleep" || len(names) == 2
+		})
+		slices.Sort(names)
+		return names
+	}
+	if got := given("gateway"); !slices.Equal(got, wanted) {
+		t.Errorf("the gateway is given %q", got)
+	}
+	if got := given("sleep"); !slices.Equal(got, []string{"kubernetes://web-cert-cacert"}) {
+		t.Errorf("who may not read it is given %q", got)
+	}
+	wait(t, func() bool {
+		return strings.Contains(p.log.String(), "system:serviceaccount:web:sleep, the account of proxy sleep-1, may not list secrets of namespace web: no Role allows it")
+	})
 }

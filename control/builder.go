@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -90,6 +91,7 @@ func (s *Server) debounced(ctx context.Context, authority, files, api, joined <-
 		case <-joined:
 		case <-s.meshFile.changed:
 		case <-s.tokens.fetcher.Changed():
+		case <-s.readers.Changed():
 		case <-authority:
 		}
 		if !burst {
@@ -133,6 +135,7 @@ func (s *Server) rebuild(ctx context.Context) {
 	if prev != nil {
 		next.Generation = prev.Generation + 1
 	}
+	next.Readers = s.readers.current()
 	s.giveTrust(prev, next)
 	kinds := differing(prev, next)
 	defer s.lookForProblems()
@@ -167,6 +170,9 @@ func differing(prev, next *mesh.Snapshot) []string {
 	}
 	if !prev.Trust.Same(next.Trust) {
 		kinds = append(kinds, trustKind)
+	}
+	if !maps.Equal(prev.Readers, next.Readers) {
+		kinds = append(kinds, readersKind)
 	}
 	for _, k := range config.Kinds() {
 		if !slices.Equal(prev.Config.List(k), next.Config.List(k)) || k == config.RequestAuthentication && !sameKeys(prev, next) {

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -50,7 +51,7 @@ func generators() []generator {
 		{resourceType(wellknown.ListenerType, "LDS", slices.Concat(routed, extended, called, guarded)), listeners, false},
 		{resourceType(wellknown.RouteType, "RDS", routed), routeTables, false},
 		{resourceType(wellknown.VirtualHostType, "VHDS", routed), virtualHosts, false},
-		{resourceType(wellknown.SecretType, "SDS", []config.Kind{config.Secret, config.ConfigMap}), secrets, true},
+		{resourceType(wellknown.SecretType, "SDS", []config.Kind{config.Secret, config.ConfigMap, readersKind}), secrets, true},
 		{resourceType(wellknown.ExtensionType, "ECDS", append(extended, config.EnvoyFilter)), extensions, false},
 		{resourceType(nametable.Type, "NDS", traffic), names, false},
 		{resourceType(wellknown.ProxyConfigType, "PCDS", []config.Kind{trustKind}), trusted, false},
@@ -90,6 +91,7 @@ type view struct {
 	scope    func() *mesh.Scope // made once
 	flaws    *patchFlaws        // nil: nobody asks
 	barred   *barredParts       // nil: none
+	readers  *readers           // nil: nobody is asked
 	patched  *envoy.Patches     // those that were used last
 	tables   madeTables
 }
@@ -99,7 +101,7 @@ type view struct {
 func (s *Server) view(p *mesh.Proxy) ads.View {
 	s.lookForProblems() // what the proxy asks for may not be there
 	v := newView(s.snapshot.Load(), p, &s.sharing)
-	v.flaws, v.barred = &s.flaws, &s.barred
+	v.flaws, v.barred, v.readers = &s.flaws, &s.barred, s.readers
 	return v
 }
 
@@ -245,6 +247,9 @@ func secrets(v *view, names []string) ([]ads.Resource, error) {
 	for _, n := range names {
 		s, err := secretFor(v.snapshot, v.proxy, n)
 		if err != nil {
+			if v.readers != nil && errors.Is(err, errUnread) {
+				v.readers.want(readerOf(v.proxy))
+			}
 			continue
 		}
 		if err := add(&list, n, envoy.Secret(*s)); err != nil {

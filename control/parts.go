@@ -27,6 +27,7 @@ func (s *Server) parts() []part {
 		{"Kubernetes API", s.api != nil, s.api.Run},                                 // API ─► Store
 		{"mesh configuration", s.meshFile.path != "", s.meshFile.run},               // MeshConfig ─► builder
 		{"keys of tokens", true, s.tokens.fetcher.Run},                              // places of keys ─► builder
+		{"readers of Secrets", s.readers != nil, s.readers.run},                     // API ─► builder
 		{"builder", true, s.build},                                                  // Store, MeshConfig ─► Snapshot ─► ads
 		{"discovery service", len(s.grpcSockets) > 0, s.serveDiscovery},             // Snapshot ─► proxies
 		{"certificate authority", s.authority != nil, s.runAuthority},               // directory, API ─► certificates

@@ -248,6 +248,9 @@ func secretProblems(snap *mesh.Snapshot, p *mesh.Proxy, names []string, now time
 // secretProblem says what is wrong with a secret; the message is empty if nothing is.
 func secretProblem(snap *mesh.Snapshot, p *mesh.Proxy, name string, now time.Time) Problem {
 	secret, err := secretFor(snap, p, name)
+	if errors.Is(err, errUnread) {
+		return Problem{} // it will be known in a moment
+	}
 	if err != nil {
 		found := Problem{Message: err.Error(), Severity: config.Error.String()}
 		if errors.Is(err, compile.ErrNotFound) {

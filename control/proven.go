@@ -8,9 +8,7 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 
 	"github.com/lateen-mesh/lateen/control/ca"
-	"github.com/lateen-mesh/lateen/control/compile"
 	"github.com/lateen-mesh/lateen/control/config"
-	"github.com/lateen-mesh/lateen/control/ir"
 	"github.com/lateen-mesh/lateen/control/mesh"
 	"github.com/lateen-mesh/lateen/pages"
 )
@@ -24,6 +22,12 @@ func (k *knownStream) Context() context.Context {
 	return context.WithValue(k.ServerStream.Context(), accountKey{}, k.account)
 }
 
+// accountOf is the account that a stream's credentials prove, "" if there are none.
+func accountOf(ctx context.Context) string {
+	account, _ := ctx.Value(accountKey{}).(ca.Account)
+	return account.String()
+}
+
 // proven reports whether a stream is of somebody who may be the node that it names: it has
 // credentials, against which the node is checked, or it comes from within this pod or machine. In
 // plain text over a network everybody may claim everything.
@@ -33,14 +37,6 @@ func proven(ctx context.Context) bool {
 	}
 	from, ok := peer.FromContext(ctx)
 	return ok && (from.Addr.Network() == "unix" || pages.IsInside(from.Addr.String()))
-}
-
-// secretFor is the secret of a name that a proxy is given; the error says why it is not.
-func secretFor(snap *mesh.Snapshot, p *mesh.Proxy, name string) (*ir.Secret, error) {
-	if p.Anonymous {
-		return nil, fmt.Errorf("secret %s: proxy %s of namespace %s asks in plain text, where nobody proves who it is: secrets are given on the secure port", name, p.Name, p.Namespace)
-	}
-	return compile.Secret(snap, p, name)
 }
 
 // mayJoin is why a proxy may not become an endpoint of a WorkloadGroup: others would send it what

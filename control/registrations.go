@@ -82,7 +82,7 @@ func (s *Server) admit(ctx context.Context, node *corepb.Node) (*mesh.Proxy, err
 	if err != nil {
 		return nil, err
 	}
-	p.Anonymous = !proven(ctx)
+	p.Anonymous, p.Account = !proven(ctx), accountOf(ctx)
 	if s.registrations.o.Off || groupOf(p) == "" {
 		return p, nil
 	}

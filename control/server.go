@@ -142,6 +142,7 @@ type Server struct {
 	registrations *registrations
 
 	tokens     *tokenKeys
+	readers    *readers // nil without a Kubernetes API
 	departures *departures
 	refusals   refusals
 	asked      *orders       // of those who wait for what is there to read now
@@ -213,6 +214,9 @@ func New(o Options) (*Server, error) {
 		if err != nil {
 			return nil, err
 		}
+	}
+	if s.api != nil {
+		s.readers = newReaders(s.api.MayReadSecrets, func() map[mesh.Reader]bool { return readersOf(s.ads.Conns()) }, s.log)
 	}
 	if o.SecureGRPC != "" {
 		if s.authority, err = newAuthority(s, registry, base...); err != nil {

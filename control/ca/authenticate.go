@@ -30,6 +30,14 @@ func ParseAccount(user string) (Account, error) {
 	return Account{namespace, name}, nil
 }
 
+// String is the account as ParseAccount reads it, "" for none.
+func (a Account) String() string {
+	if a == (Account{}) {
+		return ""
+	}
+	return accountPrefix + a.Namespace + ":" + a.Name
+}
+
 // A Verifier says whose a bearer token is. An error that is ErrForeign leaves the token to
 // others, one that is ErrAway is for the caller to try again.
 type Verifier func(ctx context.Context, token string) (Account, error)

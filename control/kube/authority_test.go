@@ -151,6 +151,9 @@ func TestAuthorityOnTheRealAPI(t *testing.T) {
 			t.Errorf("SX-020 for %s the token is of %q, %v; want %q", audience, got, err, want)
 		}
 	}
+	if refusal, err := s.MayReadSecrets(t.Context(), "system:serviceaccount:istio-system:sleep", "istio-system"); refusal != "" || err != nil { // this API allows everything
+		t.Errorf("SX-023 it may not read Secrets: %q, %v", refusal, err)
+	}
 	for _, text := range []string{"first", "second"} {
 		data, err := s.KeepSecret(t.Context(), "istio-ca-secret", "istio.io/ca-root", func() (map[string][]byte, error) {
 			return map[string][]byte{"ca-key.pem": []byte(text)}, nil

@@ -24,8 +24,9 @@ type Snapshot struct {
 	SeveralAuthorizers bool
 	// RemoteKeys says who fetches the keys that tokens are checked with.
 	RemoteKeys RemoteKeys
-	Keys       Keys  // that the control plane has fetched; set before anybody has the Snapshot
-	Trust      Trust // set before anybody has the Snapshot, too
+	Keys       Keys    // that the control plane has fetched; set before anybody has the Snapshot
+	Trust      Trust   // set before anybody has the Snapshot, too
+	Readers    Readers // likewise; nil where nobody is asked who may read Secrets
 	// Identities says that somebody issues certificates to workloads. Where nobody does, no
 	// proxy is told to take or to speak mutual TLS of the mesh by itself: it would wait for a
 	// certificate without end, and what it serves would not open.
@@ -34,6 +35,13 @@ type Snapshot struct {
 
 	index index
 }
+
+// A Reader is a service account, as of Proxy.Account, that wants keys of Secrets of a namespace.
+type Reader struct{ Account, Namespace string }
+
+// Readers says of those that have asked why they may not have them, "" if they may. A
+// Reader that is missing is about to be looked up.
+type Readers map[Reader]string
 
 // Origination is how TLS to servers outside of the mesh is made where a DestinationRule
 // of mode SIMPLE or MUTUAL leaves it open. The zero value is what is safe: the server's certificate
@@ -80,6 +88,9 @@ type Proxy struct {
 	// Anonymous is a proxy that claims to be what it is, on a connection that proves nothing: it
 	// gets no secrets.
 	Anonymous bool
+	// Account is the service account that the credentials of its connection prove, as Kubernetes
+	// names it: system:serviceaccount:NAMESPACE:NAME; "" where there are none.
+	Account string
 	// Metadata is the raw node metadata as decoded JSON.
 	Metadata map[string]any
 }

@@ -39,7 +39,9 @@ type API struct {
 	refused map[string]bool
 	served  map[string]bool // custom resources by "resource"
 	tokens  map[string]Token
-	server  *httptest.Server
+	// forbidden are users that may do nothing.
+	forbidden map[string]bool
+	server    *httptest.Server
 }
 
 // A Token is what the API says of a token that it knows: the user, and whom it is for.
@@ -95,7 +97,7 @@ func New(t testing.TB) *API {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	a := &API{t: t, Socket: filepath.Join(dir, "s"), version: 100, objects: map[string]map[string]map[string]any{},
-		news: make(chan struct{}), refused: map[string]bool{}, served: map[string]bool{}, tokens: map[string]Token{}}
+		news: make(chan struct{}), refused: map[string]bool{}, served: map[string]bool{}, tokens: map[string]Token{}, forbidden: map[string]bool{}}
 	for resource := range CustomKinds() {
 		a.Define(resource)
 	}
@@ -434,6 +436,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.patch(w, r, path)
 	case path == "authentication.k8s.io/v1/tokenreviews":
 		a.review(w, r)
+	case path == "authorization.k8s.io/v1/subjectaccessreviews":
+		a.access(w, r)
 	case r.Method == http.MethodPost, r.Method == http.MethodPut:
 		a.put(w, r, path)
 	case r.Method == http.MethodGet && strings.HasPrefix(path, "v1/namespaces/") && strings.Count(path, "/") == 4:
