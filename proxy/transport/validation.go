@@ -22,6 +22,7 @@ import (
 type validation struct {
 	roots        *x509.CertPool            // nil: chains are not checked
 	domains      map[string]*x509.CertPool // SPIFFE: roots by trust domain
+	known        *verified                 // chains that led to these roots
 	sans         []sanMatcher              // one must match, if any
 	spki, hashes [][sha256.Size]byte       // one of them must match, if any
 	untrusted    bool                      // ACCEPT_UNTRUSTED
@@ -39,6 +40,7 @@ func compileValidation(v *tlsv3.CertificateValidationContext) (*validation, erro
 		untrusted: v.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED,
 		expired:   v.GetAllowExpiredCertificate(),
 		hideRoots: v.GetSuppressClientCaList(),
+		known:     newVerified(),
 	}
 	if err := out.compileRoots(v); err != nil {
 		return nil, err
@@ -170,7 +172,7 @@ func (v *validation) with(s *validation) *validation {
 	}
 	out := *v
 	if s.roots != nil || s.domains != nil {
-		out.roots, out.domains = s.roots, s.domains
+		out.roots, out.domains, out.known = s.roots, s.domains, s.known
 	}
 	out.sans = append(slices.Clip(out.sans), s.sans...)
 	out.spki = append(slices.Clip(out.spki), s.spki...)
@@ -247,6 +249,10 @@ func (v *validation) verifyChain(chain []*x509.Certificate, usage x509.ExtKeyUsa
 	if roots == nil {
 		return nil
 	}
+	known := v.remembers()
+	if known != nil && known.has(idOf(chain, usage), time.Now()) {
+		return nil
+	}
 	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{usage}}
 	for _, c := range chain[1:] {
 		o.Intermediates.AddCert(c)
@@ -261,7 +267,19 @@ func (v *validation) verifyChain(chain []*x509.Certificate, usage x509.ExtKeyUsa
 	if err != nil {
 		return &verifyError{"verify cert failed: X509_verify_cert: certificate verification error at depth " + chainDetail(chain, err), err}
 	}
+	if known != nil {
+		known.keep(idOf(chain, usage), chains)
+	}
 	return nil
+}
+
+// remembers has the chains that need no second look; nil where more than the roots and the time
+// decides.
+func (v *validation) remembers() *verified {
+	if v.revoked != nil || v.depth != nil || v.expired {
+		return nil
+	}
+	return v.known
 }
 
 // chainDetail is the depth and X509_verify_cert_error_string's text.
