@@ -24,6 +24,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/stats"
 	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 	"github.com/lateen-mesh/lateen/proxy/transport"
+	backends "github.com/lateen-mesh/lateen/test/fixture"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -298,7 +299,8 @@ func TestNoUpstream(t *testing.T) {
 	}
 	t.Run("bytes that nobody read make it a reset", func(t *testing.T) {
 		f := newFixture(t)
-		f.cluster("c", `"connect_timeout": "0.2s",`, "192.0.2.1:9") // does not answer: the bytes are there by then
+		full := backends.StartFullBackend(t, backends.BackendSpec{Name: "full"}) // does not answer: the bytes are there by then
+		f.cluster("c", `"connect_timeout": "0.2s",`, full.Addr.String())
 		c := f.dial(f.serve(simple))
 		say(t, c, "GET / HTTP/1.1\r\n\r\n")
 		if got := read(t, c); got != "<reset>" {
