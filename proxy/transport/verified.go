@@ -30,7 +30,7 @@ func newVerified() *verified { return &verified{span: map[chainID]span{}} }
 func idOf(chain []*x509.Certificate, usage x509.ExtKeyUsage) (id chainID) {
 	h := sha256.New()
 	var size [8]byte
-	binary.BigEndian.PutUint64(size[:], uint64(usage)) //nolint:gosec // a small enumeration
+	binary.BigEndian.PutUint64(size[:], uint64(usage))
 	h.Write(size[:])
 	for _, c := range chain {
 		binary.BigEndian.PutUint64(size[:], uint64(len(c.Raw)))
