@@ -282,3 +282,33 @@ func TestVirtualHostsAhead(t *testing.T) {
 		answers(t, r, "a.test", 202)
 	})
 }
+
+// TestClusterGoneWithItsRoute: a request that a filter holds while its route and cluster are taken
+// away goes by the routes of now (WI-030); a cluster that the newest routes name and nobody has is
+// 503, as ever.
+func TestClusterGoneWithItsRoute(t *testing.T) {
+	const held = `
+      - name: held
+        typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, delay: {fixed_delay: 1s, percentage: {numerator: 100}}}`
+	routes := func(action string) proto.Message {
+		return message(t, &routepb.RouteConfiguration{}, `
+name: routes
+virtual_hosts: [{name: vh, domains: ["*"], routes: [{match: {prefix: /}, `+action+`}]}]`)
+	}
+	srv := xdstest.New(t)
+	srv.SetAll(wellknown.ListenerType, map[string]proto.Message{"l": adsListener(t, held, `rds: {route_config_name: routes, config_source: {ads: {}, resource_api_version: V3}}`)})
+	srv.SetAll(wellknown.RouteType, map[string]proto.Message{"routes": routes(`route: {cluster: gone}`)})
+	r := underADS(t, srv, "DELTA_GRPC")
+	r.eventually("/ready", "LIVE\n")
+	addr := r.listener("l")
+	if got := statusOf(t, addr, "a"); got != http.StatusServiceUnavailable {
+		t.Errorf("status %d where the cluster is nowhere", got)
+	}
+	answer := make(chan int, 1)
+	go func() { answer <- statusOf(t, addr, "a") }()
+	r.eventually("/stats?filter=h.downstream_rq_active", "downstream_rq_active: 1")
+	srv.Set("routes", routes(`direct_response: {status: 207}`))
+	if got := <-answer; got != 207 {
+		t.Errorf("status %d, want that of the new route", got)
+	}
+}

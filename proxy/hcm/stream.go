@@ -165,6 +165,21 @@ func appendVia(s *http.Stream, h *http.Headers, via []byte) {
 // ClearRoute forgets the route; the next filter finds one chosen anew.
 func (st *stream) ClearRoute() { st.routed = false }
 
+// Reroute chooses the route of the request in the table of now.
+func (st *stream) Reroute() bool {
+	newest := st.c.m.routes.table.Load()
+	if scopes := st.c.m.routes.scopes; scopes != nil {
+		newest = scopes.Find(&st.Request)
+	}
+	if newest == st.table {
+		return false
+	}
+	st.table = newest
+	st.ClearRoute()
+	st.Refresh()
+	return true
+}
+
 // StopBody ends a blocked read of the request's body.
 func (st *stream) StopBody() {
 	st.by.stopBody()

@@ -439,7 +439,7 @@ func TestWay(t *testing.T) {
 // Hosts come and go: one that stays keeps its state, one that goes is not asked any more.
 func TestHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSite(plan(t, checkOf(httpCheckOf+`}, "reuseConnection": false`)), says(ok, nil))
+		s := newSite(plan(t, checkOf(httpCheckOf+`}, "reuseConnection": false`)), says(ok, func(string) { time.Sleep(time.Millisecond) })) // of the bubble: no answer before the test waits
 		a, first := newHost()
 		b, second := newHost()
 		b.Unchecked = true
@@ -453,7 +453,7 @@ func TestHosts(t *testing.T) {
 		if flags(first) != "healthy" || flags(third) != "failed" {
 			t.Errorf("a new host has failed until its first check: %s", flags(third))
 		}
-		synctest.Wait()
+		after(time.Millisecond)
 		s.c.Set([]Host{c})
 		synctest.Wait()
 		if s.gauge("healthy") != 1 || flags(third) != "healthy" {

@@ -46,6 +46,8 @@ type Control interface {
 	Inform(*Response) error
 	// ClearRoute forgets the matched route; it is chosen anew from the request as it is.
 	ClearRoute()
+	// Reroute chooses the route at once in the newest table; false if that is where it is from.
+	Reroute() bool
 	// Tunnel says that the upstream has agreed to another protocol: the bytes after the
 	// request's head, which nobody has read so far, are about to be read as its body.
 	Tunnel()
@@ -107,6 +109,10 @@ func (s *Stream) Inform(r *Response) error { return s.control.Inform(r) }
 // ClearRoute forgets the matched route after the request has changed; it is chosen
 // anew before the next filter runs.
 func (s *Stream) ClearRoute() { s.control.ClearRoute() }
+
+// Reroute chooses the route at once in the newest table, for a filter that finds the route's
+// cluster gone: it may have gone with the route. False if the route is from that table.
+func (s *Stream) Reroute() bool { return s.control.Reroute() }
 
 // Tunnel says that what follows the request's head is about to be read as its body.
 func (s *Stream) Tunnel() { s.control.Tunnel() }

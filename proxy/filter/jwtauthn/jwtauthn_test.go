@@ -66,6 +66,7 @@ func (*control) Inform(*http.Response) error { return nil }
 func (c *control) ClearRoute()               { c.cleared++ }
 func (*control) Tunnel()                     {}
 func (*control) StopBody()                   {}
+func (*control) Reroute() bool               { return false }
 
 // ask sends a request, "METHOD PATH", and headers "name: value".
 func ask(f *filter, request string, headers ...string) (s *http.Stream, c *control, denied string) {

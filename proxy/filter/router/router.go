@@ -133,6 +133,11 @@ func (r *router) OnRequest(s *http.Stream, slot http.Slot) http.Verdict {
 		}
 	}
 	r.stats.total.Inc()
+	return r.follow(s, slot)
+}
+
+// follow does what the route says.
+func (r *router) follow(s *http.Stream, slot http.Slot) http.Verdict {
 	t, _ := s.Route.(*route.Target)
 	switch {
 	case t == nil || t.Route == nil:
@@ -201,6 +206,9 @@ func (r *router) forward(s *http.Stream, slot http.Slot, t *route.Target) http.V
 	var c Cluster
 	if t.Cluster != "" {
 		c = r.deps.Cluster(t.Cluster)
+	}
+	if c == nil && s.Reroute() { // it has gone since, and the route with it
+		return r.follow(s, slot)
 	}
 	if c == nil {
 		r.stats.noCluster.Inc()
