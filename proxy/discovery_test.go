@@ -285,7 +285,7 @@ func TestVirtualHostsAhead(t *testing.T) {
 
 // TestClusterGoneWithItsRoute: a request that a filter holds while its route and cluster are taken
 // away goes by the routes of now (WI-030); a cluster that the newest routes name and nobody has is
-// 503, as ever.
+// 503, as ever, and nothing that filters would refuse passes by them.
 func TestClusterGoneWithItsRoute(t *testing.T) {
 	const held = `
       - name: held
@@ -310,5 +310,15 @@ virtual_hosts: [{name: vh, domains: ["*"], routes: [{match: {prefix: /}, `+actio
 	srv.Set("routes", routes(`direct_response: {status: 207}`))
 	if got := <-answer; got != 207 {
 		t.Errorf("status %d, want that of the new route", got)
+	}
+
+	// What the new route tells filters came too late for this request, which is not let by.
+	srv.Set("routes", routes(`route: {cluster: gone}`))
+	r.eventually("/stats?filter=rds.routes.config_reload", "config_reload: 3")
+	go func() { answer <- statusOf(t, addr, "a") }()
+	r.eventually("/stats?filter=h.downstream_rq_active", "downstream_rq_active: 1")
+	srv.Set("routes", routes(`direct_response: {status: 207}, typed_per_filter_config: {held: `+abort(403)+`}`))
+	if got := <-answer; got != http.StatusServiceUnavailable {
+		t.Errorf("status %d where the new route would have refused the request", got)
 	}
 }

@@ -165,19 +165,26 @@ func appendVia(s *http.Stream, h *http.Headers, via []byte) {
 // ClearRoute forgets the route; the next filter finds one chosen anew.
 func (st *stream) ClearRoute() { st.routed = false }
 
-// Reroute chooses the route of the request in the table of now.
+// Reroute chooses the route of the request in the table of now. Where either route has something
+// to say to filters, which have run, the first one stays: they might have refused the request.
 func (st *stream) Reroute() bool {
 	newest := st.c.m.routes.table.Load()
 	if scopes := st.c.m.routes.scopes; scopes != nil {
 		newest = scopes.Find(&st.Request)
 	}
-	if newest == st.table {
+	if newest == st.table || hasOverrides(&st.target) {
 		return false
 	}
+	table, target, info := st.table, st.target, st.Info
 	st.table = newest
 	st.ClearRoute()
 	st.Refresh()
-	return true
+	if !hasOverrides(&st.target) {
+		return true
+	}
+	st.table, st.target, st.Info, st.Route = table, target, info, &st.target
+	st.chain.overrides(&st.Stream, &st.target)
+	return false
 }
 
 // StopBody ends a blocked read of the request's body.

@@ -46,7 +46,8 @@ type Control interface {
 	Inform(*Response) error
 	// ClearRoute forgets the matched route; it is chosen anew from the request as it is.
 	ClearRoute()
-	// Reroute chooses the route at once in the newest table; false if that is where it is from.
+	// Reroute chooses the route at once in the newest table; false if that is where it is from,
+	// or filters before would have acted otherwise.
 	Reroute() bool
 	// Tunnel says that the upstream has agreed to another protocol: the bytes after the
 	// request's head, which nobody has read so far, are about to be read as its body.
@@ -111,7 +112,8 @@ func (s *Stream) Inform(r *Response) error { return s.control.Inform(r) }
 func (s *Stream) ClearRoute() { s.control.ClearRoute() }
 
 // Reroute chooses the route at once in the newest table, for a filter that finds the route's
-// cluster gone: it may have gone with the route. False if the route is from that table.
+// cluster gone: it may have gone with the route. False if the route is from that table, or filters
+// before would have acted otherwise: the route is as it was then.
 func (s *Stream) Reroute() bool { return s.control.Reroute() }
 
 // Tunnel says that what follows the request's head is about to be read as its body.
