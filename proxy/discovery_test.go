@@ -305,8 +305,13 @@ virtual_hosts: [{name: vh, domains: ["*"], routes: [{match: {prefix: /}, `+actio
 		t.Errorf("status %d where the cluster is nowhere", got)
 	}
 	answer := make(chan int, 1)
-	go func() { answer <- statusOf(t, addr, "a") }()
-	r.eventually("/stats?filter=h.downstream_rq_active", "downstream_rq_active: 1")
+	begin := func() {
+		t.Helper()
+		r.eventually("/stats?filter=h.downstream_rq_active", "downstream_rq_active: 0") // not the one before
+		go func() { answer <- statusOf(t, addr, "a") }()
+		r.eventually("/stats?filter=h.downstream_rq_active", "downstream_rq_active: 1")
+	}
+	begin()
 	srv.Set("routes", routes(`direct_response: {status: 207}`))
 	if got := <-answer; got != 207 {
 		t.Errorf("status %d, want that of the new route", got)
@@ -315,8 +320,7 @@ virtual_hosts: [{name: vh, domains: ["*"], routes: [{match: {prefix: /}, `+actio
 	// What the new route tells filters came too late for this request, which is not let by.
 	srv.Set("routes", routes(`route: {cluster: gone}`))
 	r.eventually("/stats?filter=rds.routes.config_reload", "config_reload: 3")
-	go func() { answer <- statusOf(t, addr, "a") }()
-	r.eventually("/stats?filter=h.downstream_rq_active", "downstream_rq_active: 1")
+	begin()
 	srv.Set("routes", routes(`direct_response: {status: 207}, typed_per_filter_config: {held: `+abort(403)+`}`))
 	if got := <-answer; got != http.StatusServiceUnavailable {
 		t.Errorf("status %d where the new route would have refused the request", got)
