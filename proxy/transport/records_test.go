@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync/atomic"
@@ -83,6 +84,79 @@ func TestRecordsTogether(t *testing.T) {
 				t.Errorf("after the end: %v, ended %v", err, server.Ended())
 			}
 		})
+	}
+}
+
+// TestRecordsWhole: records of any length come out as they went in, none of them together with
+// the beginning of the next, however the network cuts them and however much is asked for.
+func TestRecordsWhole(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	lengths := []int{0, 1, 100, recordBuffer - 1, recordBuffer, 5000, maxPlain, maxPlain + 256}
+	for range 50 {
+		var sent [][]byte
+		for length := 0; len(sent) < 40; {
+			if r.IntN(3) == 0 { // most are as long as the one before
+				length = lengths[r.IntN(len(lengths))]
+			}
+			record := append([]byte{23, 3, 3, byte(length >> 8), byte(length)}, bytes.Repeat([]byte{byte(len(sent))}, length)...)
+			sent = append(sent, record)
+		}
+		from, to := sockets(t)
+		cuts := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
+		go func() {
+			for all := bytes.Join(sent, nil); len(all) > 0; {
+				n := min(len(all), 1+cuts.IntN(3*maxPlain))
+				if _, err := from.Write(all[:n]); err != nil {
+					return
+				}
+				all = all[n:]
+			}
+			_ = from.Close()
+		}()
+		compareRecords(t, newRecords(to, nil), sent)
+	}
+}
+
+func compareRecords(t *testing.T, s *records, sent [][]byte) {
+	t.Helper()
+	sizes := rand.New(rand.NewPCG(3, 4))
+	for i, record := range sent {
+		var got []byte
+		for len(got) < len(record) {
+			p := make([]byte, 1+sizes.IntN(2*maxPlain))
+			n, err := s.Read(p)
+			if err != nil {
+				t.Fatalf("record %d after %d of %d bytes: %v", i, len(got), len(record), err)
+			}
+			got = append(got, p[:n]...)
+		}
+		if !bytes.Equal(got, record) {
+			t.Fatalf("record %d of %d bytes came out as %d bytes, or as others", i, len(record), len(got))
+		}
+	}
+	if n, err := s.Read(make([]byte, maxPlain)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Fatalf("at the end: %d bytes, %v", n, err)
+	}
+	if s.buf != nil || !s.empty() {
+		t.Error("a buffer is held at the end")
+	}
+}
+
+// TestEndByAlert: who has read the end of a stream does not wait for what comes behind it,
+// though the peer leaves the socket open.
+func TestEndByAlert(t *testing.T) {
+	client, server, _ := tlsPair(t) // a tally has no CloseWrite of its own
+	if err := client.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := server.Read(make([]byte, 10)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	if err := server.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.WaitReadable(); err != nil || !server.Ended() {
+		t.Errorf("%v, ended %v", err, server.Ended())
 	}
 }
 

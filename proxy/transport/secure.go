@@ -33,7 +33,7 @@ type secure struct {
 
 	aheadBuf *[tlsAhead]byte
 	ahead    []byte // decrypted while waiting
-	err      error  // end of the stream, found while waiting
+	err      error  // end of the stream, as a read or a wait found it
 
 	local, remote netip.AddrPort
 	facts         *streaminfo.TLS // of a client
@@ -77,6 +77,9 @@ func (s *secure) Read(p []byte) (int, error) {
 	if err != nil {
 		s.records.ledger.read(err) // close_notify is an end too
 		s.drained = true
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			s.err = err
+		}
 		return n, err
 	}
 	n += s.more(p[n:])
