@@ -3,6 +3,7 @@ package format_test
 import (
 	"crypto/x509"
 	"encoding/json"
+	"math"
 	"math/big"
 	"net"
 	"net/netip"
@@ -52,7 +53,7 @@ func httpRecord() format.Record {
 		DownstreamRemote:      netip.MustParseAddrPort("10.77.0.2:0"), DownstreamDirectRemote: netip.MustParseAddrPort("127.0.0.1:36042"),
 		Handshake: 5 * time.Millisecond, TLSVersion: "TLSv1.3", TLSCipher: "TLS_AES_128_GCM_SHA256",
 		PeerURISANs: []string{"spiffe://a", "spiffe://b"}, PeerSubject: "CN=c",
-		Metadata:    map[string]map[string]any{"f": {"s": "a b", "n": 3.5, "five": 5.0, "b": true, "l": []any{1.0, "a"}, "nil": nil, "deep": map[string]any{"k": "v"}}},
+		Metadata:    map[string]map[string]any{"f": {"s": "a b", "n": 3.5, "five": 5.0, "b": true, "l": []any{1.0, "a"}, "nil": nil, "deep": map[string]any{"k": "v"}}, "m": {"zero": math.Copysign(0, -1)}},
 		FilterState: map[string]any{"plain": "text", "number": 4.0},
 	}
 	info.Upstream.Metadata.Store(map[string]map[string]any{"istio": {"workload": "w"}})
@@ -140,6 +141,7 @@ func TestOperators(t *testing.T) {
 		{"downstream", `%DOWNSTREAM_REMOTE_ADDRESS%|%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%|%DOWNSTREAM_REMOTE_PORT%|%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%|%DOWNSTREAM_LOCAL_ADDRESS%|%DOWNSTREAM_LOCAL_PORT%|%DOWNSTREAM_DIRECT_LOCAL_ADDRESS%`, `10.77.0.2:0|10.77.0.2|0|127.0.0.1:36042|127.0.0.1:80|80|127.0.0.1:8080`},
 		{"TLS", `%DOWNSTREAM_PEER_URI_SAN%|%DOWNSTREAM_PEER_SUBJECT%|%DOWNSTREAM_TLS_VERSION%|%DOWNSTREAM_TLS_CIPHER%|%DOWNSTREAM_LOCAL_URI_SAN%`, `spiffe://a,spiffe://b|CN=c|TLSv1.3|TLS_AES_128_GCM_SHA256|-`},
 		{"other", `%ROUTE_NAME%|%FILTER_CHAIN_NAME%|%CONNECTION_ID%|%STREAM_ID%|%ACCESS_LOG_TYPE%|%VIRTUAL_CLUSTER_NAME%|%CUSTOM_FLAGS%|%ENVIRONMENT(FORMAT_TEST):3%|%ENVIRONMENT(NOPE)%`, `up route|chain one|7|b6bc66ab|DownstreamEnd|-||val|-`},
+		{"minus nothing", `%DYNAMIC_METADATA(m)% %DYNAMIC_METADATA(m:zero)%`, `{"zero":-0} -0`},
 		{"metadata", `%DYNAMIC_METADATA(f:s)%|%DYNAMIC_METADATA(f:n)%|%DYNAMIC_METADATA(f:five)%|%DYNAMIC_METADATA(f:b)%|%DYNAMIC_METADATA(f:l)%|%DYNAMIC_METADATA(f:l):3%|%DYNAMIC_METADATA(f:nil)%|%DYNAMIC_METADATA(f:deep:k)%|%DYNAMIC_METADATA(none)%|%METADATA(DYNAMIC:f:deep)%|%UPSTREAM_METADATA(istio:workload)%|%METADATA(UPSTREAM_HOST:istio:none)%`, `a b|3.5|5|true|[1,"a"]|[1,|-|v|-|{"k":"v"}|w|-`},
 		{"filter state", `%FILTER_STATE(plain)%|%FILTER_STATE(plain:PLAIN)%|%FILTER_STATE(plain:PLAIN):2%|%FILTER_STATE(number)%|%FILTER_STATE(none)%|%FILTER_STATE(plain:FIELD:x)%`, `"text"|text|te|4|-|-`},
 		{"percent sign", `100%% of %PROTOCOL%%%`, `100% of HTTP/1.1%`},
