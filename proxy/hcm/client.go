@@ -12,6 +12,7 @@ import (
 	"github.com/lateen-mesh/lateen/proxy/http"
 	"github.com/lateen-mesh/lateen/proxy/network"
 	"github.com/lateen-mesh/lateen/proxy/route"
+	"github.com/lateen-mesh/lateen/proxy/streaminfo"
 	"github.com/lateen-mesh/lateen/proxy/transport"
 )
 
@@ -73,6 +74,12 @@ func (c *client) init(m *manager, nc *network.Conn) {
 		c.tls, c.mutual = true, len(t.PeerCertificates) > 0
 	}
 	nc.OnReview(c.review)
+}
+
+// facts are what routes are chosen by for a request of the client's.
+func (c *client) facts(r *http.Request, i *streaminfo.Info, random uint64) route.Facts {
+	return route.Facts{Request: r, Random: random, TLS: c.tls, Info: i,
+		PeerPresented: c.mutual, PeerValidated: c.mutual, Metadata: i.Metadata}
 }
 
 // opened counts the connection; closed counts its end.

@@ -195,6 +195,14 @@ type routes struct {
 	changed func() // hears of each new table
 }
 
+// find is the table of now for a request, nil when there is none.
+func (r *routes) find(request *http.Request) *route.Table {
+	if r.scopes != nil {
+		return r.scopes.Find(request)
+	}
+	return r.table.Load()
+}
+
 // put puts a table in force.
 func (r *routes) put(t *route.Table) {
 	r.table.Store(t)

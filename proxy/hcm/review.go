@@ -175,20 +175,12 @@ func (m *manager) allows(h *held, c *client) (r http.Reply, ok bool) {
 
 // aim chooses the route of h by the routes of now; where they are those that it came by, it has it.
 func (m *manager) aim(h *held, c *client) route.Target {
-	table := m.routes.table.Load()
-	if m.routes.scopes != nil {
-		table = m.routes.scopes.Find(&h.request)
-	}
+	table := m.routes.find(&h.request)
 	if table == h.target.Table {
 		return h.target
 	}
-	t := route.Target{Decision: route.Decision{Table: table}}
-	if table != nil {
-		f := route.Facts{Request: &h.request, Random: h.random, TLS: c.tls, Info: &h.info,
-			PeerPresented: c.mutual, PeerValidated: c.mutual, Metadata: h.info.Metadata}
-		t.Aim(table.Select(&f, nil), &f)
-	}
-	return t
+	f := c.facts(&h.request, &h.info, h.random)
+	return route.By(table, &f, nil)
 }
 
 // chainOf is the chain of requests like r, that of an upgrade where it has one of its own.

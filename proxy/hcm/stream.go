@@ -168,23 +168,19 @@ func (st *stream) ClearRoute() { st.routed = false }
 // Reroute chooses the route of the request in the table of now. Where either route has something
 // to say to filters, which have run, the first one stays: they might have refused the request.
 func (st *stream) Reroute() bool {
-	newest := st.c.m.routes.table.Load()
-	if scopes := st.c.m.routes.scopes; scopes != nil {
-		newest = scopes.Find(&st.Request)
-	}
+	newest := st.c.m.routes.find(&st.Request)
 	if newest == st.table || hasOverrides(&st.target) {
 		return false
 	}
-	table, target, info := st.table, st.target, st.Info
-	st.table = newest
-	st.ClearRoute()
-	st.Refresh()
-	if !hasOverrides(&st.target) {
-		return true
+	random := rand.Uint64()
+	f := st.c.facts(&st.Request, &st.Info, random)
+	t := route.By(newest, &f, st.c.why)
+	if hasOverrides(&t) {
+		return false
 	}
-	st.table, st.target, st.Info, st.Route = table, target, info, &st.target
-	st.chain.overrides(&st.Stream, &st.target)
-	return false
+	st.table, st.random, st.target = newest, random, t
+	st.take()
+	return true
 }
 
 // StopBody ends a blocked read of the request's body.
@@ -215,24 +211,27 @@ func (st *stream) Refresh() {
 	if st.routed {
 		return
 	}
+	if scopes := st.c.m.routes.scopes; scopes != nil {
+		st.table = scopes.Find(&st.Request)
+	}
+	st.random = rand.Uint64()
+	st.facts = st.c.facts(&st.Request, &st.Info, st.random)
+	st.target = route.By(st.table, &st.facts, st.c.why)
+	st.take()
+}
+
+// take has the request go by st.target.
+func (st *stream) take() {
 	st.routed = true
 	st.Route = nil
 	st.Info.RouteName, st.Info.VirtualHost, st.Info.Cluster = "", "", ""
 	st.by.routeIdle(-1)
-	if scopes := st.c.m.routes.scopes; scopes != nil {
-		st.table = scopes.Find(&st.Request)
-	}
-	st.target = route.Target{Decision: route.Decision{Table: st.table}}
 	if st.table == nil {
 		st.by.routeLife(-1)
 		st.chain.overrides(&st.Stream, &st.target)
 		return
 	}
-	st.random = rand.Uint64()
 	c := st.c
-	st.facts = route.Facts{Request: &st.Request, Random: st.random, TLS: c.tls, Info: &st.Info,
-		PeerPresented: c.mutual, PeerValidated: c.mutual, Metadata: st.Info.Metadata}
-	st.target.Aim(st.table.Select(&st.facts, c.why), &st.facts)
 	if c.why != nil {
 		target := st.target
 		c.why.Target = &target

@@ -134,10 +134,9 @@ func TestWeights(t *testing.T) {
 	})
 	t.Run("WI-028 the target takes the cluster that the random number chose", func(t *testing.T) {
 		table := routes(t, action(`"route":{"weightedClusters":{"clusters":[{"name":"a","weight":1},{"name":"b","weight":1}]}}`))
-		var target route.Target
 		counts := map[string]int{}
 		for random := range uint64(100) {
-			target.Aim(table.Select(&route.Facts{Request: request("GET a/"), Random: random}, nil), &route.Facts{Request: request("GET a/"), Random: random})
+			target := route.By(table, &route.Facts{Request: request("GET a/"), Random: random}, nil)
 			counts[target.Cluster]++
 		}
 		if counts["a"] != 50 || counts["b"] != 50 {

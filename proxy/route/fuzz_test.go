@@ -46,8 +46,7 @@ func FuzzCompile(f *testing.F) {
 		s.Request.Headers.Add([]byte("cookie"), []byte(header))
 		s.Info = streaminfo.Info{}
 		facts := route.Facts{Request: &s.Request, Info: &s.Info}
-		var target route.Target
-		target.Aim(table.Select(&facts, &route.Recorder{}), &facts)
+		target := route.By(table, &facts, &route.Recorder{})
 		target.EditRequest(s, target.Weighted)
 		switch {
 		case target.Route == nil:

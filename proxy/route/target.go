@@ -113,14 +113,24 @@ func (t *Target) Overrides(filter string, tableFirst bool) []any {
 	return all
 }
 
-// Aim makes t the target of a decision about f: a cluster by weight is chosen with the
-// random number that chose the route, unless the route has another source.
-func (t *Target) Aim(d Decision, f *Facts) {
-	t.Decision, t.Cluster, t.Weighted = d, "", nil
-	if d.Route == nil || d.Route.Forward == nil {
+// By is the target of a request in a table, that of no route where table is nil; r hears how
+// the route was chosen, nil for nobody. A cluster by weight is chosen with the random number
+// that chose the route, unless the route has another source.
+func By(table *Table, f *Facts, r *Recorder) (t Target) {
+	if table == nil {
+		return t
+	}
+	t.Decision = table.Select(f, r)
+	t.aim(f)
+	return t
+}
+
+// aim chooses the cluster.
+func (t *Target) aim(f *Facts) {
+	if t.Route == nil || t.Route.Forward == nil {
 		return
 	}
-	to := d.Route.Forward
+	to := t.Route.Forward
 	switch {
 	case to.Cluster != "":
 		t.Cluster = to.Cluster
